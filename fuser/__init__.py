@@ -1,0 +1,36 @@
+"""graph-fuser: collapses the linear structure of trained graphs, exactly, and only where it pays.
+
+The whole public surface. Everything heavy is imported when it is first used: `import fuser` costs next to nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fuser.bench import benchmark as benchmark
+    from fuser.compiler import inspect_file as inspect_file
+    from fuser.compiler import optimize as optimize
+    from fuser.compiler import optimize_file as optimize_file
+    from fuser.compiler import pass_names as pass_names
+    from fuser.verify import verify as verify
+
+_HOME = {
+    "benchmark": "fuser.bench",
+    "inspect_file": "fuser.compiler",
+    "optimize": "fuser.compiler",
+    "optimize_file": "fuser.compiler",
+    "pass_names": "fuser.compiler",
+    "verify": "fuser.verify",
+}
+
+__all__ = ["benchmark", "inspect_file", "optimize", "optimize_file", "pass_names", "verify"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'fuser' has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

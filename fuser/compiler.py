@@ -1,0 +1,145 @@
+"""The compiler end to end: load, import, rewrite, export, save; then verify and time what was written."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+
+from fuser.errors import VerificationError
+from fuser.report import Report
+from fuser.rewrite import Log, Rewrite, available, run, select
+from fuser.summary import summarise
+
+if TYPE_CHECKING:
+    import onnx_ir
+
+M = TypeVar("M")
+Name = str | os.PathLike[str]
+
+
+@overload
+def optimize(
+    model: M,
+    *,
+    passes: Sequence[str] | None = None,
+    exclude: Sequence[str] = (),
+    return_report: Literal[False] = False,
+) -> M: ...
+
+
+@overload
+def optimize(
+    model: M, *, passes: Sequence[str] | None = None, exclude: Sequence[str] = (), return_report: Literal[True]
+) -> tuple[M, Report]: ...
+
+
+def optimize(
+    model: Any, *, passes: Sequence[str] | None = None, exclude: Sequence[str] = (), return_report: bool = False
+) -> Any:
+    """Return a smaller model that computes the same function; the given one is not changed.
+
+    Args:
+        model: `onnx.ModelProto` or `onnx_ir.Model`; the result is of the same type.
+        passes: names of the passes to run; all that are installed where None.
+        exclude: names of passes not to run.
+        return_report: return `(model, report)`; the report says what was rewritten, and what was not and why.
+
+    Raises:
+        InputError: the model is not valid, or no pass has one of the names.
+    """
+    from fuser.hosts import onnx_io
+
+    rewrites = select(passes, exclude)
+    copy = onnx_io.from_any(model)
+    report = _rewrite(copy, rewrites, source=type(model).__name__)
+    result = onnx_io.to_same(copy, model)
+    return (result, report) if return_report else result
+
+
+def optimize_file(
+    src: Name,
+    dst: Name,
+    *,
+    passes: Sequence[str] | None = None,
+    exclude: Sequence[str] = (),
+    verify: bool = True,
+    bench: bool = False,
+) -> Report:
+    """Optimize the ONNX file `src` and write the result to `dst`, which may be the same file.
+
+    `dst` is written beside and renamed, after verification, so that it is either the whole new model or what it was.
+
+    Args:
+        src: an ONNX file, external data beside it.
+        dst: where the result goes.
+        passes: names of the passes to run; all that are installed where None.
+        exclude: names of passes not to run.
+        verify: compare the written file with the original (see `verify`).
+        bench: time the result against the original (see `benchmark`).
+
+    Raises:
+        InputError: `src` cannot be read or is not valid, or no pass has one of the names.
+        OutputError: `dst` cannot be written.
+        VerificationError: the result does not compute the same. Nothing is written.
+    """
+    from fuser.hosts import onnx_io
+
+    rewrites = select(passes, exclude)
+    started = perf_counter()
+    model = onnx_io.load(src)
+    report = _rewrite(model, rewrites, source=os.fspath(src))
+    with onnx_io.staged(model, dst) as written:
+        del model
+        report.seconds = perf_counter() - started
+        if verify:
+            _verify(src, written, report)
+        if bench:
+            from fuser.bench import benchmark
+
+            report.benchmark = benchmark(src, written)
+    return report
+
+
+def inspect_file(src: Name, *, passes: Sequence[str] | None = None, exclude: Sequence[str] = ()) -> Report:
+    """Say what `optimize_file` would do to `src`, and why not the rest; nothing is written.
+
+    Raises:
+        InputError: `src` cannot be read or is not valid, or no pass has one of the names.
+    """
+    from fuser.hosts import onnx_io
+
+    return _rewrite(onnx_io.load(src), select(passes, exclude), source=os.fspath(src))
+
+
+def pass_names() -> list[tuple[str, str]]:
+    """Every installed pass by name, with its equation, in the order in which they are tried."""
+    return [(entry.name, entry.summary) for entry in available()]
+
+
+def _rewrite(model: "onnx_ir.Model", rewrites: Sequence[Rewrite], source: str) -> Report:
+    """Rewrite `model` in place."""
+    from fuser.hosts.onnx_export import export_graph
+    from fuser.hosts.onnx_import import import_model
+
+    started = perf_counter()
+    before = summarise(model)
+    graphs = import_model(model)
+    log = Log()
+    for graph in graphs:
+        run(graph, rewrites, log)
+    for graph in graphs:
+        export_graph(graph)
+    return Report(log.events, before, summarise(model), perf_counter() - started, source=source)
+
+
+def _verify(src: Name, written: Path, report: Report) -> None:
+    from fuser.verify import verify
+
+    report.verification = verify(src, written)
+    if not report.verification.ok:
+        made = dict.fromkeys(event.rewrite for event in report.applied)
+        raise VerificationError(
+            f"{os.fspath(src)}: the result does not compute the same, and nothing was written: "
+            f"{report.verification.reason}; suspect: {', '.join(made) or 'no rewrite, the file was only rewritten'}"
+        )

@@ -1,0 +1,157 @@
+"""ONNX to the graph of passes: one `Graph` for the main graph, for each body of If, Loop and Scan, and for each function.
+
+Nothing is lifted here and no weight is read. Every node becomes an `Opaque` that carries how to evaluate and how to lift
+it; initializers and Constant nodes become constants that are read when somebody looks at them. The model is not changed.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+import onnx_ir
+
+from fuser.hosts.onnx_eval import evaluator
+from fuser.hosts.onnx_host import OnnxHost
+from fuser.hosts.onnx_lift import lifter
+from fuser.hosts.onnx_node import host_dtype, read_tensor
+from fuser.hosts.onnx_shapes import Body, infer_shapes
+from fuser.ir import Constant, Dim, Graph, Node, Opaque, Value
+
+# f(s * x) = s * f(x) for s > 0, channel by channel, in the first input.
+HOMOGENEOUS: Final = frozenset(
+    {"Relu", "LeakyRelu", "PRelu", "MaxPool", "AveragePool", "GlobalMaxPool", "GlobalAveragePool"}
+)
+CONTROL_FLOW: Final = frozenset({onnx_ir.AttributeType.GRAPH, onnx_ir.AttributeType.GRAPHS})
+
+
+def import_model(model: onnx_ir.Model) -> list[Graph]:
+    """The graphs of a model: the main one, then bodies in the order of their nodes, then functions and their bodies.
+
+    Shapes and element types come from the file where it states them, and are inferred where it does not.
+    """
+    importer = _Importer(model)
+    importer.run(model.graph, model.graph.name or "main")
+    for function in model.functions.values():
+        importer.run(function, function.name)
+    infer_shapes(model, importer.graphs, importer.bodies)
+    return importer.graphs
+
+
+@dataclass
+class _Scope:
+    """A graph under construction: its values by the host's, and the scope around it."""
+
+    graph: Graph
+    host: OnnxHost
+    outer: "_Scope | None"
+    values: dict[onnx_ir.Value, Value] = field(default_factory=dict)
+    # The captured values, with what they are in the scope around.
+    captured: dict[Value, Value] = field(default_factory=dict)
+
+
+class _Importer:
+    def __init__(self, model: onnx_ir.Model) -> None:
+        self.model = model
+        self.graphs: list[Graph] = []
+        self.bodies: dict[Node, list[Body]] = {}
+
+    def run(
+        self, source: onnx_ir.Graph | onnx_ir.Function, name: str, outer: _Scope | None = None
+    ) -> _Scope:
+        """Import one graph, and the bodies in it."""
+        host = OnnxHost(self.model, source)
+        scope = _Scope(Graph(name, host), host, outer)
+        self.graphs.append(scope.graph)
+        inputs = list(source.inputs)
+        if isinstance(source, onnx_ir.Graph):
+            overridable = set(inputs)
+            for initializer in source.initializers.values():
+                value = _declare(scope, initializer)
+                if initializer not in overridable and initializer.const_value is not None:
+                    value.constant = read_tensor(initializer.const_value)
+        scope.graph.inputs = [scope.values.get(v) or _declare(scope, v) for v in inputs]
+        for index, node in enumerate(source):
+            self._add(scope, node, index)
+        scope.graph.outputs = [_read(scope, value) for value in source.outputs]
+        scope.graph.captured = list(scope.captured)
+        return scope
+
+    def _add(self, scope: _Scope, node: onnx_ir.Node, index: int) -> None:
+        inputs = [None if value is None else _read(scope, value) for value in node.inputs]
+        graphs = [(entry, body) for entry in node.attributes.values() for body in _graphs(entry)]
+        bodies = [
+            self.run(body, f"{node.name or node.op_type}/{entry.name}", scope) for entry, body in graphs
+        ]
+        for body in bodies:
+            inputs.extend(outer for outer in body.captured.values() if outer not in inputs)
+        outputs = [_declare(scope, value) for value in node.outputs]
+        op = _operator(node, scope.host.opset, control_flow=bool(graphs))
+        made = Node(op, inputs, outputs, name=node.name or "", position=(index,), source=node)
+        scope.graph.add(made)
+        if node.op_type == "Constant" and node.domain == "":
+            outputs[0].constant = _constant(node)
+        if bodies:
+            self.bodies[made] = [Body(body.graph, body.captured) for body in bodies]
+
+
+def _graphs(entry: onnx_ir.Attr) -> Iterator[onnx_ir.Graph]:
+    if entry.type in CONTROL_FLOW and not entry.is_ref():
+        yield from [entry.as_graph()] if entry.type == onnx_ir.AttributeType.GRAPH else entry.as_graphs()
+
+
+def _operator(node: onnx_ir.Node, opset: int, *, control_flow: bool) -> Opaque:
+    """The operator of a node. What depends on an attribute of the enclosing function cannot be known."""
+    if node.domain != "":
+        return Opaque(f"{node.domain}::{node.op_type}")
+    if control_flow or any(entry.is_ref() for entry in node.attributes.values()):
+        return Opaque(node.op_type)
+    return Opaque(
+        node.op_type,
+        evaluate=evaluator(node, opset),
+        lift=lifter(node.op_type, opset),
+        homogeneous=node.op_type in HOMOGENEOUS,
+    )
+
+
+def _declare(scope: _Scope, source: onnx_ir.Value) -> Value:
+    """Enter a value that `scope` defines."""
+    value = Value(source.name or "", _shape(source), host_dtype(source))
+    scope.values[source] = value
+    scope.host.values[value] = source
+    return value
+
+
+def _read(scope: _Scope, source: onnx_ir.Value) -> Value:
+    """A value as `scope` sees it: its own, or captured from a scope around it."""
+    value = scope.values.get(source)
+    if value is not None:
+        return value
+    value = _declare(scope, source)
+    if scope.outer is not None:
+        around = _read(scope.outer, source)
+        value.constant, value.shape, value.dtype = around.constant, around.shape, around.dtype
+        scope.captured[value] = around
+    return value
+
+
+def _shape(value: onnx_ir.Value) -> tuple[Dim, ...] | None:
+    if value.shape is None:
+        return None
+    return tuple(dim if isinstance(dim, int) else dim.value for dim in value.shape.dims)
+
+
+def _constant(node: onnx_ir.Node) -> Constant | None:
+    """What a Constant node holds; None for what is no dense tensor, or is given by the enclosing function."""
+    for name, entry in node.attributes.items():
+        if entry.is_ref():
+            return None
+        if name == "value":
+            return read_tensor(entry.as_tensor())
+        if name in ("value_float", "value_floats"):
+            return Constant.of(np.asarray(entry.value, dtype=np.float32))
+        if name in ("value_int", "value_ints"):
+            return Constant.of(np.asarray(entry.value, dtype=np.int64))
+    return None
+
+

@@ -1,0 +1,237 @@
+"""The graph that passes see: values, nodes, and four kinds of operator. No host format is visible here.
+
+Nodes and values are equal by identity, operators by value. Uses are kept in insertion order, so that every walk over
+the graph is deterministic. Only the driver (`rewrite.py`) edits a graph.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fuser.conv import Conv
+from fuser.lazy import Array, Lazy
+
+Dim = int | str | None
+"""A known extent, a named symbolic one, or nothing known."""
+
+
+class Constant:
+    """A tensor that is known at compile time. Its values stay where they are until `array()` is called."""
+
+    def __init__(self, shape: tuple[int, ...], dtype: str, array: Callable[[], NDArray[Any]]) -> None:
+        self.shape = shape
+        self.dtype = dtype
+        self.array = array
+
+    @classmethod
+    def of(cls, array: NDArray[Any]) -> "Constant":
+        """A constant whose values are at hand."""
+        return cls(array.shape, array.dtype.name, lambda: array)
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return int(np.prod(self.shape, dtype=np.int64))
+
+    @cached_property
+    def lazy(self) -> Lazy:
+        """The values in float64, computed at each access."""
+        return Lazy(self.shape, lambda: np.asarray(self.array(), dtype=np.float64))
+
+    def __repr__(self) -> str:
+        return f"Constant({self.dtype}{list(self.shape)})"
+
+
+@dataclass(frozen=True)
+class Sum:
+    """`y = sum_i coefficients[i] * x_i + offset`, all inputs of one shape. One term with coefficient 1 is a no-op."""
+
+    coefficients: tuple[float, ...]
+    offset: float = 0.0
+
+    def evaluate(self, *terms: Array) -> Array:
+        """The linear combination, computed directly."""
+        return sum((c * x for c, x in zip(self.coefficients, terms, strict=True)), start=np.asarray(self.offset))
+
+    @property
+    def neutral(self) -> bool:
+        """Whether the output is the input."""
+        return self.coefficients == (1.0,) and self.offset == 0.0
+
+    def __str__(self) -> str:
+        terms = " ".join(f"{c:+g}*x{i}" for i, c in enumerate(self.coefficients))
+        return f"sum {terms}" + (f" {self.offset:+g}" if self.offset else "")
+
+
+@dataclass(frozen=True, eq=False)
+class Opaque:
+    """An operation that is not (yet known to be) affine; it keeps its place in the source.
+
+    `evaluate` computes the outputs from the inputs (an absent optional input is None); it is None where that cannot be
+    had or is not a function of the inputs alone (random numbers, control flow). `lift` gives the affine form once the
+    inputs allow it, None where there is none, and raises `Declined` where the operation is affine in principle.
+    `homogeneous`: f(s * x) = s * f(x) for every s > 0, channel by channel, as for ReLU and max pooling.
+    """
+
+    kind: str
+    evaluate: Callable[..., tuple[NDArray[Any], ...]] | None = None
+    lift: "Callable[[Node], Apply | Constant | None] | None" = None
+    homogeneous: bool = False
+
+    def __str__(self) -> str:
+        return self.kind
+
+
+Op = Conv | Sum | Opaque
+
+
+class Value:
+    """An edge: one tensor, made by `producer` or given from outside, read by `users`."""
+
+    __slots__ = ("constant", "dtype", "name", "producer", "shape", "users")
+
+    def __init__(self, name: str, shape: tuple[Dim, ...] | None = None, dtype: str | None = None) -> None:
+        self.name = name
+        self.shape = shape
+        self.dtype = dtype
+        self.producer: Node | None = None
+        self.users: dict[Node, None] = {}
+        self.constant: Constant | None = None
+
+    @property
+    def rank(self) -> int | None:
+        """Number of axes, where it is known."""
+        return None if self.shape is None else len(self.shape)
+
+    def __repr__(self) -> str:
+        return f"Value({self.name!r}, {self.dtype}{'?' if self.shape is None else list(self.shape)})"
+
+
+class Node:
+    """An operator applied to values. `source` is the host's own node; a node that a rewrite made has none.
+
+    `parameters` are the host inputs that went into the operator when it was lifted (weights, statistics): no longer data
+    that the operator reads, but used for as long as the node stands. `label` says in field terms what the node was in the source ("batch_norm"), `position` orders nodes: it
+    grows along the graph, and what a rewrite puts in a node's place gets positions that begin with that node's own.
+    """
+
+    __slots__ = ("inputs", "label", "name", "op", "outputs", "parameters", "position", "source")
+
+    def __init__(
+        self,
+        op: Op,
+        inputs: Sequence[Value | None],
+        outputs: Sequence[Value],
+        *,
+        name: str = "",
+        label: str = "",
+        position: tuple[int, ...] = (),
+        source: object = None,
+    ) -> None:
+        self.op = op
+        self.inputs = tuple(inputs)
+        self.parameters: tuple[Value, ...] = ()
+        self.outputs = tuple(outputs)
+        self.name = name
+        self.label = label
+        self.position = position
+        self.source = source
+
+    def __repr__(self) -> str:
+        return f"Node({self.name!r}: {self.op})"
+
+
+@dataclass(frozen=True, eq=False)
+class Apply:
+    """An operator applied to values, or to the results of other applications: what a rewrite puts in a value's place.
+
+    `extent` is set where the application is exact only for inputs of that spatial extent.
+    """
+
+    op: Op
+    inputs: tuple["Value | Apply", ...]
+    label: str = ""
+    extent: tuple[int, ...] | None = None
+
+    def leaves(self) -> Iterator[Value]:
+        """The values that the application reads, in order, each once."""
+        seen: dict[Value, None] = {}
+        for part in self.inputs:
+            seen.update(dict.fromkeys([part] if isinstance(part, Value) else part.leaves()))
+        return iter(seen)
+
+    def applications(self) -> Iterator["Apply"]:
+        """This application and the nested ones, inputs first."""
+        for part in self.inputs:
+            if isinstance(part, Apply):
+                yield from part.applications()
+        yield self
+
+
+class Host(Protocol):
+    """What a host format can express: asked by the driver, so that passes need not know."""
+
+    def require_lowerable(self, op: Op, output: Value) -> None:
+        """Raise `Declined` if the host has no operator for `op` producing `output`."""
+
+    def kernels(self, op: Op, output: Value) -> int:
+        """How many operators of the host it takes to express `op`."""
+
+
+class Graph:
+    """A graph of nodes.
+
+    `captured` are values of an enclosing graph that are read here. `replaced` says which value now stands for one that a
+    rewrite made superfluous; the exporter follows it.
+    """
+
+    def __init__(self, name: str, host: Host) -> None:
+        self.name = name
+        self.host = host
+        self.inputs: list[Value] = []
+        self.captured: list[Value] = []
+        self.outputs: list[Value] = []
+        self.nodes: dict[Node, None] = {}
+        self.replaced: dict[Value, Value] = {}
+
+    def add(self, node: Node) -> Node:
+        """Enter a node and its uses."""
+        self.nodes[node] = None
+        for value in node.outputs:
+            value.producer = node
+        self.connect(node, node.inputs)
+        return node
+
+    def connect(
+        self, node: Node, inputs: Sequence[Value | None], parameters: Sequence[Value] | None = None
+    ) -> None:
+        """Make `inputs` (and `parameters`, unless None) what `node` uses, uses in step."""
+        for value in (*node.inputs, *node.parameters):
+            if value is not None:
+                value.users.pop(node, None)
+        node.inputs = tuple(inputs)
+        node.parameters = node.parameters if parameters is None else tuple(parameters)
+        for value in (*node.inputs, *node.parameters):
+            if value is not None:
+                value.users[node] = None
+
+    def remove(self, node: Node) -> None:
+        """Take a node and its uses out."""
+        self.connect(node, (), ())
+        del self.nodes[node]
+        for value in node.outputs:
+            if value.producer is node:
+                value.producer = None
+
+    def ordered(self) -> list[Node]:
+        """All nodes, each behind the producers of its inputs."""
+        return sorted(self.nodes, key=lambda node: node.position)
+
+    @cached_property
+    def output_set(self) -> frozenset[Value]:
+        """The outputs, for a quick look-up. They are fixed: rewrites keep them."""
+        return frozenset(self.outputs)

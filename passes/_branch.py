@@ -1,0 +1,111 @@
+"""What the rewrites share: an affine map from a source value, grown upstream node by node."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from fuser import algebra
+from fuser.conv import Conv, Ints, scale_shift
+from fuser.errors import Declined
+from fuser.ir import Apply, Node, Sum, Value
+
+# A rewrite looks at most this many nodes upstream: far enough for every published block, and the compiler stays linear.
+REACH = 8
+
+
+@dataclass(frozen=True)
+class Branch:
+    """`op(source)`: one convolution, or a scalar scale and shift that fits any layout.
+
+    `extent` is set where this is exact only for inputs of that spatial extent.
+    """
+
+    op: Conv | Sum
+    source: Value
+    extent: Ints | None = None
+
+    @property
+    def apply(self) -> Apply:
+        """What replaces the value that the branch computes."""
+        return Apply(self.op, (self.source,), extent=self.extent)
+
+    def after(self, node: Node) -> "Branch":
+        """The branch with the producer of its source taken in: `op(node(x))`.
+
+        Raises:
+            Declined: the composition is not exact.
+        """
+        source = node.inputs[0]
+        assert source is not None
+        inner = node.op
+        assert isinstance(inner, Conv | Sum)
+        if isinstance(self.op, Sum):
+            return replace(self, op=combine(self.op, inner), source=source)
+        if isinstance(inner, Sum):
+            inner = scalar(inner, self.op.inputs, self.op.rank, self.op.axis)
+        op, extent = exact(algebra.compose, self.op, inner, extent_of(source, self.op))
+        return Branch(op, source, self.extent and extent_of(source, self.op) or extent)
+
+    def upstream(self) -> Iterator["Branch"]:
+        """This branch, then ever longer ones, as far as the algebra and `REACH` allow.
+
+        Raises:
+            Declined: with the reason why it ends where it does, after the last one.
+        """
+        branch = self
+        yield branch
+        for _ in range(REACH):
+            node = branch.source.producer
+            if node is None or not affine(node):
+                return
+            branch = branch.after(node)
+            yield branch
+
+    def like(self, conv: Conv) -> Conv:
+        """The operator as a convolution on tensors such as `conv` reads."""
+        return self.op if isinstance(self.op, Conv) else scalar(self.op, conv.inputs, conv.rank, conv.axis)
+
+
+def affine(node: Node) -> bool:
+    """Whether the node is an affine map of one value."""
+    return isinstance(node.op, Conv) or unary(node)
+
+
+def unary(node: Node) -> bool:
+    """Whether the node is a scalar scale and shift."""
+    return isinstance(node.op, Sum) and len(node.op.coefficients) == 1
+
+
+def combine(outer: Sum, inner: Conv | Sum) -> Conv | Sum:
+    """c * inner(x) + t: the scalar scale and shift joins what it follows, whatever the layout."""
+    (factor,) = outer.coefficients
+    if isinstance(inner, Conv):
+        return algebra.shift(algebra.scale(inner, factor), outer.offset)
+    return Sum(tuple(factor * c for c in inner.coefficients), factor * inner.offset + outer.offset)
+
+
+def scalar(op: Sum, channels: int, rank: int, axis: int) -> Conv:
+    """A scalar scale and shift as a depthwise convolution."""
+    (factor,) = op.coefficients
+    return scale_shift(np.full(channels, factor), np.full(channels, op.offset), rank, axis)
+
+
+def extent_of(value: Value, conv: Conv) -> Ints | None:
+    """The spatial extent of a value where it is known."""
+    if value.shape is None or conv.axis != 1:
+        return None
+    extent = tuple(dim for dim in value.shape[2:] if isinstance(dim, int))
+    return extent if len(extent) == len(value.shape) - 2 == conv.rank > 0 else None
+
+
+def exact(
+    law: Callable[[Conv, Conv, Ints | None], Conv], a: Conv, b: Conv, extent: Ints | None
+) -> tuple[Conv, Ints | None]:
+    """Apply a law for every extent if it holds for every extent, else for the one that is known."""
+    try:
+        return law(a, b, None), None
+    except Declined:
+        if extent is None:
+            raise
+        return law(a, b, extent), extent

@@ -1,0 +1,55 @@
+"""Folding a neighbour into convolutions, upstream or downstream; shared by the passes that differ only in what they fold."""
+
+from collections.abc import Iterator
+
+from fuser.conv import Conv
+from fuser.errors import Declined, require
+from fuser.ir import Apply, Node, Sum, Value
+from fuser.rewrite import Candidate, describe
+from passes._branch import Branch, affine
+
+
+def upstream(node: Node) -> Iterator[Candidate]:
+    """node(f(x))  ->  f'(x), for ever longer f."""
+    source = node.inputs[0]
+    assert source is not None and isinstance(node.op, Conv | Sum)
+    for branch in Branch(node.op, source).upstream():
+        if branch.source is not source:
+            yield branch.apply
+
+
+def downstream(node: Node) -> Iterator[Candidate]:
+    """f(node(x)), g(node(x)), ...  ->  f'(x), g'(x), ...: into every reader, so that the node vanishes."""
+    targets: dict[Value, Apply] = {}
+    for user in node.outputs[0].users:
+        require(isinstance(user.op, Conv), f"{describe(user)} ({user.op}) reads it and is no convolution")
+        assert isinstance(user.op, Conv)
+        targets[user.outputs[0]] = Branch(user.op, node.outputs[0]).after(node).apply
+    if targets:
+        yield targets
+
+
+def both_ways(node: Node) -> Iterator[Candidate]:
+    """Upstream where that is exact and pays, else downstream; the reasons of both when neither does."""
+    reasons: list[str] = []
+    maker = node.inputs[0].producer if node.inputs[0] is not None else None
+    if maker is None or not affine(maker):
+        reasons.append(f"behind {describe_maker(node.inputs[0])}: nothing to fold into")
+    else:
+        try:
+            yield from upstream(node)
+        except Declined as reason:
+            reasons.append(f"into {describe(maker)}: {reason}")
+    try:
+        yield from downstream(node)
+    except Declined as reason:
+        reasons.append(f"forward: {reason}")
+    if reasons:
+        raise Declined("; ".join(reasons))
+
+
+def describe_maker(value: Value | None) -> str:
+    """How a reason calls what makes a value."""
+    if value is None or value.producer is None:
+        return f"the input {value.name!r}" if value is not None else "nothing"
+    return f"{describe(value.producer)} ({value.producer.op})"

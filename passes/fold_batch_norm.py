@@ -1,0 +1,23 @@
+"""A BatchNorm in inference is a scale and a shift per channel, and a convolution before or after takes it in.
+
+s * (W x + b) + t = (s W) x + (s b + t), and W (s x + t) + b = (W s) x + (W t + b).
+"""
+
+from collections.abc import Iterator
+
+from fuser.conv import Conv
+from fuser.ir import Node
+from fuser.rewrite import FOLD, Candidate, rewrite
+from passes._fold import both_ways
+
+
+@rewrite(Conv, stage=FOLD)
+def fold_batch_norm(node: Node) -> Iterator[Candidate]:
+    """batch_norm(conv(x))  ->  conv'(x), and conv(batch_norm(x))  ->  conv'(x).
+
+    Conv, ConvTranspose and linear layers of any grouping. Forward only where it is exact: into an unpadded convolution, or
+    without a shift. A BatchNorm with several readers goes forward into all of them or stays.
+    """
+    assert isinstance(node.op, Conv)
+    if node.label == "batch_norm" and node.op.pointwise:
+        yield from both_ways(node)

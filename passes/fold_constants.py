@@ -1,0 +1,19 @@
+"""A function of constants is a constant: f(c) = c'."""
+
+from collections.abc import Iterator
+
+from fuser.conv import Conv
+from fuser.ir import Node, Opaque, Sum
+from fuser.rewrite import CLEAN, Candidate, rewrite
+
+
+@rewrite(Opaque, Sum, Conv, stage=CLEAN)
+def fold_constants(node: Node) -> Iterator[Candidate]:
+    """f(constants)  ->  constant: weights and shapes that the graph computes.
+
+    Covers weight norm, spectral norm, OREPA, DO-Conv and whatever else arranges its kernel in the graph. The driver stores
+    a result only where the file does not grow by it; a larger one is still known to its readers, which may fold it further.
+    """
+    constant = node.outputs[0].constant
+    if constant is not None and node.inputs:
+        yield constant

@@ -1,0 +1,124 @@
+"""A sum of convolutions of one input is one convolution: k*x + m*x = (k + m)*x.
+
+Ding et al., "RepVGG", CVPR 2021, and "Diverse Branch Block", CVPR 2021, transforms II and VI.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import reduce
+from itertools import combinations
+
+from fuser import algebra
+from fuser.conv import Conv
+from fuser.errors import Declined
+from fuser.ir import Apply, Node, Sum, Value
+from fuser.rewrite import MERGE, Candidate, rewrite
+from passes._branch import REACH, Branch, combine, exact, extent_of
+
+
+@rewrite(Sum, stage=MERGE)
+def merge_branches(node: Node) -> Iterator[Candidate]:
+    """a * conv(x, k) + b * conv(x, m) + c * x + y  ->  conv(x, a * k + b * m + c * delta) + y.
+
+    Sums of any arity and order, nested, with Sub and scalars. Each kernel is embedded in the union of the windows; the
+    identity is a delta kernel on the centre tap. Where merging all terms does not pay, pairs are tried.
+    """
+    assert isinstance(node.op, Sum)
+    if len(node.op.coefficients) < 2:
+        return
+    terms, offset = flatten(node)
+    chains = [reach(term) for term in terms]
+    reasons: list[str] = []
+    for source in sources(chains):
+        routes = {i: branch for i, chain in enumerate(chains) for branch in chain if branch.source is source}
+        for group in clusters(routes, reasons):
+            pairs = combinations(group, 2) if len(group) > 2 else ()
+            for members in (group, *pairs):
+                rest = [term for i, term in enumerate(terms) if i not in members]
+                yield together(merge([routes[i] for i in members]), rest, offset)
+    if reasons:
+        raise Declined("; ".join(dict.fromkeys(reasons)))
+
+
+def flatten(node: Node) -> tuple[list[Branch], float]:
+    """The terms of a tree of sums, each with its coefficient, terms of one value added up; and the constant part."""
+    coefficients: dict[Value, float] = {}
+    offset = 0.0
+    stack: list[tuple[Node, float, int]] = [(node, 1.0, 0)]
+    while stack:
+        tree, factor, depth = stack.pop()
+        assert isinstance(tree.op, Sum)
+        offset += factor * tree.op.offset
+        for value, coefficient in zip(tree.inputs, tree.op.coefficients, strict=True):
+            assert value is not None
+            maker = value.producer
+            if maker is not None and isinstance(maker.op, Sum) and depth < REACH:
+                stack.append((maker, factor * coefficient, depth + 1))
+            else:
+                coefficients[value] = coefficients.get(value, 0.0) + factor * coefficient
+    return [Branch(Sum((c,)), value) for value, c in coefficients.items()], offset
+
+
+def reach(term: Branch) -> list[Branch]:
+    """The term written as a map of each value upstream, the nearest first."""
+    found: list[Branch] = []
+    longer = term.upstream()
+    while True:
+        try:
+            found.append(next(longer))
+        except (Declined, StopIteration):
+            return found
+
+
+def sources(chains: Sequence[Sequence[Branch]]) -> list[Value]:
+    """The values that at least two terms can be written in, the most shared first, then the nearest."""
+    count: dict[Value, int] = {}
+    distance: dict[Value, int] = {}
+    for chain in chains:
+        for steps, branch in enumerate(chain):
+            count[branch.source] = count.get(branch.source, 0) + 1
+            distance[branch.source] = distance.get(branch.source, 0) + steps
+    shared = [source for source, terms in count.items() if terms > 1]
+    return sorted(shared, key=lambda source: (-count[source], distance[source]))
+
+
+def clusters(routes: Mapping[int, Branch], reasons: list[str]) -> list[list[int]]:
+    """Groups of terms that add up to one convolution; `reasons` receives why a term did not join a group."""
+    groups: list[tuple[list[int], Branch]] = []
+    like = next((branch.op for branch in routes.values() if isinstance(branch.op, Conv)), None)
+    if like is None:
+        return []
+    for i, branch in routes.items():
+        term = replace(branch, op=branch.like(like))
+        for index, (members, total) in enumerate(groups):
+            try:
+                groups[index] = ([*members, i], plus(total, term))
+            except Declined as reason:
+                reasons.append(f"{total.op} and {term.op}: {reason}")
+            else:
+                break
+        else:
+            groups.append(([i], term))
+    return [members for members, _ in groups if len(members) > 1]
+
+
+def merge(branches: Sequence[Branch]) -> Branch:
+    """The sum of branches of one source."""
+    like = next(branch.op for branch in branches if isinstance(branch.op, Conv))
+    terms = [replace(branch, op=branch.like(like)) for branch in branches]
+    return reduce(plus, terms)
+
+
+def plus(a: Branch, b: Branch) -> Branch:
+    """a(x) + b(x), both convolutions of one source."""
+    assert isinstance(a.op, Conv) and isinstance(b.op, Conv)
+    op, extent = exact(algebra.add, a.op, b.op, extent_of(a.source, a.op))
+    return Branch(op, a.source, a.extent or b.extent or extent)
+
+
+def together(merged: Branch, rest: Sequence[Branch], offset: float) -> Apply:
+    """The merged branch plus the terms that stay, plus the constant part."""
+    if not rest:
+        return replace(merged, op=combine(Sum((1.0,), offset), merged.op)).apply
+    coefficients = [term.op.coefficients[0] for term in rest if isinstance(term.op, Sum)]
+    return Apply(Sum((*coefficients, 1.0), offset), (*(term.source for term in rest), merged.apply))

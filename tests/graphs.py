@@ -1,0 +1,114 @@
+"""Small graphs for the tests of passes, built by hand: no host format is involved."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from fuser.conv import Conv, scale_shift
+from fuser.errors import require
+from fuser.ir import Constant, Graph, Node, Op, Opaque, Sum, Value
+from fuser.lazy import Array
+from fuser.probe import apply
+from fuser.rewrite import Event, Log, Rewrite, run
+
+relu = Opaque("Relu", lambda x: (np.maximum(x, 0.0),), homogeneous=True)
+
+
+class PlainHost:
+    """A host that has one operator for everything that the algebra can say, save padding that differs by channel."""
+
+    def require_lowerable(self, op: Op, output: Value) -> None:
+        if isinstance(op, Conv):
+            require(len(set(op.pad_value.tolist())) == 1, f"{output.name}: pad values differ by channel")
+
+    def kernels(self, op: Op, output: Value) -> int:
+        return max(1, len(op.coefficients) - 1) if isinstance(op, Sum) else 1
+
+
+class Builder:
+    """Builds a graph node by node; every method returns the value that it makes."""
+
+    def __init__(self, *shape: int | str) -> None:
+        self.graph = Graph("test", PlainHost())
+        self.x = self.input("x", shape)
+
+    def input(self, name: str, shape: Sequence[int | str]) -> Value:
+        value = Value(name, tuple(shape), "float32")
+        self.graph.inputs.append(value)
+        return value
+
+    def constant(self, array: Array, name: str = "c") -> Value:
+        value = Value(name, array.shape, "float32")
+        value.constant = Constant.of(array.astype(np.float32))
+        return value
+
+    def add(self, op: Op, *inputs: Value, label: str = "", shape: Sequence[int | str | None] | None = None) -> Value:
+        number = len(self.graph.nodes)
+        output = Value(f"v{number}", shape and tuple(shape) or self._shape(op, inputs[0]), "float32")
+        node = Node(op, inputs, [output], name=f"n{number}", label=label, position=(number,), source=object())
+        self.graph.add(node)
+        return output
+
+    @staticmethod
+    def _shape(op: Op, source: Value) -> tuple[int | str | None, ...] | None:
+        if not isinstance(op, Conv) or source.shape is None:
+            return source.shape
+        if op.axis == -1:
+            return (*source.shape[:-1], op.outputs)
+        extent = source.shape[2:]
+        known = [n for n in extent if isinstance(n, int)]
+        return (source.shape[0], op.outputs, *(op.extent(tuple(known)) if len(known) == len(extent) else [None] * op.rank))
+
+    def norm(self, x: Value, seed: int = 0, rank: int = 2) -> Value:
+        rng = np.random.default_rng(seed)
+        assert x.shape is not None and isinstance(x.shape[1], int)
+        norm = scale_shift(rng.uniform(0.5, 2, x.shape[1]), rng.normal(size=x.shape[1]), rank)
+        return self.add(norm, x, label="batch_norm")
+
+    def sum(self, *terms: Value, coefficients: Sequence[float] | None = None, offset: float = 0.0) -> Value:
+        return self.add(Sum(tuple(coefficients or (1.0,) * len(terms)), offset), *terms)
+
+    def finish(self, *outputs: Value) -> Graph:
+        self.graph.outputs = list(outputs)
+        return self.graph
+
+
+def random_conv(inputs: int, outputs: int, *size: int, seed: int = 0, bias: bool = True, **attributes: object) -> Conv:
+    """A convolution of small random integers, 'same' padding unless pads are given."""
+    rng = np.random.default_rng((seed, inputs, outputs, *size))
+    groups = attributes.get("groups", 1)
+    assert isinstance(groups, int)
+    same = tuple(k // 2 for k in size)
+    weight = rng.integers(-4, 5, (outputs, inputs // groups, *size)).astype(float)
+    shift = rng.integers(1, 5, outputs).astype(float) if bias else None
+    return Conv.of(weight, shift, **{"begin": same, "end": same, **attributes})
+
+
+def evaluate(graph: Graph, feeds: dict[str, Array]) -> list[Array]:
+    """The outputs of a graph, every operator computed directly."""
+    known = {value: feeds[value.name] for value in graph.inputs}
+    for node in graph.ordered():
+        inputs = [known[v] if v in known else v.constant.lazy() for v in node.inputs if v is not None and (v in known or v.constant)]
+        known.update(zip(node.outputs, apply(node.op, inputs), strict=True))
+    return [known[value] if value in known else value.constant.lazy() for value in graph.outputs if value in known or value.constant]
+
+
+def optimize(graph: Graph, *rewrites: Rewrite, feeds: dict[str, Array] | None = None) -> list[Event]:
+    """Run passes on the graph, check that it still computes the same, and return the events."""
+    if feeds is None:
+        rng = np.random.default_rng(0)
+        feeds = {
+            value.name: rng.integers(-4, 5, [d if isinstance(d, int) else 6 for d in value.shape or ()]).astype(float)
+            for value in graph.inputs
+        }
+    before = evaluate(graph, feeds)
+    log = Log()
+    run(graph, rewrites, log)
+    for old, new in zip(before, evaluate(graph, feeds), strict=True):
+        np.testing.assert_allclose(new, old, rtol=1e-9, atol=1e-9 * np.abs(old).max())
+    return log.events
+
+
+def operators(graph: Graph) -> list[str]:
+    """The operators of a graph in order, for a look at its structure."""
+    return [str(node.op) for node in graph.ordered()]
