@@ -10,7 +10,7 @@ from math import gcd
 
 import numpy as np
 
-from fuser.conv import Conv, Ints, Window, regroup, taps
+from fuser.conv import Conv, Ints, Window, diagonal, regroup, taps
 from fuser.errors import require
 from fuser.lazy import Array, defer
 
@@ -54,6 +54,8 @@ def _product(outer: Conv, inner: Conv, windows: list[Window], slack: list[int], 
     shape = (outer.outputs, channels, *size)
 
     def convolve(w2: Array, w1: Array) -> Array:
+        if all(n == 1 for n in outer.size) or all(n == 1 for n in inner.size):
+            return _multiply(left, right, w2, w1).reshape(shape)
         result = np.zeros(shape)
         # Each tap of the outer kernel adds a copy of the inner one, shifted; a strided slice spreads it on the grid.
         for tap in taps(outer.size):
@@ -61,7 +63,8 @@ def _product(outer: Conv, inner: Conv, windows: list[Window], slack: list[int], 
                 slice(j * a, j * a + (k - 1) * b + 1, b)
                 for j, a, b, k in zip(tap, outer_stride, inner_stride, inner.size, strict=True)
             )
-            result[(slice(None), slice(None), *target)] += _multiply(left, right, w2[(..., *tap)], w1)
+            part = _multiply(left, right, w2[(..., *tap)], w1)
+            result[(..., *target)] += part.reshape(*shape[:2], *inner.size)
         return result
 
     bias = outer.bias + outer.respond(inner.bias)
@@ -92,60 +95,105 @@ def _aligned(outer: Conv, inner: Conv) -> tuple[Conv, Conv, int, int]:
     return regroup(outer, groups), regroup(inner, groups), groups, inner.inputs // groups
 
 
-def _multiply(outer: Conv, inner: Conv, tap: Array, kernel: Array) -> Array:
-    """One tap `[O, M/g2]` of `outer` times the whole kernel `[M, I/g1, *k1]` of `inner`: `[O, I/g, *k1]`."""
-    size = kernel.shape[2:]
+def _multiply(outer: Conv, inner: Conv, w2: Array, w1: Array) -> Array:
+    """Taps `[O, M/g2, *k2]` of `outer` times `[M, I/g1, *k1]` of `inner`, one of the two having one tap.
+
+    Returns `[O, I/g, taps]`, the taps being those of the side that has several.
+    """
+    outputs, channels = w2.shape[0], w1.shape[1]
     if inner.depthwise:
-        blocks = tap.reshape(outer.groups, -1, tap.shape[1], *(1,) * len(size))
-        columns = kernel.reshape(outer.groups, 1, tap.shape[1], *size)
-        return (blocks * columns).reshape(outer.outputs, tap.shape[1], *size)
+        if w1.size == inner.inputs:
+            # One row as long as that of the left side: numpy is slow where the last axis is short.
+            w1 = np.repeat(w1, w2[0, 0].size)
+        blocks = w2.reshape(outer.groups, outputs // outer.groups, w2.shape[1], -1)
+        return (blocks * w1.reshape(outer.groups, 1, w2.shape[1], -1)).reshape(outputs, w2.shape[1], -1)
     if outer.groups == outer.inputs:
-        rows = kernel if outer.depthwise else np.repeat(kernel, outer.outputs // outer.inputs, axis=0)
-        return rows * tap.reshape(-1, 1, *(1,) * len(size))
-    left = tap.reshape(outer.groups, -1, tap.shape[1])
-    right = kernel.reshape(outer.groups, tap.shape[1], -1)
-    return np.matmul(left, right).reshape(outer.outputs, kernel.shape[1], *size)
+        rows = w1.reshape(outer.inputs, 1, channels, -1)
+        return (w2.reshape(outer.inputs, -1, 1, w2[0, 0].size) * rows).reshape(outputs, channels, -1)
+    # Several taps of `outer` are so many more rows of the left matrix, several taps of `inner` columns of the right one.
+    left = w2.reshape(outputs, w2.shape[1], -1).swapaxes(1, 2).reshape(outer.groups, -1, w2.shape[1])
+    product = np.matmul(left, w1.reshape(outer.groups, w2.shape[1], -1))
+    return product.reshape(outputs, -1, channels, w1[0, 0].size).swapaxes(1, 2).reshape(outputs, channels, -1)
 
 
 def _require_border(outer: Conv, inner: Conv, extent: Ints | None) -> None:
     """Where `outer` reads outside, `inner` extended past its border must equal what `outer` puts there."""
     if not outer.reads_outside:
         return
-    reached = inner.extent(extent) if extent else None
+    outside = False
     for axis in range(outer.rank):
         reach = (inner.size[axis] - 1) * inner.dilation[axis]
         stride, begin, end = inner.stride[axis], inner.begin[axis], inner.end[axis]
-        if outer.begin[axis] > 0:
-            require(
-                stride + begin > reach,
-                f"the border mixes input and padding on axis {axis}: the outer pad is {outer.begin[axis]}, and the "
-                f"inner kernel reaches {reach} past stride + pad {stride + begin}",
-            )
-        if outer.end[axis] > 0:
-            beyond = reached is not None and extent is not None and reached[axis] * stride - begin >= extent[axis]
-            require(
-                end >= reach or beyond,
-                f"the border mixes input and padding on axis {axis}: the outer pad is {outer.end[axis]}, and the "
-                f"inner kernel reaches {reach} past its end pad {end}",
-            )
+        # Of the positions outside, the nearest one sees most of the input.
+        reached = inner.extent(extent)[axis] if extent else None
+        before, past = _nearest(outer, axis, reached)
+        outside = outside or before > 0 or past > 0
+        require(
+            before == 0 or before * stride + begin > reach,
+            f"the border mixes input and padding on axis {axis}: the outer pad is {outer.begin[axis]}, and the "
+            f"inner kernel reaches {reach} past stride + pad {before * stride + begin}",
+        )
+        first = (reached - 1 + past) * stride - begin if reached is not None else None
+        beyond = first is not None and extent is not None and first >= extent[axis]
+        require(
+            past == 0 or end >= reach or beyond,
+            f"the border mixes input and padding on axis {axis}: the outer pad is {outer.end[axis]}, and the "
+            f"inner kernel reaches {reach} past its end pad {end}",
+        )
+    if not outside:
+        return
     border = inner.bias + inner.respond(inner.pad_value)
     if not np.array_equal(border, outer.pad_value):
-        channel = int(np.flatnonzero(border != outer.pad_value)[0])
+        at = _first_unequal(border, outer.pad_value)
         require(
             False,
-            f"the border differs: the inner operator continues with {border[channel]:.6g}, the outer one pads with "
-            f"{outer.pad_value[channel]:.6g} (channel {channel})",
+            f"the border differs: the inner operator continues with {border[at]:.6g}, the outer one pads with "
+            f"{outer.pad_value[at]:.6g} (channel {at})",
         )
 
 
+def _first_unequal(a: Array, b: Array) -> int:
+    return int(np.flatnonzero(a != b)[0])
+
+
+def _nearest(outer: Conv, axis: int, extent: int | None) -> tuple[int, int]:
+    """How far before the start and past the end of its input `outer` reads at the nearest, 0 if it does not.
+
+    `extent` is that of its input. Where it is not known, the worst one counts.
+    """
+    stride, begin, end = outer.stride[axis], outer.begin[axis], outer.end[axis]
+    # What each tap reads first; it reads on in steps of the stride.
+    firsts = [outer.dilation[axis] * tap - begin for tap in range(outer.size[axis])]
+    if extent is None:
+        return min(((-first - 1) % stride + 1 for first in firsts if first < 0), default=0), int(end > 0)
+    final = (extent + outer.slack[axis] - 1) // stride
+    if final < 0:
+        return 0, 0
+    before = [first + stride * min((-first - 1) // stride, final) for first in firsts if first < 0]
+    past = [first + stride * max(-((first - extent) // stride), 0) for first in firsts]
+    latest = [first + stride * final for first in firsts]
+    return (
+        -max(before, default=0),
+        min((at - extent + 1 for at, limit in zip(past, latest, strict=True) if at <= limit), default=0),
+    )
+
+
 def _compose_transposed(outer: Conv, inner: Conv) -> Conv:
-    """A per-channel scale and shift before or after a transposed convolution: scale its input or output channels."""
-    if outer.pointwise:
+    """A 1x1 before or after a transposed convolution mixes its input or output channels."""
+    if outer.local:
         other = inner
     else:
-        require(inner.pointwise, f"a transposed convolution composes with a per-channel scale only: {inner}")
+        require(
+            inner.local,
+            f"a transposed convolution composes with a 1x1 of stride 1 without pads only: ({outer}) after ({inner})",
+        )
         # A position of the output sums a number of taps that varies with the position, so a shift does not pass.
-        require(not inner.bias.any(), "a shift does not pass through a transposed convolution")
+        if inner.bias.any():
+            at = _first_unequal(inner.bias, np.zeros(1))
+            require(
+                False,
+                f"a shift does not pass through a transposed convolution: {inner.bias[at]:.6g} (channel {at})",
+            )
         other = outer
     product = _product(outer, inner, list(other.windows), list(other.slack), list(outer.dilation))
     return replace(product, stride=other.stride, begin=other.begin, end=other.end, dilation=other.dilation)
@@ -168,11 +216,25 @@ def add(a: Conv, b: Conv, extent: Ints | None = None) -> Conv:
     slack = _common_slack(a, b, extent)
     windows = tuple(u | v for u, v in zip(a.windows, b.windows, strict=True))
     groups = gcd(a.groups, b.groups)
-    left, right = (embed(regroup(side, groups), windows) for side in (a, b))
+    shape = (a.outputs, a.inputs // groups, *_size(windows))
+
+    def accumulate(*weights: Array) -> Array:
+        result = np.zeros(shape)
+        for conv, weight in zip((a, b), weights, strict=True):
+            blocks = diagonal(result, groups, conv.groups)[(..., *_slots(conv, windows))]
+            blocks += weight.reshape(blocks.shape)
+        return result
+
+    def total(*weights: Array) -> Array:
+        same = all(weight.shape == shape for weight in weights)
+        return np.add(*weights) if same else accumulate(*weights)
+
     return replace(
-        left,
-        kernel=defer(left.kernel.shape, np.add, left.kernel, right.kernel),
+        a,
+        kernel=defer(shape, total, a.kernel, b.kernel),
         bias=a.bias + b.bias,
+        groups=groups,
+        dilation=tuple(w.step for w in windows),
         begin=tuple(-w.first for w in windows),
         end=tuple(e + w.last for e, w in zip(slack, windows, strict=True)),
         pad_value=_common_pad_value(a, b),
@@ -197,32 +259,36 @@ def _common_pad_value(a: Conv, b: Conv) -> Array:
     if not (a.reads_outside and b.reads_outside):
         return a.pad_value if a.reads_outside else b.pad_value
     if not np.array_equal(a.pad_value, b.pad_value):
-        channel = int(np.flatnonzero(a.pad_value != b.pad_value)[0])
-        require(
-            False,
-            f"pad value differs: {a.pad_value[channel]:.6g} and {b.pad_value[channel]:.6g} (channel {channel})",
-        )
+        at = _first_unequal(a.pad_value, b.pad_value)
+        require(False, f"pad value differs: {a.pad_value[at]:.6g} and {b.pad_value[at]:.6g} (channel {at})")
     return a.pad_value
 
 
 def embed(conv: Conv, windows: tuple[Window, ...]) -> Conv:
     """The same kernel on larger windows, zeros at the taps that it does not have. Pads follow the caller's windows."""
-    size = tuple((w.last - w.first) // w.step + 1 for w in windows)
     step = tuple(w.step for w in windows)
-    target = tuple(
-        slice((own.first - w.first) // w.step, (own.last - w.first) // w.step + 1, max(1, own.step // w.step))
-        for own, w in zip(conv.windows, windows, strict=True)
-    )
-    shape = (*conv.kernel.shape[:2], *size)
-    if conv.size == size and conv.dilation == step:
+    shape = (*conv.kernel.shape[:2], *_size(windows))
+    if conv.kernel.shape == shape and conv.dilation == step:
         return conv
 
     def spread(weight: Array) -> Array:
         result = np.zeros(shape)
-        result[(slice(None), slice(None), *target)] = weight
+        result[(..., *_slots(conv, windows))] = weight
         return result
 
     return replace(conv, kernel=defer(shape, spread, conv.kernel), dilation=step)
+
+
+def _size(windows: tuple[Window, ...]) -> Ints:
+    return tuple((w.last - w.first) // w.step + 1 for w in windows)
+
+
+def _slots(conv: Conv, windows: tuple[Window, ...]) -> tuple[slice, ...]:
+    """Where the taps of `conv` lie among those of larger windows."""
+    return tuple(
+        slice((own.first - w.first) // w.step, (own.last - w.first) // w.step + 1, max(1, own.step // w.step))
+        for own, w in zip(conv.windows, windows, strict=True)
+    )
 
 
 def scale(conv: Conv, factor: float) -> Conv:

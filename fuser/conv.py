@@ -281,7 +281,8 @@ def diagonal(kernel: Array, groups: int, finer: int) -> Array:
     outputs, inputs, *size = kernel.shape
     factor = finer // groups
     blocks = kernel.reshape(groups, factor, outputs // finer, factor, inputs // factor, *size)
-    return np.einsum("gfofi...->gfoi...", blocks)
+    view: Array = np.einsum("gfofi...->gfoi...", blocks)
+    return view
 
 
 def taps(size: Ints) -> Iterator[Ints]:
@@ -307,7 +308,8 @@ def _evaluate(conv: Conv, x: Array) -> Array:
             columns = view[(slice(None),) * (1 + conv.rank) + part]
             product = np.matmul(kernel, columns.reshape(*kernel.shape[::2], -1))
             y[(slice(None), *part)] = product.reshape(conv.outputs, *columns.shape[1 + conv.rank :])
-    return y.swapaxes(0, 1) + _column(conv.bias, conv.rank)
+    y += _column(conv.bias, 1 + conv.rank)
+    return y.swapaxes(0, 1)
 
 
 def _unfold(conv: Conv, x: Array) -> Array:

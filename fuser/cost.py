@@ -9,7 +9,7 @@ from math import prod
 from typing import Final
 
 from fuser.conv import Conv
-from fuser.ir import Dim, Op, Value
+from fuser.ir import Dim, Op, Sum, Value
 
 MULTIPLY_ADDS_PER_SECOND: Final = 50e9
 BYTES_PER_SECOND: Final = 10e9
@@ -67,4 +67,5 @@ def operator_cost(op: Op, output: Value, kernels: int) -> Cost:
     elements = prod(
         dim if isinstance(dim, int) else NOMINAL_EXTENT if i else NOMINAL_BATCH for i, dim in enumerate(output.shape or ())
     )
-    return Cost(0, ELEMENT_BYTES * elements * 2 * kernels, kernels)
+    moved = len(op.coefficients) + 1 if isinstance(op, Sum) and kernels == 1 else 2 * kernels
+    return Cost(0, ELEMENT_BYTES * elements * moved, kernels)

@@ -6,14 +6,17 @@ Ding et al., "RepVGG: Making VGG-style ConvNets Great Again", CVPR 2021.
 from __future__ import annotations
 
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from fuser.conv import Conv
+from fuser.lazy import Array
+
 if TYPE_CHECKING:
     import onnx
-    from numpy.typing import NDArray
 
     from fuser.report import Report
 
@@ -21,6 +24,8 @@ STAGES: Final = ((48, 1), (48, 2), (96, 4), (192, 14), (1280, 1))
 """Channels and blocks of each stage. The first block of a stage has stride 2."""
 
 CLASSES: Final = 1000
+
+EPSILON: Final = 1e-5
 
 
 def demonstrate() -> Report:
@@ -43,6 +48,19 @@ def build_repvgg_a0(seed: int = 0) -> onnx.ModelProto:
     return _Builder(seed).model()
 
 
+@dataclass(frozen=True)
+class _Tensor:
+    """A value of the graph, and what it holds `[N, C, H, W]` for one random image."""
+
+    name: str
+    sample: Array
+
+    @property
+    def channels(self) -> int:
+        """Number of channels."""
+        return self.sample.shape[1]
+
+
 class _Builder:
     """Nodes and weights of the model, block by block."""
 
@@ -52,68 +70,76 @@ class _Builder:
         self.weights: list[onnx.TensorProto] = []
 
     def model(self) -> onnx.ModelProto:
+        """The whole network."""
         from onnx import TensorProto, helper
 
-        x, channels = "image", 3
+        x = _Tensor("image", self.random.normal(size=(1, 3, 224, 224)))
         for stage, (width, blocks) in enumerate(STAGES):
             for index in range(blocks):
-                x = self.block(f"stage{stage}.{index}", x, channels, width, stride=1 if index else 2)
-                channels = width
-        x = self.node("GlobalAveragePool", "pool", [x])
-        x = self.node("Flatten", "flatten", [x], axis=1)
-        weight = self.weight("head.weight", self.random.normal(0, channels**-0.5, (CLASSES, channels)))
+                x = self.block(f"stage{stage}.{index}", x, width, stride=1 if index else 2)
+        pooled = self.node("GlobalAveragePool", "pool", [x.name])
+        features = self.node("Flatten", "flatten", [pooled], axis=1)
+        weight = self.weight("head.weight", self.random.normal(0, x.channels**-0.5, (CLASSES, x.channels)))
         bias = self.weight("head.bias", self.random.normal(0, 0.1, CLASSES))
-        self.node("Gemm", "head", [x, weight, bias], output="logits", transB=1)
+        self.node("Gemm", "head", [features, weight, bias], output="logits", transB=1)
         image = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 3, "height", "width"])
         logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", CLASSES])
         graph = helper.make_graph(self.nodes, "repvgg_a0", [image], [logits], self.weights)
         opset = helper.make_opsetid("", 17)
         return helper.make_model(graph, opset_imports=[opset], ir_version=8, producer_name="graph-fuser demo")
 
-    def block(self, name: str, x: str, inputs: int, outputs: int, stride: int) -> str:
+    def block(self, name: str, x: _Tensor, width: int, stride: int) -> _Tensor:
         """relu(bn(conv3x3(x)) + bn(conv1x1(x)) + bn(x)), the last term where the shape allows it."""
         branches = [
-            self.batch_norm(f"{name}.{kind}.norm", self.conv(f"{name}.{kind}", x, (outputs, inputs, k, k), stride), outputs)
-            for kind, k in (("dense", 3), ("pointwise", 1))
+            self.batch_norm(f"{name}.{kind}.norm", self.conv(f"{name}.{kind}", x, width, size, stride))
+            for kind, size in (("dense", 3), ("pointwise", 1))
         ]
-        if inputs == outputs and stride == 1:
-            branches.append(self.batch_norm(f"{name}.identity.norm", x, outputs))
-        total, *rest = branches
-        for index, branch in enumerate(rest):
-            total = self.node("Add", f"{name}.add{index}", [total, branch])
-        return self.node("Relu", f"{name}.relu", [total])
+        if x.channels == width and stride == 1:
+            branches.append(self.batch_norm(f"{name}.identity.norm", x))
+        total = branches[0].name
+        for index, branch in enumerate(branches[1:]):
+            total = self.node("Add", f"{name}.add{index}", [total, branch.name])
+        sample = np.sum([branch.sample for branch in branches], axis=0)
+        return _Tensor(self.node("Relu", f"{name}.relu", [total]), np.maximum(sample, 0))
 
-    def conv(self, name: str, x: str, shape: tuple[int, int, int, int], stride: int) -> str:
-        # This scale keeps the second moment of what a convolution reads.
-        weight = self.random.normal(0, np.prod(shape[1:]) ** -0.5, shape)
-        size = shape[2]
-        return self.node(
+    def conv(self, name: str, x: _Tensor, width: int, size: int, stride: int) -> _Tensor:
+        """A convolution without bias, as it stands in front of a BatchNorm."""
+        weight = self.random.normal(0, (x.channels * size**2) ** -0.5, (width, x.channels, size, size))
+        pads = (size // 2, size // 2)
+        output = self.node(
             "Conv",
             name,
-            [x, self.weight(f"{name}.weight", weight)],
+            [x.name, self.weight(f"{name}.weight", weight)],
             kernel_shape=[size, size],
             strides=[stride, stride],
-            pads=[size // 2] * 4,
+            pads=pads * 2,
         )
+        return _Tensor(output, Conv.of(weight, stride=(stride, stride), begin=pads, end=pads).evaluate(x.sample))
 
-    def batch_norm(self, name: str, x: str, channels: int) -> str:
-        """Statistics as after training, not as initialised: nothing is 0 or 1, so that no mistake stays hidden."""
-        statistics = {
-            "scale": self.random.uniform(0.5, 1.5, channels) * 0.6,  # the sum of three such branches keeps the scale
-            "bias": self.random.normal(0, 0.3, channels),
-            "mean": self.random.normal(0, 0.3, channels),
-            "var": self.random.uniform(0.5, 2.0, channels),
+    def batch_norm(self, name: str, x: _Tensor) -> _Tensor:
+        """Statistics near those of `x`, as after training. Nothing is 0 or 1, so that no mistake stays hidden."""
+        n = x.channels
+        deviation = x.sample.std(axis=(0, 2, 3))
+        parameters = {
+            "scale": self.random.uniform(0.5, 1.5, n) * np.where(self.random.random(n) < 0.1, -1, 1),
+            "bias": self.random.normal(0, 0.3, n),
+            "mean": x.sample.mean(axis=(0, 2, 3)) + self.random.normal(0, 0.3, n) * deviation,
+            "var": self.random.uniform(0.5, 2.0, n) * deviation**2,
         }
-        parameters = [self.weight(f"{name}.{key}", value) for key, value in statistics.items()]
-        return self.node("BatchNormalization", name, [x, *parameters], epsilon=1e-5)
+        inputs = [x.name, *(self.weight(f"{name}.{key}", value) for key, value in parameters.items())]
+        scale, bias, mean, variance = (value.reshape(n, 1, 1) for value in parameters.values())
+        output = self.node("BatchNormalization", name, inputs, epsilon=EPSILON)
+        return _Tensor(output, (x.sample - mean) / np.sqrt(variance + EPSILON) * scale + bias)
 
-    def weight(self, name: str, values: NDArray[np.float64]) -> str:
+    def weight(self, name: str, values: Array) -> str:
+        """Enter an initializer; returns its name."""
         from onnx import numpy_helper
 
         self.weights.append(numpy_helper.from_array(values.astype(np.float32), name))
         return name
 
     def node(self, kind: str, name: str, inputs: list[str], *, output: str = "", **attributes: object) -> str:
+        """Enter a node; returns the name of its output."""
         from onnx import helper
 
         output = output or f"{name}.out"

@@ -13,19 +13,23 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
-# A chain of lazy arrays deeper than this is computed and kept, so that a chain of ten thousand layers neither recurses
-# ten thousand levels deep nor computes its first kernel ten thousand times.
-MAX_DEPTH: Final = 16
+# An array that takes more computations than this is computed at once and kept, so that a chain of ten thousand layers
+# neither recurses ten thousand levels deep nor computes its first kernel ten thousand times, and a chain in which
+# each array is used twice does not double the work at each step.
+MAX_WORK: Final = 64
 
 
 class Lazy:
-    """A float64 array of known shape whose values are computed by `compute` each time they are asked for."""
+    """A float64 array of known shape whose values are computed by `compute` each time they are asked for.
 
-    __slots__ = ("_compute", "depth", "shape")
+    `work` counts the computations that this takes, those of the arrays that it is made of included.
+    """
 
-    def __init__(self, shape: tuple[int, ...], compute: Callable[[], Array], depth: int = 0) -> None:
+    __slots__ = ("_compute", "shape", "work")
+
+    def __init__(self, shape: tuple[int, ...], compute: Callable[[], Array], work: int = 0) -> None:
         self.shape = shape
-        self.depth = depth
+        self.work = work
         self._compute = compute
 
     def __call__(self) -> Array:
@@ -45,6 +49,6 @@ def known(array: Array) -> Lazy:
 
 def defer(shape: tuple[int, ...], compute: Callable[..., Array], *sources: Lazy) -> Lazy:
     """The array `compute(*sources)`, computed on demand."""
-    depth = 1 + max((source.depth for source in sources), default=0)
-    lazy = Lazy(shape, lambda: compute(*(source() for source in sources)), depth)
-    return known(lazy()) if depth > MAX_DEPTH else lazy
+    work = 1 + sum(source.work for source in sources)
+    lazy = Lazy(shape, lambda: compute(*(source() for source in sources)), work)
+    return known(lazy()) if work > MAX_WORK else lazy

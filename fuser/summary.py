@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -30,15 +28,15 @@ class Summary:
 
     `operators`: number of nodes by operator, in alphabetical order; Constant nodes do no work and are left out.
     `parameters`: elements of all weights, each tensor once; `weight_bytes`: what they take in memory.
-    `file_bytes`: size on disk with external data, None where there is no file.
+    `nominal`: the shape of each input that `multiply_adds` is stated for.
     """
 
     operators: dict[str, int]
     parameters: int
     weight_bytes: int
-    file_bytes: int | None
-    skeleton: Any = None
-    """The graph without its weights (an `onnx.ModelProto`): `multiply_adds` is worked out from it when it is asked for."""
+    nominal: Shapes
+    skeleton: onnx.ModelProto = field(repr=False, compare=False)
+    """The graph without its weights: `multiply_adds` is worked out from it when somebody asks."""
 
     @property
     def nodes(self) -> int:
@@ -51,16 +49,7 @@ class Summary:
 
         A body of control flow counts once.
         """
-        return None if self.skeleton is None else multiply_adds(self.skeleton)
-
-    @cached_property
-    def nominal(self) -> dict[str, tuple[int, ...]]:
-        """The input shapes that `multiply_adds` is stated for."""
-        if self.skeleton is None:
-            return {}
-        given = self.skeleton.metadata_props[0].value.split("\n") if self.skeleton.metadata_props else []
-        shapes = _shapes(self.skeleton.graph.input)
-        return {name: shapes[name] for name in given if name in shapes}
+        return multiply_adds(self.skeleton)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, as JSON can hold it."""
@@ -69,30 +58,21 @@ class Summary:
             "operators": dict(self.operators),
             "parameters": self.parameters,
             "weight_bytes": self.weight_bytes,
-            "file_bytes": self.file_bytes,
             "multiply_adds": self.multiply_adds,
             "nominal_inputs": {name: list(shape) for name, shape in self.nominal.items()},
         }
 
 
-def summarise(model: onnx_ir.Model, file: str | os.PathLike[str] | None = None) -> Summary:
-    """Summarise `model`; `file` is where it lies, if it does. Quick: one walk over the nodes."""
+def summarise(model: onnx_ir.Model) -> Summary:
+    """Summarise `model`. Quick: one walk over the nodes, and no weight is read."""
     walk = _Walk(model)
     return Summary(
         operators=dict(sorted(walk.operators.items())),
         parameters=sum(size for size, _ in walk.weights.values()),
         weight_bytes=sum(size for _, size in walk.weights.values()),
-        file_bytes=None if file is None else _disk_bytes({Path(file), *walk.files}),
+        nominal=walk.nominal,
         skeleton=walk.proto,
     )
-
-
-def _disk_bytes(files: set[Path]) -> int | None:
-    """What the model's file and its external data take on disk; None if one of them is gone."""
-    try:
-        return sum(file.stat().st_size for file in files)
-    except OSError:
-        return None
 
 
 class _Walk:
@@ -101,30 +81,41 @@ class _Walk:
     def __init__(self, model: onnx_ir.Model) -> None:
         import onnx
 
+        from fuser.inputs import model_specs, nominal_shapes
+
         self.operators: Counter[str] = Counter()
         self.weights: dict[int, tuple[int, int]] = {}  # elements and bytes of each tensor, by identity
-        self.files: set[Path] = set()
+        self.nominal = nominal_shapes(model_specs(model))
         self.proto = onnx.ModelProto(ir_version=model.ir_version)
         for domain, version in model.opset_imports.items():
             self.proto.opset_import.add(domain=domain, version=version)
-        self.graph(model.graph, self.proto.graph, nominal=True)
+        self.graph(model.graph, self.proto.graph)
         for function in model.functions.values():
             self.function(function)
-        given = [value.name for value in model.graph.inputs if value.name not in model.graph.initializers]
-        self.proto.metadata_props.add(key="inputs", value="\n".join(name or "" for name in given))
 
-    def graph(self, graph: onnx_ir.Graph, proto: onnx.GraphProto, *, nominal: bool = False) -> None:
+    def graph(self, graph: onnx_ir.Graph, proto: onnx.GraphProto) -> None:
         """Fill `proto` with the nodes of `graph`; large constants become inputs of their type and shape."""
         proto.name = graph.name or "graph"
         for value in graph.inputs:
             if value.name not in graph.initializers:
-                _describe(value, proto.input.add(), nominal=nominal)
+                self.input(value, proto.input.add())
         for value in graph.initializers.values():
             if value.const_value is not None:
                 self.constant(value.name, value.const_value, proto)
         for node in graph:
             self.node(node, proto)
         proto.output.extend(_named(value) for value in graph.outputs)
+
+    def input(self, value: onnx_ir.Value, proto: onnx.ValueInfoProto) -> None:
+        """Describe an input, that of the model in its nominal shape."""
+        import onnx_ir
+
+        onnx_ir.serde.serialize_value_into(proto, value)
+        if value.name in self.nominal and proto.type.HasField("tensor_type"):
+            shape = proto.type.tensor_type.shape
+            shape.Clear()
+            for extent in self.nominal[value.name]:
+                shape.dim.add(dim_value=extent)
 
     def function(self, function: onnx_ir.Function) -> None:
         """Copy a local function. It has no inputs that could stand for its constants, so they stay in it."""
@@ -163,13 +154,9 @@ class _Walk:
 
     def weigh(self, tensor: onnx_ir.TensorProtocol) -> tuple[int, ...]:
         """Take a constant into account; returns its shape."""
-        import onnx_ir
-
         shape = tuple(tensor.shape.numpy())
         size = prod(shape)
         self.weights[id(tensor)] = (size, math.ceil(tensor.dtype.itemsize * size))
-        if isinstance(tensor, onnx_ir.ExternalTensor):
-            self.files.add(Path(tensor.path))
         return shape
 
     def constant(self, name: str | None, tensor: onnx_ir.TensorProtocol, graph: onnx.GraphProto) -> None:
@@ -205,25 +192,6 @@ def _named(value: onnx_ir.Value) -> onnx.ValueInfoProto:
     import onnx
 
     return onnx.ValueInfoProto(name=value.name or "")
-
-
-def _describe(value: onnx_ir.Value, proto: onnx.ValueInfoProto, *, nominal: bool) -> None:
-    """Write name, type and shape of an input, unknown extents at their nominal size if asked for."""
-    import onnx_ir
-
-    onnx_ir.serde.serialize_value_into(proto, value)
-    if nominal and proto.type.HasField("tensor_type"):
-        dims = proto.type.tensor_type.shape.dim
-        for axis, dim in enumerate(dims):
-            if dim.dim_value < 1:  # some exporters write -1 for an unknown extent
-                dim.dim_value = nominal_extent(len(dims), axis)
-
-
-def nominal_extent(rank: int, axis: int) -> int:
-    """The extent that an unknown axis of an input is taken at: one image of 224 by 224, one sequence of 128."""
-    if axis == 0:
-        return 1
-    return 224 if rank == 4 else 128
 
 
 def multiply_adds(skeleton: onnx.ModelProto) -> int | None:

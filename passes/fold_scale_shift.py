@@ -10,9 +10,9 @@ import numpy as np
 from fuser import algebra
 from fuser.conv import Conv, scale_shift
 from fuser.errors import Declined, require
-from fuser.ir import Apply, Node, Sum, Value
+from fuser.ir import Apply, Node, Sum
 from fuser.rewrite import FOLD, Candidate, describe, rewrite
-from passes._branch import unary
+from passes._branch import Branch, unary
 from passes._fold import both_ways
 
 
@@ -32,20 +32,26 @@ def fold_scale_shift(node: Node) -> Iterator[Candidate]:
 
 def scale_forward(node: Node) -> Iterator[Candidate]:
     """conv(s * x + t)  ->  conv'(x + t / s): the scale passes any border, the shift stays behind."""
-    targets: dict[Value, Apply] = {}
-    source = node.inputs[0]
-    assert source is not None
-    for user in node.outputs[0].users:
+    value, source = node.outputs[0], node.inputs[0]
+    assert source is not None and isinstance(node.op, Conv | Sum)
+    for user in value.users:
         require(isinstance(user.op, Conv), f"{describe(user)} ({user.op}) reads it and is no convolution")
-        assert isinstance(user.op, Conv)
-        scale, shift = parts(node.op, user.op)
-        require(bool(np.all(scale != 0)), "a scale of 0 has no inverse")
-        require(bool(shift.any()), "there is no shift to split off")
-        outer = algebra.compose(user.op, scale_shift(scale, np.zeros_like(scale), user.op.rank, user.op.axis))
-        kept = Apply(rest(node.op, scale, shift, user.op), (source,), label="scale_shift")
-        targets[user.outputs[0]] = Apply(outer, (kept,))
-    if len(targets) == 1:
-        yield targets
+    # Mul and Add are often two nodes: only with what is upstream does the scale come into sight.
+    for branch in Branch(node.op, source).upstream():
+        if len(value.users) == 1 and (isinstance(branch.op, Sum) or branch.op.pointwise):
+            (user,) = value.users
+            assert isinstance(user.op, Conv)
+            yield {user.outputs[0]: split(branch, user.op)}
+
+
+def split(branch: Branch, reader: Conv) -> Apply:
+    """reader(s * x + t)  ->  reader'(x + t / s)."""
+    scale, shift = parts(branch.op, reader)
+    require(bool(np.all(scale != 0)), "a scale of 0 has no inverse")
+    require(bool(shift.any()), "there is no shift to split off")
+    outer = algebra.compose(reader, scale_shift(scale, np.zeros_like(scale), reader.rank, reader.axis))
+    kept = Apply(rest(branch.op, scale, shift, reader), (branch.source,), label="scale_shift")
+    return Apply(outer, (kept,))
 
 
 def parts(op: object, reader: Conv) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[type-arg]

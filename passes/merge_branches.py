@@ -117,8 +117,9 @@ def plus(a: Branch, b: Branch) -> Branch:
 
 
 def together(merged: Branch, rest: Sequence[Branch], offset: float) -> Apply:
-    """The merged branch plus the terms that stay, plus the constant part."""
+    """The merged branch, the constant part in its bias, plus the terms that stay."""
+    shifted = replace(merged, op=combine(Sum((1.0,), offset), merged.op)).apply
     if not rest:
-        return replace(merged, op=combine(Sum((1.0,), offset), merged.op)).apply
+        return shifted
     coefficients = [term.op.coefficients[0] for term in rest if isinstance(term.op, Sum)]
-    return Apply(Sum((*coefficients, 1.0), offset), (*(term.source for term in rest), merged.apply))
+    return Apply(Sum((*coefficients, 1.0)), (*(term.source for term in rest), shifted))

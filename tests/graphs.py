@@ -22,7 +22,10 @@ class PlainHost:
             require(len(set(op.pad_value.tolist())) == 1, f"{output.name}: pad values differ by channel")
 
     def kernels(self, op: Op, output: Value) -> int:
-        return max(1, len(op.coefficients) - 1) if isinstance(op, Sum) else 1
+        if not isinstance(op, Sum):
+            return 1
+        scales = sum(abs(c) != 1.0 for c in op.coefficients)
+        return max(1, (len(op.coefficients) > 1) + scales + (op.offset != 0.0))
 
 
 class Builder:

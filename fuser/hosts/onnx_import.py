@@ -85,7 +85,7 @@ class _Importer:
         ]
         for body in bodies:
             inputs.extend(outer for outer in body.captured.values() if outer not in inputs)
-        outputs = [_declare(scope, value) for value in node.outputs]
+        outputs = [scope.values.get(v) or _declare(scope, v) for v in node.outputs]
         op = _operator(node, scope.host.opset, control_flow=bool(graphs))
         made = Node(op, inputs, outputs, name=node.name or "", position=(index,), source=node)
         scope.graph.add(made)

@@ -1,0 +1,342 @@
+"""The rewritten graph back into ONNX: a diff, applied in place to the model that was imported.
+
+Nodes that no rewrite touched stay as they are, with their names and metadata. What a rewrite made takes the place, and
+the output name, of what it replaced; new tensors get names that the model does not use.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
+
+import ml_dtypes
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from fuser.hosts.onnx_host import OnnxHost, Step, Weight, plan
+from fuser.ir import Constant, Graph, Node, Value
+
+# Notes that the exports of the graphs of one model leave for one another.
+_SUCCESSOR: Final = "graph_fuser_successor"
+_REMOVED: Final = "graph_fuser_removed"
+_NAMES: Final = "graph_fuser_names"
+
+
+def export_graph(graph: Graph) -> None:
+    """Apply what was rewritten in `graph` to the ONNX model behind it, in place."""
+    host = graph.host
+    assert isinstance(host, OnnxHost), f"{graph.name} does not come from ONNX"
+    owner = host.graph.graph if isinstance(host.graph, ir.Function) else host.graph
+    # The body of a node that is gone is gone with it.
+    if _REMOVED not in owner.meta:
+        _Export(graph, host, owner).run()
+
+
+class _Export:
+    def __init__(self, graph: Graph, host: OnnxHost, owner: ir.Graph) -> None:
+        self.graph = graph
+        self.host = host
+        self.owner = owner
+        self.names = _names(host.model)
+        # Functions have no initializers; before IR version 4 an initializer had to be a graph input.
+        self.as_nodes = isinstance(host.graph, ir.Function) or host.model.ir_version < 4
+        self.originals = list(owner)
+        # Where the next node goes that stands for the original one of that index.
+        self.anchors: dict[int, ir.Node] = {}
+        self.candidates: dict[ir.Value, None] = {}
+
+    def run(self) -> None:
+        """Make new nodes, reconnect, remove old ones, and then what only those used."""
+        nodes = self.graph.ordered()
+        for node in nodes:
+            if node.source is None:
+                self._lower(node)
+        for node in nodes:
+            if isinstance(node.source, ir.Node):
+                self._adopt_outputs(node, node.source)
+        for old in self.graph.replaced:
+            self._reconnect(old)
+        self._remove_originals({node.source for node in nodes})
+        self._remove_unused()
+
+    def _lower(self, node: Node) -> None:
+        """Insert the ONNX nodes for a node that a rewrite made."""
+        output = node.outputs[0]
+        index = node.position[0]
+        results: dict[Step, ir.Value] = {}
+        steps = plan(node.op, output, self.host.opset).steps()
+        for step in steps:
+            last = step is steps[-1]
+            made = ir.Node(
+                "",
+                step.kind,
+                [self._operand(part, node, results) for part in step.operands],
+                [_attribute(name, value) for name, value in step.attributes.items()],
+                name=self.names.fresh_node(node.name if last else f"{node.name}_{step.kind.lower()}"),
+            )
+            made.outputs[0].name = None if last else self.names.fresh(f"{output.name}_{step.kind.lower()}")
+            results[step] = made.outputs[0]
+            if last:
+                self._produce(output, made.outputs[0])
+            self._insert(index, made)
+
+    def _operand(self, part: "int | Step | Weight | None", node: Node, results: dict[Step, ir.Value]) -> ir.Value | None:
+        if isinstance(part, int):
+            value = node.inputs[part]
+            return None if value is None else self._value(value, node)
+        if isinstance(part, Step):
+            return results[part]
+        if part is None:
+            return None
+        dtype = part.dtype or node.outputs[0].dtype
+        assert dtype is not None, f"the dtype of {node.outputs[0].name} is not known"
+        name = f"{node.name or node.outputs[0].name}_fused_{part.role}"
+        return self._constant(name, Constant(part.shape, dtype, part.compute), node.position[0])
+
+    def _value(self, value: Value, reader: Node) -> ir.Value:
+        """The ONNX value of a value, made now if it is a constant that has none."""
+        known = self._known(value)
+        if known is not None:
+            return known
+        assert value.constant is not None, f"nothing makes {value.name}, which {reader.name} reads"
+        made = self._constant(value.name, value.constant, reader.position[0])
+        self.host.values[value] = made
+        return made
+
+    def _known(self, value: Value) -> ir.Value | None:
+        known = self.host.values.get(value)
+        return None if known is None else _latest(known)
+
+    def _constant(self, name: str, constant: Constant, index: int) -> ir.Value:
+        """A new initializer or, where there are none, a Constant node in the place of the original node `index`."""
+        tensor = _tensor(constant)
+        name = self.names.fresh(name)
+        tensor.name = name
+        if self.as_nodes:
+            node = ir.Node("", "Constant", (), [ir.AttrTensor("value", tensor)], name=self.names.fresh_node(name))
+            node.outputs[0].name = name
+            self._insert(index, node)
+            return node.outputs[0]
+        value = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=tensor.shape, const_value=tensor)
+        self.owner.register_initializer(value)
+        return value
+
+    def _insert(self, index: int, node: ir.Node) -> None:
+        """Put a node behind the original one of that index, and behind what was put there before."""
+        if not self.originals:
+            self.owner.append(node)
+            return
+        self.owner.insert_after(self.anchors.get(index, self.originals[index]), node)
+        self.anchors[index] = node
+
+    def _produce(self, value: Value, made: ir.Value) -> None:
+        """Let `made` be the ONNX value of `value`, under the name that it had."""
+        old = self._known(value)
+        self.host.values[value] = made
+        if old is None:
+            made.name = self.names.fresh(value.name)
+            return
+        _succeed(old, made)
+
+    def _adopt_outputs(self, node: Node, source: ir.Node) -> None:
+        """Rename outputs of an untouched ONNX node that now makes another value, the graph output behind a no-op."""
+        own = {value: self._known(value) for value in node.outputs}
+        adopted = [value for value, known in own.items() if known not in source.outputs]
+        free = [output for output in source.outputs if output.name and output not in own.values()]
+        for value, output in zip(adopted, free, strict=False):
+            old = own[value]
+            assert old is not None, f"{value.name} has no ONNX value"
+            self.host.values[value] = output
+            _succeed(old, output)
+
+    def _reconnect(self, old: Value) -> None:
+        """Let every reader of an eliminated value, in bodies as well, read the one that stands for it."""
+        new = old
+        while new in self.graph.replaced:
+            new = self.graph.replaced[new]
+        before = self.host.values.get(old)
+        before = None if before is None else _latest(before)
+        if before is None or (new in self.host.values and self._known(new) is before):
+            return
+        users = list(before.uses())
+        if users or before.is_graph_output():
+            after = self._value(new, _first_reader(new, self.graph))
+            _make_visible(after, [use.node for use in users], self.names)
+            before.replace_all_uses_with(after, replace_graph_outputs=True)
+        before.meta[_SUCCESSOR] = self._value(new, _first_reader(new, self.graph))
+
+    def _remove_originals(self, sources: set[object]) -> None:
+        """Take out the nodes that a rewrite removed; what was computed and is still read becomes a constant."""
+        gone = [node for node in self.originals if node not in sources]
+        for node in gone:
+            self.candidates.update(dict.fromkeys(_detach(node)))
+        stored = {
+            _latest(known): value
+            for value, known in self.host.values.items()
+            if value.constant is not None and value.producer is None
+        }
+        for index, node in enumerate(self.originals):
+            if node in sources:
+                continue
+            for output in node.outputs:
+                if output.uses() or output.is_graph_output():
+                    assert output in stored, f"{output.name} is read and nothing makes it"
+                    self._store(stored[output], output, index)
+        self.owner.remove(gone)
+
+    def _store(self, value: Value, old: ir.Value, index: int) -> None:
+        assert value.constant is not None
+        made = self._constant(value.name, value.constant, index)
+        name = old.name
+        _succeed(old, made)
+        made.name = name
+        self.host.values[value] = made
+
+    def _remove_unused(self) -> None:
+        """Remove the initializers and Constant nodes that only removed nodes read, of enclosing graphs as well."""
+        for value in self.candidates:
+            if value.uses() or value.is_graph_output():
+                continue
+            producer = value.producer()
+            if value.is_initializer() and value.graph is not None:
+                if not value.is_graph_input():
+                    value.graph.initializers.pop(value.name or "")
+            elif producer is not None and producer.op_type == "Constant" and producer.graph is not None:
+                producer.graph.remove(producer)
+
+
+class _Names:
+    """The names that a model uses, of values and of nodes; both are unique in the whole model."""
+
+    def __init__(self, model: ir.Model) -> None:
+        self.values: set[str] = set()
+        self.nodes: set[str] = set()
+        for graph in (model.graph, *(function.graph for function in model.functions.values())):
+            self._collect(graph)
+
+    def _collect(self, graph: ir.Graph) -> None:
+        for part in (graph, *graph.subgraphs()):
+            self.values.update(value.name or "" for value in (*part.inputs, *part.initializers.values()))
+            for node in part:
+                self.nodes.add(node.name or "")
+                self.values.update(value.name or "" for value in node.outputs)
+
+    def fresh(self, wanted: str) -> str:
+        """A name for a value."""
+        return _unused(wanted or "fused", self.values)
+
+    def fresh_node(self, wanted: str) -> str:
+        """A name for a node."""
+        return _unused(wanted or "fused", self.nodes)
+
+
+def _unused(wanted: str, taken: set[str]) -> str:
+    name = wanted
+    count = 0
+    while name in taken:
+        count += 1
+        name = f"{wanted}_{count}"
+    taken.add(name)
+    return name
+
+
+def _names(model: ir.Model) -> _Names:
+    """The names of a model, collected once."""
+    if _NAMES not in model.meta:
+        model.meta[_NAMES] = _Names(model)
+    names: _Names = model.meta[_NAMES]
+    return names
+
+
+def _latest(value: ir.Value) -> ir.Value:
+    """The value that now stands for one of the imported model."""
+    while _SUCCESSOR in value.meta:
+        value = value.meta[_SUCCESSOR]
+    return value
+
+
+def _succeed(old: ir.Value, new: ir.Value) -> None:
+    """Let `new` have the name, readers, type and notes of `old`."""
+    new.name = old.name
+    new.type, new.shape, new.doc_string = old.type, old.shape, old.doc_string
+    new.metadata_props.update(old.metadata_props)
+    new.meta.update(old.meta)
+    old.replace_all_uses_with(new, replace_graph_outputs=True)
+    old.meta[_SUCCESSOR] = new
+
+
+def _make_visible(value: ir.Value, readers: Iterable[ir.Node], names: _Names) -> None:
+    """Rename what hides `value` in the bodies from which it will be read."""
+    for reader in readers:
+        body = reader.graph
+        if body is None or body is value.graph:
+            continue
+        for other in (*body.inputs, *body.initializers.values(), *(v for node in body for v in node.outputs)):
+            if other.name == value.name and other is not value:
+                other.name = names.fresh(other.name or "")
+
+
+def _first_reader(value: Value, graph: Graph) -> Node:
+    """A node in whose place a constant for `value` may be made: the first that reads it."""
+    readers = sorted(value.users, key=lambda node: node.position)
+    return readers[0] if readers else graph.ordered()[0]
+
+
+def _bodies(node: ir.Node) -> Iterator[ir.Graph]:
+    for attribute in node.attributes.values():
+        if attribute.is_ref():
+            continue
+        if attribute.type == ir.AttributeType.GRAPH:
+            yield attribute.as_graph()
+        elif attribute.type == ir.AttributeType.GRAPHS:
+            yield from attribute.as_graphs()
+
+
+def _detach(node: ir.Node) -> Iterator[ir.Value]:
+    """Let a node, and the bodies in it, read nothing any more; yields what they read."""
+    for body in _bodies(node):
+        body.meta[_REMOVED] = True
+        for inner in body:
+            yield from _detach(inner)
+    for index, value in enumerate(node.inputs):
+        if value is not None:
+            yield value
+            node.replace_input_with(index, None)
+
+
+def _attribute(name: str, value: Any) -> ir.Attr:
+    if isinstance(value, tuple):
+        return ir.AttrInt64s(name, value)
+    if isinstance(value, str):
+        return ir.AttrString(name, value)
+    return ir.AttrFloat32(name, value) if isinstance(value, float) else ir.AttrInt64(name, value)
+
+
+def _tensor(constant: Constant) -> ir.LazyTensor:
+    """A tensor whose values are computed, and rounded once, when the file is written."""
+    dtype = _numpy_type(constant.dtype)
+
+    def evaluate() -> ir.TensorProtocol:
+        return ir.Tensor(np.ascontiguousarray(rounded(constant.array(), dtype)).reshape(constant.shape))
+
+    return ir.LazyTensor(evaluate, ir.DataType.from_numpy(dtype), ir.Shape(constant.shape))
+
+
+def _numpy_type(name: str) -> np.dtype[Any]:
+    return np.dtype(getattr(ml_dtypes, name)) if hasattr(ml_dtypes, name) else np.dtype(name)
+
+
+def rounded(array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """The nearest values in `dtype`.
+
+    float64 to bfloat16 goes through float32, whose result is forced to be odd where it is not exact: then the second
+    rounding sees on which side of a tie the value was.
+    """
+    if dtype != ml_dtypes.bfloat16 or array.dtype != np.float64:
+        return array.astype(dtype, copy=False)
+    single = array.astype(np.float32)
+    bits = single.view(np.uint32)
+    inexact = single != array
+    # Truncate towards zero first: a value that was rounded away from zero is one unit too large.
+    bits = np.where(inexact & (np.abs(single) > np.abs(array)), bits - 1, bits)
+    odd = np.where(inexact & np.isfinite(array), bits | 1, bits).astype(np.uint32)
+    return odd.view(np.float32).reshape(array.shape).astype(dtype)

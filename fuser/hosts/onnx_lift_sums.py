@@ -1,0 +1,322 @@
+"""Lifting of sums, scales, shifts, and of operators that change nothing."""
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import numpy as np
+
+from fuser.conv import scale_shift
+from fuser.errors import Declined, require
+from fuser.hosts.onnx_node import (
+    INT_MAX,
+    attribute,
+    constant,
+    data,
+    finite,
+    integers,
+    list_of,
+    numbers,
+    operand,
+    rank_of,
+    require_float,
+    source,
+)
+from fuser.ir import Apply, Constant, Dim, Node, Sum, Value
+from fuser.lazy import Array
+
+NOTHING: Final = Sum((1.0,))
+"""The operator that returns its input."""
+
+Rule = Callable[[Node, int], Apply | Constant | None]
+Shape = tuple[Dim, ...]
+
+
+def nothing(node: Node) -> Apply:
+    """The node returns its first input."""
+    return Apply(NOTHING, (data(node),))
+
+
+# Sums, scales and shifts.
+
+
+def lift_add(node: Node, opset: int) -> Apply:
+    """x + c  ->  a shift of each channel; x + y  ->  a sum."""
+    del opset
+    return _binary(node, lambda c: (np.ones_like(c), c), (1.0, 1.0))
+
+
+def lift_sub(node: Node, opset: int) -> Apply:
+    """x - c, c - x  ->  a shift of each channel (and a sign); x - y  ->  a sum."""
+    del opset
+    if data(node).constant is not None:
+        return _binary(node, lambda c: (-np.ones_like(c), c), (1.0, -1.0))
+    return _binary(node, lambda c: (np.ones_like(c), -c), (1.0, -1.0))
+
+
+def lift_mul(node: Node, opset: int) -> Apply | None:
+    """x * c, c * x  ->  a scale of each channel."""
+    del opset
+    if data(node).constant is None and data(node, 1).constant is None:
+        return None
+    return _binary(node, lambda c: (c, np.zeros_like(c)), None)
+
+
+def lift_div(node: Node, opset: int) -> Apply | None:
+    """x / c  ->  a scale of each channel."""
+    del opset
+    if data(node, 1).constant is None:
+        return None
+
+    def invert(c: Array) -> tuple[Array, Array]:
+        require(bool(c.all()), f"{data(node, 1).name!r} holds 0, which cannot divide")
+        return 1.0 / c, np.zeros_like(c)
+
+    return _binary(node, invert, None)
+
+
+def lift_neg(node: Node, opset: int) -> Apply | None:
+    """-x  ->  a sum of one term."""
+    del opset
+    require_float(node)
+    return Apply(Sum((-1.0,)), (data(node),), "sum")
+
+
+def lift_sum(node: Node, opset: int) -> Apply:
+    """Sum of any number of tensors of one shape; terms that are uniform constants become the offset."""
+    del opset
+    return _nary(node, 1.0)
+
+
+def lift_mean(node: Node, opset: int) -> Apply:
+    """Mean of any number of tensors of one shape."""
+    del opset
+    return _nary(node, 1.0 / len(node.inputs))
+
+
+def lift_extremum(node: Node, opset: int) -> Apply | None:
+    """Max or Min of one tensor  ->  that tensor."""
+    del opset
+    return nothing(node) if len(node.inputs) == 1 else None
+
+
+def _binary(
+    node: Node, affine: Callable[[Array], tuple[Array, Array]], signs: tuple[float, float] | None
+) -> Apply:
+    """A node of two operands: `affine` gives scale and shift of one where the other is constant; `signs` their sum."""
+    left, right = data(node), data(node, 1)
+    require_float(node)
+    index = 0 if left.constant is not None else 1
+    x, c = (right, left) if index == 0 else (left, right)
+    if c.constant is None:
+        assert signs is not None, "a product of two tensors is not affine"
+        _require_same_shape((left, right))
+        return Apply(Sum(signs), (left, right), "sum")
+    _require_fits(c.constant.shape, x)
+    values = numbers(node, index, "constant")
+    require(values.size > 0, f"the constant {c.name!r} is empty: {values.shape}")
+    if values.size == 1 or (values == values.flat[0]).all():
+        scale, shift = affine(values.reshape(-1)[:1])
+        return Apply(Sum((float(scale[0]),), float(shift[0])), (x,), "scale_shift")
+    rank = rank_of(x)
+    axis = _channel_axis(values.shape, rank, x)
+    scale, shift = affine(values.reshape(-1))
+    finite(scale, "inverse of", c)
+    return Apply(scale_shift(scale, shift, rank - 2 if axis == 1 else 0, axis), (x,), "scale_shift")
+
+
+def _require_fits(shape: tuple[int, ...], x: Value) -> None:
+    """Decline unless a constant of `shape` broadcasts to `x` without making it larger."""
+    if not shape:
+        return
+    rank = rank_of(x)
+    require(len(shape) <= rank, f"the constant of shape {shape} has more axes than {x.name!r}, {x.shape}")
+    for n, dim in zip(reversed(shape), reversed(x.shape or ()), strict=False):
+        require(n in (1, dim), f"the constant of shape {shape} does not fit into {x.name!r}, {x.shape}")
+
+
+def _channel_axis(shape: tuple[int, ...], rank: int, x: Value) -> int:
+    """The channel axis along which a constant varies: 1 with spatial axes behind it, or -1."""
+    aligned = (1,) * (rank - len(shape)) + shape
+    varying = [axis for axis, n in enumerate(aligned) if n != 1]
+    if varying == [rank - 1]:
+        return -1
+    require(varying == [1], f"the constant of shape {shape} is not one value per channel of {x.name!r}, {x.shape}")
+    return 1
+
+
+def _nary(node: Node, factor: float) -> Apply:
+    """Sum or Mean: uniform constants into the offset, the rest added."""
+    require_float(node)
+    terms: list[Value] = []
+    offset = 0.0
+    for index in range(len(node.inputs)):
+        value = data(node, index)
+        if value.constant is None:
+            terms.append(value)
+            continue
+        values = numbers(node, index, "constant").reshape(-1)
+        require(
+            values.size > 0 and bool((values == values[0]).all()),
+            f"the term {value.name!r} of {len(node.inputs)} is a constant that is not uniform",
+        )
+        offset += float(values[0])
+    _require_same_shape(terms)
+    for value in node.inputs:
+        if value is not None and value.constant is not None:
+            _require_fits(value.constant.shape, terms[0])
+    return Apply(Sum((factor,) * len(terms), offset * factor), tuple(terms), "sum")
+
+
+def _require_same_shape(terms: Sequence[Value]) -> None:
+    first = terms[0]
+    for other in terms[1:]:
+        require(
+            other is first or same_shape(first.shape, other.shape),
+            f"shapes are not known to be equal: {first.shape} of {first.name!r} and {other.shape} of {other.name!r}",
+        )
+
+
+def same_shape(a: Shape | None, b: Shape | None) -> bool:
+    """Whether two shapes are known to be equal in every axis."""
+    return a is not None and a == b and None not in a
+
+
+# Operators that change nothing, for some of their attributes and shapes.
+
+
+def lift_identity(node: Node, opset: int) -> Apply | None:
+    """Identity(x)  ->  x, where x is a tensor."""
+    del opset
+    return nothing(node) if data(node).dtype is not None else None
+
+
+def lift_dropout(node: Node, opset: int) -> Apply:
+    """Dropout(x)  ->  x outside training."""
+    if opset >= 12 and operand(node, 2) is not None:
+        training = bool(np.asarray(constant(node, 2, "training mode").array()).reshape(-1).any())
+        require(not training, "training_mode is true")
+    if len(node.outputs) > 1:
+        mask = node.outputs[1]
+        used = bool(mask.users) or source(node).outputs[1].is_graph_output()
+        require(not used, f"the mask {mask.name!r} is read")
+    return nothing(node)
+
+
+def lift_cast(node: Node, opset: int) -> Apply | None:
+    """Cast(x)  ->  x, where x has that type already."""
+    del opset
+    before, after = data(node).dtype, node.outputs[0].dtype
+    return nothing(node) if before is not None and before == after else None
+
+
+def lift_reshape(node: Node, opset: int) -> Apply | None:
+    """Reshape(x, shape of x)  ->  x."""
+    x = data(node)
+    if same_shape(x.shape, node.outputs[0].shape):
+        return nothing(node)
+    target = operand(node, 1)
+    if target is None or target.constant is None or x.shape is None:
+        return None
+    wanted = integers(node, 1, "shape") or ()
+    if opset >= 14 and attribute(node, "allowzero", 0) and 0 in wanted:
+        return None
+    kept = [n == 0 or n == dim for n, dim in zip(wanted, x.shape, strict=False)]
+    unknown = [n for n, same in zip(wanted, kept, strict=False) if not same]
+    return nothing(node) if len(wanted) == len(x.shape) and unknown in ([], [-1]) else None
+
+
+def lift_same_shape(node: Node, opset: int) -> Apply | None:
+    """Flatten, Squeeze, Unsqueeze, Expand or Tile to the shape that x has  ->  x."""
+    del opset
+    return nothing(node) if same_shape(data(node).shape, node.outputs[0].shape) else None
+
+
+def lift_slice(node: Node, opset: int) -> Apply | None:
+    """Slice of everything  ->  x."""
+    x = data(node)
+    if any(value is not None and value.constant is None for value in node.inputs[1:]):
+        return None
+    starts, ends, axes = (
+        list_of(node, name, index, opset, 10) for index, name in ((1, "starts"), (2, "ends"), (3, "axes"))
+    )
+    steps = integers(node, 4, "steps") if opset >= 10 else None
+    if starts is None or ends is None or any(step != 1 for step in steps or ()):
+        return None
+    if same_shape(x.shape, node.outputs[0].shape):
+        return nothing(node)
+    axes = tuple(range(len(starts))) if axes is None else axes
+    if any(start != 0 for start in starts):
+        return None
+    dims = [x.shape[axis] if x.shape is not None and -len(x.shape) <= axis < len(x.shape) else None for axis in axes]
+    whole = all(
+        end >= INT_MAX or (isinstance(dim, int) and end >= dim) for end, dim in zip(ends, dims, strict=True)
+    )
+    return nothing(node) if whole else None
+
+
+def lift_transpose(node: Node, opset: int) -> Apply | None:
+    """Transpose that leaves every axis in its place  ->  x."""
+    del opset
+    order = attribute(node, "perm")
+    if order is None:
+        return nothing(node) if data(node).rank in (0, 1) else None
+    return nothing(node) if list(order) == list(range(len(order))) else None
+
+
+def lift_single(node: Node, opset: int) -> Apply | None:
+    """Concat of one tensor, Split into one part  ->  x."""
+    del opset
+    if source(node).op_type == "Split":
+        return nothing(node) if len(node.outputs) == 1 else None
+    return nothing(node) if len(node.inputs) == 1 else None
+
+
+def lift_leaky_relu(node: Node, opset: int) -> Apply | None:
+    """LeakyRelu with slope 1  ->  x."""
+    del opset
+    return nothing(node) if attribute(node, "alpha", 0.01) == 1.0 else None
+
+
+def lift_prelu(node: Node, opset: int) -> Apply | None:
+    """PRelu with slopes that are all 1  ->  x."""
+    del opset
+    slope = data(node, 1).constant
+    return nothing(node) if slope is not None and bool((np.asarray(slope.array()) == 1).all()) else None
+
+
+def lift_clip(node: Node, opset: int) -> Apply | None:
+    """Clip without bounds  ->  x."""
+    if opset < 11:
+        bounded = attribute(node, "min") is not None or attribute(node, "max") is not None
+    else:
+        bounded = operand(node, 1) is not None or operand(node, 2) is not None
+    return None if bounded else nothing(node)
+
+
+SUMS: Final[dict[str, Rule]] = {
+    "Add": lift_add,
+    "Cast": lift_cast,
+    "Clip": lift_clip,
+    "Concat": lift_single,
+    "Div": lift_div,
+    "Dropout": lift_dropout,
+    "Expand": lift_same_shape,
+    "Flatten": lift_same_shape,
+    "Identity": lift_identity,
+    "LeakyRelu": lift_leaky_relu,
+    "Max": lift_extremum,
+    "Mean": lift_mean,
+    "Min": lift_extremum,
+    "Mul": lift_mul,
+    "Neg": lift_neg,
+    "PRelu": lift_prelu,
+    "Reshape": lift_reshape,
+    "Slice": lift_slice,
+    "Split": lift_single,
+    "Squeeze": lift_same_shape,
+    "Sub": lift_sub,
+    "Sum": lift_sum,
+    "Tile": lift_same_shape,
+    "Transpose": lift_transpose,
+    "Unsqueeze": lift_same_shape,
+}

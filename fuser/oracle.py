@@ -1,0 +1,144 @@
+"""Evaluation of a graph in float64: the reference that float32 runtimes are measured against.
+
+Convolutions are computed by the algebra's own operator, everything else by the host's numpy meaning of the node. All
+floating values are float64, whatever the model says: a cast between floating types changes nothing here.
+"""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fuser.errors import Declined
+from fuser.ir import Apply, Constant, Graph, Node, Opaque, Value
+
+# These have a far faster evaluation as a `Conv` than a general one has. For the rest the node's own meaning is taken,
+# which does not depend on how it was lifted.
+LIFTED: Final = frozenset({"Conv", "ConvTranspose", "AveragePool"})
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+class OracleUnavailable(Exception):
+    """The graph cannot be evaluated here. The message says which node and why."""
+
+
+def evaluate(graph: Graph, feeds: Arrays, *, keep: Collection[str] = ()) -> dict[str, NDArray[Any]]:
+    """The outputs of `graph` by name, and the values named in `keep`; floating ones in float64.
+
+    `graph` is as imported or rewritten; `feeds` has an array for every input that has no constant.
+
+    Raises:
+        OracleUnavailable: an operator cannot be evaluated, or a feed is missing.
+    """
+    results: dict[str, NDArray[Any]] = {}
+    wanted = {value.name for value in graph.outputs} | set(keep)
+    for value, array in trace(graph, feeds):
+        if value.name in wanted:
+            results[value.name] = array
+    for value in graph.outputs:
+        if value.producer is None:  # an input or a constant that is handed through
+            results[value.name] = _given(value, feeds)
+    return results
+
+
+def trace(graph: Graph, feeds: Arrays, known: Arrays | None = None) -> Iterator[tuple[Value, NDArray[Any]]]:
+    """Each value that a node computes, in order; only what the outputs depend on is evaluated.
+
+    Where `known` has an array for the value just computed, later nodes read that one instead: each node is then seen on
+    its own, without what earlier nodes did wrong.
+
+    Raises:
+        OracleUnavailable: an operator cannot be evaluated, or a feed is missing.
+    """
+    nodes = _needed(graph)
+    last = {value: node for node in nodes for value in node.inputs if value is not None}
+    alive: dict[Value, NDArray[Any]] = {}
+    for node in nodes:
+        arrays = [None if v is None else alive[v] if v in alive else _given(v, feeds) for v in node.inputs]
+        for value, array in zip(node.outputs, _apply(node, arrays), strict=False):
+            yield value, array
+            if value in last:
+                replaced = known.get(value.name) if known else None
+                alive[value] = array if replaced is None or replaced.shape != array.shape else replaced
+        # Memory is for what is still to be read.
+        for value in node.inputs:
+            if value is not None and last[value] is node:
+                alive.pop(value, None)
+
+
+def _needed(graph: Graph) -> list[Node]:
+    """The nodes that the outputs depend on, in order."""
+    needed = set(graph.outputs)
+    nodes = []
+    for node in reversed(graph.ordered()):
+        if not needed.isdisjoint(node.outputs):
+            nodes.append(node)
+            needed.update(value for value in node.inputs if value is not None and value.constant is None)
+    return nodes[::-1]
+
+
+def _given(value: Value, feeds: Arrays) -> NDArray[Any]:
+    if value.name in feeds and value.constant is None:
+        return widen(feeds[value.name])
+    if value.constant is None:
+        raise OracleUnavailable(f"there is no value for {value.name!r}")
+    return widen(value.constant.array())
+
+
+def widen(array: NDArray[Any]) -> NDArray[Any]:
+    """Floating values (bfloat16 too) as float64, others as they are."""
+    floating = array.dtype.kind == "f" or array.dtype.name.startswith(("bfloat", "float"))
+    return array.astype(np.float64) if floating and array.dtype != np.float64 else array
+
+
+def _apply(node: Node, inputs: Sequence[NDArray[Any] | None]) -> tuple[NDArray[Any], ...]:
+    """The outputs of `node`."""
+    try:
+        with np.errstate(all="ignore"):
+            return tuple(widen(np.asarray(array)) for array in _outputs(node, inputs))
+    except OracleUnavailable:
+        raise
+    except Exception as error:
+        # Reference implementations fail in many ways on what they do not cover; here all of them mean the same.
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        raise OracleUnavailable(f"{_named(node)} cannot be evaluated in float64: {reason}") from error
+
+
+def _outputs(node: Node, inputs: Sequence[NDArray[Any] | None]) -> Sequence[NDArray[Any]]:
+    op = node.op
+    if not isinstance(op, Opaque):
+        return (op.evaluate(*inputs),)  # type: ignore[arg-type]  # only an Opaque has absent inputs
+    if op.kind == "Cast" and inputs[0] is not None and inputs[0].dtype == np.float64 and _is_floating(node.outputs[0]):
+        return (inputs[0],)
+    lifted = _lifted(node, op) if op.kind in LIFTED or op.evaluate is None else None
+    if lifted is not None:
+        return (_application(lifted, dict(zip(node.inputs, inputs, strict=True))),)
+    if op.evaluate is None:
+        raise OracleUnavailable(f"{_named(node)} cannot be evaluated in float64: there is no evaluation of {op.kind}")
+    return op.evaluate(*inputs)
+
+
+def _lifted(node: Node, op: Opaque) -> Apply | None:
+    try:
+        return op.lift(node) if op.lift else None
+    except Declined:
+        return None
+
+
+def _application(apply: Apply, arrays: Mapping[Value | None, NDArray[Any] | None]) -> NDArray[Any]:
+    inputs = [arrays[part] if isinstance(part, Value) else _application(part, arrays) for part in apply.inputs]
+    op = apply.op
+    if isinstance(op, Opaque):
+        assert op.evaluate is not None, op
+        return op.evaluate(*inputs)[0]
+    return op.evaluate(*inputs)  # type: ignore[arg-type]  # inputs of an affine operator are all there
+
+
+def _is_floating(value: Value) -> bool:
+    return value.dtype is not None and "float" in value.dtype
+
+
+def _named(node: Node) -> str:
+    return f"node {node.name!r} ({node.op})" if node.name else f"the node of {node.outputs[0].name!r} ({node.op})"

@@ -1,0 +1,173 @@
+"""Models in onnxruntime: sessions from files and from memory, and its errors in one sentence."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fuser.errors import InputError
+from fuser.inputs import Spec
+
+if TYPE_CHECKING:
+    import onnx
+    import onnx_ir
+
+    Model = str | os.PathLike[str] | onnx.ModelProto | onnx_ir.Model
+
+CPU: Final = "CPUExecutionProvider"
+
+# A serialised protobuf ends at 2 GiB; what comes near goes through a file with its weights beside it.
+LARGEST_MESSAGE: Final = 1_900_000_000
+
+_DTYPES: Final = {"float": "float32", "double": "float64"}
+
+
+class CannotRun(InputError):
+    """The runtime refuses the model, or these inputs for it."""
+
+
+class Session:
+    """A loaded model. `inputs` are those that must be fed, `outputs` name and type of each output, in order."""
+
+    def __init__(self, session: Any, name: str) -> None:
+        self._session = session
+        self.name = name
+        self.inputs = [Spec(i.name, _dtype(i.type), tuple(i.shape)) for i in session.get_inputs()]
+        self.outputs = {o.name: _dtype(o.type) for o in session.get_outputs()}
+
+    def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Every output as an array; sequences and maps become one array per element.
+
+        Raises:
+            CannotRun: the runtime refuses.
+        """
+        try:
+            outputs = self._session.run(None, dict(feeds))
+        except Exception as error:
+            raise CannotRun(f"{self.name}: onnxruntime fails: {explain(error)}") from error
+        return dict(pair for name, value in zip(self.outputs, outputs, strict=True) for pair in _flat(name, value))
+
+    def bare(self) -> Any:
+        """onnxruntime's own session, for timing without anything around it."""
+        return self._session
+
+    def close(self) -> None:
+        """Give the memory of the model back."""
+        self._session = None
+
+
+def _dtype(kind: str) -> str:
+    """`tensor(float)` -> `float32`; what is no tensor keeps the runtime's name."""
+    match = re.fullmatch(r"tensor\((\w+)\)", kind)
+    return _DTYPES.get(match[1], match[1]) if match else kind
+
+
+def _flat(name: str, value: Any) -> Iterator[tuple[str, NDArray[Any]]]:
+    if isinstance(value, Mapping):
+        for key, part in value.items():
+            yield from _flat(f"{name}[{key!r}]", part)
+    elif isinstance(value, list):
+        for index, part in enumerate(value):
+            yield from _flat(f"{name}[{index}]", part)
+    else:
+        yield name, np.asarray(value)
+
+
+@contextmanager
+def opened(
+    model: Model, name: str, *, optimise: bool, threads: int | None = None, provider: str = CPU
+) -> Iterator[Session]:
+    """A session of `model` for the time of the block; `name` is what errors call a model that is no file.
+
+    With `optimise` all of the runtime's optimisations are on, else none. Waiting threads sleep: those of a session that
+    spins take the processor from the other one.
+
+    Raises:
+        CannotRun: the runtime cannot load it.
+        InputError: it is not a file, not a model, or there is no such provider.
+    """
+    import onnxruntime
+
+    if provider not in onnxruntime.get_available_providers():
+        raise InputError(f"no provider {provider!r}: this onnxruntime has {onnxruntime.get_available_providers()}")
+    levels = onnxruntime.GraphOptimizationLevel
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimise else levels.ORT_DISABLE_ALL
+    options.log_severity_level = 4
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    with _source(model) as source:
+        name = source if isinstance(source, str) and not _in_memory(model) else name
+        try:
+            loaded = onnxruntime.InferenceSession(source, options, providers=[provider])
+        except Exception as error:
+            raise _refusal(error, name) from error
+        session = Session(loaded, name)
+        del loaded, source
+        try:
+            yield session
+        finally:
+            session.close()
+
+
+def _in_memory(model: Model) -> bool:
+    return not isinstance(model, str | os.PathLike)
+
+
+@contextmanager
+def _source(model: Model) -> Iterator[str | bytes]:
+    """What a session is made from: the path of a file, or bytes."""
+    if isinstance(model, str | os.PathLike):
+        path = Path(model)
+        if not path.is_file():
+            raise InputError(f"{path}: {'not a file' if path.exists() else 'no such file'}")
+        yield str(path)
+        return
+    import onnx_ir
+
+    if isinstance(model, onnx_ir.Model):
+        tensors = [value.const_value for graph in model.graphs() for value in graph.initializers.values()]
+        external = any(isinstance(tensor, onnx_ir.ExternalTensor) for tensor in tensors)
+        if not external and sum(t.nbytes for t in tensors if t is not None) < LARGEST_MESSAGE:
+            yield onnx_ir.to_proto(model).SerializeToString()
+            return
+        large = model
+    else:
+        if model.ByteSize() < LARGEST_MESSAGE:
+            yield model.SerializeToString()
+            return
+        large = onnx_ir.from_proto(model)
+    with tempfile.TemporaryDirectory(prefix="graph-fuser-") as folder:
+        path = Path(folder) / "model.onnx"
+        onnx_ir.save(large, path, external_data="model.onnx.data")
+        yield str(path)
+
+
+def _refusal(error: Exception, name: str) -> InputError:
+    if type(error).__name__ == "InvalidProtobuf":
+        return InputError(f"{name}: not an ONNX model, or damaged: {explain(error)}")
+    return CannotRun(f"{name}: onnxruntime cannot load it: {explain(error)}")
+
+
+def explain(error: Exception) -> str:
+    """The runtime's message as the end of a sentence: first line, without its codes and source positions."""
+    text = str(error).strip().split("\n")[0]
+    text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", text)
+    text = re.sub(r"^Load model from .*? failed:", "", text)
+    text = re.sub(r"Status Message: \S+\.(?:h|cc|cpp):\d+ ", "", text)
+    text = re.sub(r"Non-zero status code returned while running (\S+) node\. Name:'([^']*)'", r"\1 node '\2':", text)
+    return text.strip().removesuffix(".")[:300] or type(error).__name__
+
+
+def interface(inputs: Sequence[Spec]) -> list[tuple[str, str]]:
+    """Name and type of each input, what callers depend on."""
+    return [(spec.name, spec.dtype) for spec in inputs]
