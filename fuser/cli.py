@@ -33,15 +33,20 @@ app = typer.Typer(
 )
 
 Model = Annotated[Path, typer.Argument(metavar="IN", show_default=False, help="An ONNX file.")]
-Original = Annotated[Path, typer.Argument(metavar="A", show_default=False, help="The original, an ONNX file.")]
+Original = Annotated[
+    Path, typer.Argument(metavar="A", show_default=False, help="The original, an ONNX file.")
+]
 Other = Annotated[Path, typer.Argument(metavar="B", show_default=False, help="What is compared with it.")]
 Passes = Annotated[
-    str | None, typer.Option(metavar="A,B", show_default=False, help="Only these passes (see `graph-fuser passes`).")
+    str | None,
+    typer.Option(metavar="A,B", show_default=False, help="Only these passes (see `graph-fuser passes`)."),
 ]
 Exclude = Annotated[str | None, typer.Option(metavar="C,D", show_default=False, help="All passes but these.")]
 Json = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", show_default=False, help="Write the result as JSON too; - prints it instead."),
+    typer.Option(
+        metavar="FILE", show_default=False, help="Write the result as JSON too; - prints it instead."
+    ),
 ]
 
 
@@ -49,12 +54,15 @@ Json = Annotated[
 def optimize(
     source: Model,
     output: Annotated[
-        Path, typer.Option("-o", "--output", metavar="OUT", show_default=False, help="Where to write; may be IN.")
+        Path,
+        typer.Option("-o", "--output", metavar="OUT", show_default=False, help="Where to write; may be IN."),
     ],
     json: Json = None,
     passes: Passes = None,
     exclude: Exclude = None,
-    no_verify: Annotated[bool, typer.Option("--no-verify", help="Do not compare the result with IN.")] = False,
+    no_verify: Annotated[
+        bool, typer.Option("--no-verify", help="Do not compare the result with IN.")
+    ] = False,
     bench: Annotated[bool, typer.Option("--bench", help="Time the result against IN.")] = False,
 ) -> None:
     """Optimize IN, verify the result, and write it to OUT."""
@@ -77,7 +85,10 @@ def optimize(
 
 @app.command()
 def inspect(source: Model, json: Json = None, passes: Passes = None, exclude: Exclude = None) -> None:
-    """Say what `optimize` would do to IN, and why not the rest. Writes no model."""
+    """Say what `optimize` would do to IN, and why not the rest.
+
+    Writes no model.
+    """
     with working(f"Inspecting {source}"):
         import fuser
         from fuser.report import print_inspection
@@ -92,11 +103,13 @@ def verify(
     b: Other,
     inputs: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", show_default=False, help="Inputs as .npz or .npy, in place of random ones."),
+        typer.Option(
+            metavar="FILE", show_default=False, help="Inputs as .npz or .npy, in place of random ones."
+        ),
     ] = None,
     json: Json = None,
 ) -> None:
-    """Compare what A and B compute. Exit status 1 if they differ."""
+    """Compare what A and B compute; exit status 1 if they differ."""
     with working(f"Comparing {a} and {b}"):
         import fuser
         from fuser.report import print_verification
@@ -112,11 +125,17 @@ def bench(
     a: Original,
     b: Other,
     threads: Annotated[
-        int | None, typer.Option(min=1, metavar="N", show_default=False, help="Threads of the runtime; all if not given.")
+        int | None,
+        typer.Option(
+            min=1, metavar="N", show_default=False, help="Threads of the runtime; all if not given."
+        ),
     ] = None,
     json: Json = None,
 ) -> None:
-    """Time B against A in one interleaved run on onnxruntime, all its optimizations on."""
+    """Time B against A on onnxruntime.
+
+    Both run in turn, in one process, with all optimizations of the runtime on.
+    """
     with working(f"Timing {a} and {b}"):
         import fuser
         from fuser.report import print_benchmark
@@ -132,12 +151,19 @@ def passes(json: Json = None) -> None:
     from fuser.report import print_passes
 
     known = fuser.pass_names()
-    emit(lambda: [{"name": name, "rewrite": text} for name, text in known], json, lambda c: print_passes(known, c))
+    emit(
+        lambda: [{"name": name, "rewrite": text} for name, text in known],
+        json,
+        lambda c: print_passes(known, c),
+    )
 
 
 @app.command()
 def demo() -> None:
-    """Build a RepVGG-A0 in training form, optimize, verify and time it. Downloads nothing."""
+    """Do it all to a RepVGG-A0 that is built on the spot.
+
+    Downloads nothing.
+    """
     with working("Building and optimizing RepVGG-A0"):
         from fuser.demo import demonstrate
         from fuser.report import print_report
@@ -187,7 +213,7 @@ def run(arguments: Sequence[str]) -> int:
     try:
         app(list(arguments), prog_name="graph-fuser")
     except FuserError as error:
-        print(f"graph-fuser: {error}", file=sys.stderr)
+        sys.stderr.write(f"graph-fuser: {error}\n")
         return error.exit_status
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0

@@ -6,9 +6,10 @@ Ding et al., "RepVGG: Making VGG-style ConvNets Great Again", CVPR 2021.
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -43,9 +44,14 @@ def demonstrate() -> Report:
 def build_repvgg_a0(seed: int = 0) -> onnx.ModelProto:
     """RepVGG-A0 as it is trained: 44 convolutions, 61 BatchNorms; random weights, all statistics generic.
 
-    Input `image [batch, 3, height, width]`, output `logits [batch, 1000]`, both float32. The same seed gives the same model.
+    Input `image [batch, 3, height, width]`, output `logits [batch, 1000]`, both float32.
     """
-    return _Builder(seed).model()
+    return build_repvgg(STAGES, CLASSES, seed)
+
+
+def build_repvgg(stages: Sequence[tuple[int, int]], classes: int, seed: int = 0) -> onnx.ModelProto:
+    """A RepVGG of any size: `stages` gives channels and blocks of each."""
+    return _Builder(seed).model(stages, classes)
 
 
 @dataclass(frozen=True)
@@ -58,7 +64,7 @@ class _Tensor:
     @property
     def channels(self) -> int:
         """Number of channels."""
-        return self.sample.shape[1]
+        return int(self.sample.shape[1])
 
 
 class _Builder:
@@ -69,22 +75,22 @@ class _Builder:
         self.nodes: list[onnx.NodeProto] = []
         self.weights: list[onnx.TensorProto] = []
 
-    def model(self) -> onnx.ModelProto:
+    def model(self, stages: Sequence[tuple[int, int]], classes: int) -> onnx.ModelProto:
         """The whole network."""
         from onnx import TensorProto, helper
 
         x = _Tensor("image", self.random.normal(size=(1, 3, 224, 224)))
-        for stage, (width, blocks) in enumerate(STAGES):
+        for stage, (width, blocks) in enumerate(stages):
             for index in range(blocks):
                 x = self.block(f"stage{stage}.{index}", x, width, stride=1 if index else 2)
         pooled = self.node("GlobalAveragePool", "pool", [x.name])
         features = self.node("Flatten", "flatten", [pooled], axis=1)
-        weight = self.weight("head.weight", self.random.normal(0, x.channels**-0.5, (CLASSES, x.channels)))
-        bias = self.weight("head.bias", self.random.normal(0, 0.1, CLASSES))
+        weight = self.weight("head.weight", self.random.normal(0, x.channels**-0.5, (classes, x.channels)))
+        bias = self.weight("head.bias", self.random.normal(0, 0.1, classes))
         self.node("Gemm", "head", [features, weight, bias], output="logits", transB=1)
         image = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 3, "height", "width"])
-        logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", CLASSES])
-        graph = helper.make_graph(self.nodes, "repvgg_a0", [image], [logits], self.weights)
+        logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", classes])
+        graph = helper.make_graph(self.nodes, "repvgg", [image], [logits], self.weights)
         opset = helper.make_opsetid("", 17)
         return helper.make_model(graph, opset_imports=[opset], ir_version=8, producer_name="graph-fuser demo")
 
@@ -114,10 +120,12 @@ class _Builder:
             strides=[stride, stride],
             pads=pads * 2,
         )
-        return _Tensor(output, Conv.of(weight, stride=(stride, stride), begin=pads, end=pads).evaluate(x.sample))
+        return _Tensor(
+            output, Conv.of(weight, stride=(stride, stride), begin=pads, end=pads).evaluate(x.sample)
+        )
 
     def batch_norm(self, name: str, x: _Tensor) -> _Tensor:
-        """Statistics near those of `x`, as after training. Nothing is 0 or 1, so that no mistake stays hidden."""
+        """Statistics near those of `x`, as after training. Nothing is 0 or 1, which would hide mistakes."""
         n = x.channels
         deviation = x.sample.std(axis=(0, 2, 3))
         parameters = {
@@ -138,7 +146,7 @@ class _Builder:
         self.weights.append(numpy_helper.from_array(values.astype(np.float32), name))
         return name
 
-    def node(self, kind: str, name: str, inputs: list[str], *, output: str = "", **attributes: object) -> str:
+    def node(self, kind: str, name: str, inputs: list[str], *, output: str = "", **attributes: Any) -> str:
         """Enter a node; returns the name of its output."""
         from onnx import helper
 

@@ -58,9 +58,7 @@ SMALL: Final = (
     Sizing(1, 96, 96, 64),
     Sizing(1, 160, 128, 96),
 )
-LARGE: Final = tuple(
-    Sizing(1, n, n, n) for n in (224, 256, 32, 128, 320, 299, 384, 416, 512, 640, 28)
-)
+LARGE: Final = tuple(Sizing(1, n, n, n) for n in (224, 256, 32, 128, 320, 299, 384, 416, 512, 640, 28))
 
 # Integer inputs are mostly indices, whose bound is not in the file.
 CEILINGS: Final = (16, 2)
@@ -132,17 +130,21 @@ def _guess(axis: int, dims: tuple[Dim, ...], sizing: Sizing) -> int:
     return sizing.width if axis == spatial[-1] else sizing.height
 
 
-def attempts(specs: Sequence[Spec], sizes: Mapping[str, int] | None = None) -> Iterator[tuple[Shapes, bool]]:
+def attempts(
+    specs: Sequence[Spec], sizes: Mapping[str, int] | None = None, order: Sequence[Sizing] = SMALL + LARGE
+) -> Iterator[tuple[Shapes, bool]]:
     """Shapes to try, each once; the flag marks the large ones, needed only where no small one runs."""
     seen: list[Shapes] = []
-    for sizing in SMALL + LARGE:
+    for sizing in order:
         shapes = bind(specs, sizing, sizes)
         if shapes not in seen:
             seen.append(shapes)
             yield shapes, sizing in LARGE
 
 
-def draw(specs: Sequence[Spec], shapes: Shapes, *, seed: int = 0, sample: int = 0, ceiling: int = CEILINGS[0]) -> Feeds:
+def draw(
+    specs: Sequence[Spec], shapes: Shapes, *, seed: int = 0, sample: int = 0, ceiling: int = CEILINGS[0]
+) -> Feeds:
     """Random inputs of the given shapes; integers stay below `ceiling`.
 
     Raises:
@@ -166,7 +168,9 @@ def _values(
     except TypeError:
         dtype = np.dtype(object)
     if dtype.kind not in "iu":
-        raise InputError(f"input {spec.name!r} is of type {spec.dtype}, for which no values can be made: give inputs")
+        raise InputError(
+            f"input {spec.name!r} is of type {spec.dtype}, for which no values can be made: give inputs"
+        )
     if dtype.itemsize == 1 and len(shape) >= 3:
         limits = np.iinfo(dtype)
         return generator.integers(limits.min, limits.max, shape, dtype, endpoint=True)
@@ -174,12 +178,12 @@ def _values(
     return generator.integers(0 if prod(shape) > 8 or ceiling < 3 else 1, ceiling, shape, dtype)
 
 
-def numpy_dtype(name: str) -> np.dtype[Any]:
+def numpy_dtype(name: Any) -> np.dtype[Any]:
     """numpy's dtype of that name, bfloat16 included."""
     if name == "bfloat16":
         import ml_dtypes
 
-        return np.dtype(ml_dtypes.bfloat16)
+        name = ml_dtypes.bfloat16
     return np.dtype(name)
 
 
@@ -213,7 +217,9 @@ def _load(path: Path, specs: Sequence[Spec]) -> Feeds:
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except (OSError, ValueError, EOFError, KeyError) as error:
-        raise InputError(f"{path}: not a readable .npz or .npy file ({str(error).splitlines()[0]})") from error
+        raise InputError(
+            f"{path}: not a readable .npz or .npy file ({str(error).splitlines()[0]})"
+        ) from error
     # `np.savez(path, a, b)` names the arrays by position.
     positional = [f"arr_{i}" for i in range(len(specs))]
     if sorted(arrays) == sorted(positional):
@@ -230,9 +236,12 @@ def _fitted(array: NDArray[Any], spec: Spec, source: str) -> NDArray[Any]:
         raise InputError(f"{source}: input {spec.name!r} is {array.dtype.name}, the model takes {spec.dtype}")
     if spec.shape is not None:
         fits = len(spec.shape) == array.ndim and all(
-            not isinstance(dim, int) or dim < 0 or dim == n for dim, n in zip(spec.shape, array.shape, strict=True)
+            not isinstance(dim, int) or dim < 0 or dim == n
+            for dim, n in zip(spec.shape, array.shape, strict=True)
         )
         if not fits:
             wanted = [dim if dim is not None else "?" for dim in spec.shape]
-            raise InputError(f"{source}: input {spec.name!r} has shape {list(array.shape)}, the model takes {wanted}")
+            raise InputError(
+                f"{source}: input {spec.name!r} has shape {list(array.shape)}, the model takes {wanted}"
+            )
     return np.ascontiguousarray(array, dtype=dtype).reshape(array.shape)

@@ -92,7 +92,7 @@ Op = Conv | Sum | Opaque
 class Value:
     """An edge: one tensor, made by `producer` or given from outside, read by `users`."""
 
-    __slots__ = ("constant", "dtype", "name", "producer", "shape", "users")
+    __slots__ = ("constant", "dtype", "is_output", "name", "producer", "shape", "users")
 
     def __init__(self, name: str, shape: tuple[Dim, ...] | None = None, dtype: str | None = None) -> None:
         self.name = name
@@ -101,6 +101,12 @@ class Value:
         self.producer: Node | None = None
         self.users: dict[Node, None] = {}
         self.constant: Constant | None = None
+        self.is_output = False
+
+    @property
+    def sole_user(self) -> "Node | None":
+        """The only reader, where there is one and the value is not a graph output."""
+        return next(iter(self.users)) if len(self.users) == 1 and not self.is_output else None
 
     @property
     def rank(self) -> int | None:
@@ -194,7 +200,7 @@ class Graph:
         self.host = host
         self.inputs: list[Value] = []
         self.captured: list[Value] = []
-        self.outputs: list[Value] = []
+        self._outputs: tuple[Value, ...] = ()
         self.nodes: dict[Node, None] = {}
         self.replaced: dict[Value, Value] = {}
 
@@ -231,7 +237,13 @@ class Graph:
         """All nodes, each behind the producers of its inputs."""
         return sorted(self.nodes, key=lambda node: node.position)
 
-    @cached_property
-    def output_set(self) -> frozenset[Value]:
-        """The outputs, for a quick look-up. They are fixed: rewrites keep them."""
-        return frozenset(self.outputs)
+    @property
+    def outputs(self) -> tuple[Value, ...]:
+        """What the graph computes. Rewrites keep these values."""
+        return self._outputs
+
+    @outputs.setter
+    def outputs(self, outputs: Sequence[Value]) -> None:
+        self._outputs = tuple(outputs)
+        for value in self._outputs:
+            value.is_output = True

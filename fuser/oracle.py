@@ -110,17 +110,26 @@ def _outputs(node: Node, inputs: Sequence[NDArray[Any] | None]) -> Sequence[NDAr
     op = node.op
     if not isinstance(op, Opaque):
         return (op.evaluate(*inputs),)  # type: ignore[arg-type]  # only an Opaque has absent inputs
-    if op.kind == "Cast" and inputs[0] is not None and inputs[0].dtype == np.float64 and _is_floating(node.outputs[0]):
+    if (
+        op.kind == "Cast"
+        and inputs[0] is not None
+        and inputs[0].dtype == np.float64
+        and _is_floating(node.outputs[0])
+    ):
         return (inputs[0],)
     lifted = _lifted(node, op) if op.kind in LIFTED or op.evaluate is None else None
+    if isinstance(lifted, Constant):
+        return (lifted.array(),)
     if lifted is not None:
         return (_application(lifted, dict(zip(node.inputs, inputs, strict=True))),)
     if op.evaluate is None:
-        raise OracleUnavailable(f"{_named(node)} cannot be evaluated in float64: there is no evaluation of {op.kind}")
+        raise OracleUnavailable(
+            f"{_named(node)} cannot be evaluated in float64: there is no evaluation of {op.kind}"
+        )
     return op.evaluate(*inputs)
 
 
-def _lifted(node: Node, op: Opaque) -> Apply | None:
+def _lifted(node: Node, op: Opaque) -> Apply | Constant | None:
     try:
         return op.lift(node) if op.lift else None
     except Declined:
@@ -128,7 +137,9 @@ def _lifted(node: Node, op: Opaque) -> Apply | None:
 
 
 def _application(apply: Apply, arrays: Mapping[Value | None, NDArray[Any] | None]) -> NDArray[Any]:
-    inputs = [arrays[part] if isinstance(part, Value) else _application(part, arrays) for part in apply.inputs]
+    inputs = [
+        arrays[part] if isinstance(part, Value) else _application(part, arrays) for part in apply.inputs
+    ]
     op = apply.op
     if isinstance(op, Opaque):
         assert op.evaluate is not None, op
@@ -141,4 +152,8 @@ def _is_floating(value: Value) -> bool:
 
 
 def _named(node: Node) -> str:
-    return f"node {node.name!r} ({node.op})" if node.name else f"the node of {node.outputs[0].name!r} ({node.op})"
+    return (
+        f"node {node.name!r} ({node.op})"
+        if node.name
+        else f"the node of {node.outputs[0].name!r} ({node.op})"
+    )

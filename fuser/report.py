@@ -1,10 +1,10 @@
-"""What happened to a model: rewrites applied and declined, before and after, proof and timing. As JSON and as text."""
+"""What happened to a model, as JSON and as text: rewrites made and declined, costs, proof and timing."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from fuser.bench import Benchmark
     from fuser.rewrite import Event
-    from fuser.verify import Verification
+    from fuser.verify import Row, Verification
 
 __all__ = ["Report", "Summary", "summarise"]
 
@@ -25,8 +25,8 @@ __all__ = ["Report", "Summary", "summarise"]
 class Report:
     """The outcome of `optimize` for one model.
 
-    `events` holds every rewrite that was applied and every one that was considered and declined. `seconds` is the time
-    of the compiler, without verification and timing. `source` is the file or what else the model came from.
+    `events` holds every rewrite that was applied and every one that was considered and declined. `seconds` is
+    the time of the compiler, without verification and timing. `source`: the file, or what else the model is.
     """
 
     events: list[Event]
@@ -84,53 +84,125 @@ def _finite(value: Any) -> Any:
     return value
 
 
-# --- as text ---------------------------------------------------------------------------------------------------------
-
-
 def print_report(report: Report, console: Console) -> None:
     """The table before and after, and a line each on rewrites, refusals, proof and timing."""
     console.print(comparison(report.before, report.after))
     for title, text in _lines(report):
-        say(console, f"{title:<10} {text}")
+        say(console, f"{title:<10}{text}")
 
 
 def _lines(report: Report) -> Iterator[tuple[str, str]]:
     counts = Counter(event.rewrite for event in report.applied)
     yield "applied", ", ".join(f"{name} {count}" for name, count in counts.items()) or "nothing"
     if declined := len(report.declined):
-        yield "declined", f"{declined} rewrites; `graph-fuser inspect {report.source}` says which and why"
+        yield "declined", f"{declined}; `graph-fuser inspect {report.source}` says what and why"
     if report.verification:
         yield "verified", verdict(report.verification)
     if report.benchmark:
         yield "timed", timing(report.benchmark)
-    yield "took", f"{report.seconds:.2f} s" + (
-        f", and {report.verification.seconds:.2f} s to verify" if report.verification else ""
-    )
+    proof = report.verification
+    yield "took", f"{report.seconds:.2f} s" + (f", and {proof.seconds:.2f} s to verify" if proof else "")
 
 
 def print_inspection(report: Report, console: Console) -> None:
-    """What would happen to a model, and every refusal by its reason."""
+    """What would happen to a model, and every refusal under its reason, with the nodes."""
     console.print(comparison(report.before, report.after))
-    made: dict[str, list[str]] = {}
+    applied: dict[str, list[str]] = {}
     for event in report.applied:
-        made.setdefault(event.rewrite, []).append(_place(event))
-    for rewrite, nodes in made.items():
-        say(console, f"would apply {rewrite} ({len(nodes)})", f"  {', '.join(nodes)}")
-    refused: dict[tuple[str, str], list[str]] = {}
+        applied.setdefault(event.rewrite, []).append(event.node)
+    for rewrite, nodes in applied.items():
+        say(console, f"{rewrite} applies ({len(nodes)})", f"    {', '.join(nodes)}")
+    declined: dict[tuple[str, str], list[str]] = {}
     for event in report.declined:
-        refused.setdefault((event.rewrite, event.reason), []).append(_place(event))
-    for (rewrite, reason), nodes in refused.items():
-        say(console, f"{rewrite} declined ({len(nodes)}): {reason}", f"  {', '.join(nodes)}")
-    if not made:
-        say(console, "nothing to do")
+        declined.setdefault((event.rewrite, event.reason), []).append(event.node)
+    for (rewrite, reason), nodes in declined.items():
+        say(console, f"{rewrite} declined ({len(nodes)}): {reason}", f"    {', '.join(nodes)}")
+    if not report.events:
+        say(console, "No pass found anything to look at.")
 
 
-def _place(event: Event) -> str:
-    return event.node
+def print_verification(verification: Verification, console: Console) -> None:
+    """Each output of each sample with its errors, and the verdict."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(
+        "output", "shape", "scale", "error", "own error", "tolerance", "", box=box.SIMPLE_HEAD, pad_edge=False
+    )
+    for row in verification.rows:
+        table.add_row(
+            row.output,
+            "x".join(map(str, row.shape)) or "scalar",
+            f"{row.scale:.3g}",
+            f"{_judged(row):.1e}",
+            "" if row.own_error is None else f"{row.own_error:.1e}",
+            f"{row.tolerance:.1e}",
+            "ok" if row.ok else "DIFFERS",
+            style="" if row.ok else "red",
+        )
+    console.print(table)
+    for note in verification.notes:
+        say(console, f"note: {note}")
+    say(console, verdict(verification))
+
+
+def verdict(verification: Verification) -> str:
+    """The error nearest to its tolerance in one line, beside what float32 costs the original itself."""
+    if not verification.ok:
+        return f"FAILED: {verification.reason}"
+    row, values = verification.worst, verification.values
+    if row is None:
+        return "there are no outputs to compare"
+    own = (
+        f"the original's own float32 error {row.own_error:.1e}"
+        if row.own_error is not None
+        else "no float64 evaluation"
+    )
+    text = f"error {_judged(row):.1e} of the output's scale ({own}; {len(verification.samples)} inputs)"
+    if values is not None:
+        text += f"; {values.compared} inner values compared one by one: error {values.error:.1e}"
+    return text
+
+
+def _judged(row: Row) -> float:
+    """The error that the verdict is about: against float64 where that can be had."""
+    return row.error if row.float64_error is None else row.float64_error
+
+
+def print_benchmark(benchmark: Benchmark, console: Console) -> None:
+    """Quartiles of both times and of the ratio, and what they were measured on."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table("", box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in ("first quartile", "median", "third quartile"):
+        table.add_column(heading, justify="right")
+    for title, row in (("A, ms", benchmark.original_ms), ("B, ms", benchmark.result_ms), ("A / B", benchmark.speedup)):
+        table.add_row(title, f"{row.low:.3f}", f"{row.median:.3f}", f"{row.high:.3f}")
+    console.print(table)
+    say(console, timing(benchmark))
+
+
+def timing(benchmark: Benchmark) -> str:
+    """The ratio of the times in one line, with its spread and what it was measured on."""
+    ratio = benchmark.speedup
+    shapes = ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in benchmark.inputs.items())
+    return (
+        f"{ratio.median:.2f} x as fast ({ratio.low:.2f} to {ratio.high:.2f}): "
+        f"{benchmark.original_ms.median:.2f} ms -> {benchmark.result_ms.median:.2f} ms, median of {benchmark.runs} pairs; "
+        f"{shapes}; {benchmark.threads} threads, {benchmark.runtime}"
+    )
+
+
+def print_passes(passes: Sequence[tuple[str, str]], console: Console) -> None:
+    """Every pass with its equation."""
+    width = max((len(name) for name, _ in passes), default=0)
+    for name, equation in passes:
+        say(console, f"{name:<{width}}  {equation}")
 
 
 def say(console: Console, *lines: str) -> None:
-    """Print lines that a terminal wraps and a file does not, for what reads a file looks for whole lines."""
+    """Print lines that a terminal wraps and a file does not: who searches a file looks for whole lines."""
     for line in lines:
         console.print(line, soft_wrap=not console.is_terminal)
 
@@ -147,51 +219,26 @@ def comparison(before: Summary, after: Summary) -> Table:
         _row(table, operator, before.operators.get(operator, 0), after.operators.get(operator, 0), str)
     table.add_section()
     _row(table, "all nodes", before.nodes, after.nodes, str)
-    _row(table, "parameters", before.parameters, after.parameters, si)
-    _row(table, "multiply-adds", before.multiply_adds, after.multiply_adds, si)
-    _row(table, "weights", before.weight_bytes, after.weight_bytes, size)
-    if before.file_bytes is not None and after.file_bytes is not None:
-        _row(table, "file", before.file_bytes, after.file_bytes, size)
+    _row(table, "parameters", before.parameters, after.parameters, short)
+    _row(table, "multiply-adds", before.multiply_adds, after.multiply_adds, short)
+    _row(table, "bytes", before.weight_bytes, after.weight_bytes, lambda number: f"{short(number)}B")
     return table
 
 
-def _row(table: Table, title: str, before: int | None, after: int | None, form: Any) -> None:
-    known = before is not None and after is not None
-    changed = known and before != after
-    table.add_row(
-        title,
-        "unknown" if before is None else form(before),
-        "unknown" if after is None else form(after),
-        f"{100 * (after - before) / before:+.1f}%" if changed and before else "new" if changed else "",
-        style="green" if changed and after < before else "yellow" if changed else "",
-    )
+def _row(table: Table, title: str, before: int | None, after: int | None, form: Callable[[int], str]) -> None:
+    if before is None or after is None:
+        table.add_row(
+            title, *("unknown" if number is None else form(number) for number in (before, after)), ""
+        )
+        return
+    change = "" if before == after else f"{100 * (after - before) / before:+.1f}%" if before else "new"
+    style = "green" if after < before else "yellow" if after > before else ""
+    table.add_row(title, form(before), form(after), change, style=style)
 
 
-def si(number: float) -> str:
+def short(number: int) -> str:
     """A count in thousands, millions or billions: `1.51 G`."""
-    for factor, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+    for factor, prefix in ((10**12, "T"), (10**9, "G"), (10**6, "M"), (10**3, "k")):
         if number >= factor:
             return f"{number / factor:.3g} {prefix}"
-    return f"{number:g}"
-
-
-def size(number: float) -> str:
-    """A number of bytes: `36.5 MB`."""
-    return f"{si(number)}B" if number >= 1000 else f"{number:g} B"
-
-
-def verdict(verification: Verification) -> str:
-    """The largest error in one line, beside what float32 itself costs the original."""
-    rows = verification.rows
-    if not verification.ok:
-        return f"FAILED: {verification.reason}"
-    if not rows:
-        return "no outputs to compare"
-    worst = max(rows, key=lambda row: row.error)
-    own = "" if worst.own_error is None else f"; the original's own float32 error: {worst.own_error:.1e}"
-    return f"equal: error {worst.error:.1e} of the output's scale{own}"
-
-
-def timing(benchmark: Benchmark) -> str:
-    """The speed-up in one line, with its spread."""
-    return str(benchmark)
+    return f"{number} "

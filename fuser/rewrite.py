@@ -123,7 +123,10 @@ class Driver:
 
     def run(self) -> None:
         """Visit every node in order, and again whatever a rewrite may have given a new chance."""
-        self._enqueue(self.graph.ordered())
+        nodes = self.graph.ordered()
+        for node in nodes:
+            self._recognise(node)
+        self._enqueue(nodes)
         while self.queue:
             node = self.queue.popleft()
             self.queued.discard(node)
@@ -136,11 +139,14 @@ class Driver:
         self.queue.extend(fresh)
 
     def _visit(self, node: Node) -> None:
-        self._lift(node)
-        self._recognise_constant(node)
+        self._recognise(node)
         for entry in self.rewrites:
             if isinstance(node.op, entry.roots) and self._attempt(entry, node):
                 return
+
+    def _recognise(self, node: Node) -> None:
+        self._lift(node)
+        self._recognise_constant(node)
 
     def _lift(self, node: Node) -> None:
         """Replace an opaque operator by its affine form, once its inputs allow that."""
@@ -224,19 +230,19 @@ class Driver:
         return sorted(gone, key=lambda node: node.position)
 
     def _unneeded(self, value: Value, gone: Mapping[Node, None], kept: set[Value]) -> bool:
-        return value not in kept and value not in self.graph.output_set and all(u in gone for u in value.users)
+        return value not in kept and not value.is_output and all(u in gone for u in value.users)
 
     def _substitute(self, node: Node, other: Value) -> list[Node]:
         """Let `other` stand for the first output of `node`, which computes nothing."""
         value = node.outputs[0]
         require(
-            all(not output.users and output not in self.graph.output_set for output in node.outputs[1:]),
+            all(not output.users and not output.is_output for output in node.outputs[1:]),
             f"{describe(node)} has a second output that is read",
         )
-        if value in self.graph.output_set:
+        if value.is_output:
             maker = other.producer
-            if maker is None or other in self.graph.output_set:
-                source = "a graph output itself" if other in self.graph.output_set else "not made by a node here"
+            if maker is None or other.is_output:
+                source = "a graph output itself" if other.is_output else "not made by a node here"
                 raise Declined(f"the result is the graph output {value.name!r}, and {other.name!r} is {source}")
             self._remove([node])
             maker.outputs = tuple(value if output is other else output for output in maker.outputs)
@@ -262,7 +268,7 @@ class Driver:
         """Replace a node by its result, if the file does not grow by it."""
         value = node.outputs[0]
         require(len(node.outputs) == 1, f"{describe(node)} has {len(node.outputs)} outputs")
-        require(value not in self.graph.output_set, f"the result is the graph output {value.name!r}")
+        require(not value.is_output, f"the result is the graph output {value.name!r}")
         gone = self._vanishing([node], set())
         freed = sum(_bytes(c) for c in self._freed(gone))
         grown = _bytes(constant)
@@ -324,7 +330,7 @@ class Driver:
         read = dict.fromkeys(v for node in gone for v in node.inputs if v is not None and v not in kept)
         for value in read:
             others = [describe(user) for user in value.users if user not in members]
-            others += ["the graph output"] * (value in self.graph.output_set)
+            others += ["the graph output"] * value.is_output
             if value.producer is not None and value.producer not in members and others:
                 return f"; {value.name!r} is also read by {', '.join(others[:3])}"
         return ""

@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fuser.errors import InputError
-from fuser.inputs import Spec
+from fuser.inputs import CEILINGS, Feeds, Shapes, Spec, draw
 
 if TYPE_CHECKING:
     import onnx
@@ -34,8 +34,18 @@ class CannotRun(InputError):
     """The runtime refuses the model, or these inputs for it."""
 
 
+class Runner(Protocol):
+    """What evaluates a model. `inputs` are those that must be fed, `outputs` type by name, both in order."""
+
+    inputs: list[Spec]
+    outputs: dict[str, str]
+
+    def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """The outputs by name, or `CannotRun`."""
+
+
 class Session:
-    """A loaded model. `inputs` are those that must be fed, `outputs` name and type of each output, in order."""
+    """A model loaded in onnxruntime."""
 
     def __init__(self, session: Any, name: str) -> None:
         self._session = session
@@ -53,10 +63,12 @@ class Session:
             outputs = self._session.run(None, dict(feeds))
         except Exception as error:
             raise CannotRun(f"{self.name}: onnxruntime fails: {explain(error)}") from error
-        return dict(pair for name, value in zip(self.outputs, outputs, strict=True) for pair in _flat(name, value))
+        return dict(
+            pair for name, value in zip(self.outputs, outputs, strict=True) for pair in _flat(name, value)
+        )
 
     def bare(self) -> Any:
-        """onnxruntime's own session, for timing without anything around it."""
+        """The runtime's own session, for timing without anything around it."""
         return self._session
 
     def close(self) -> None:
@@ -97,7 +109,9 @@ def opened(
     import onnxruntime
 
     if provider not in onnxruntime.get_available_providers():
-        raise InputError(f"no provider {provider!r}: this onnxruntime has {onnxruntime.get_available_providers()}")
+        raise InputError(
+            f"no provider {provider!r}: this onnxruntime has {onnxruntime.get_available_providers()}"
+        )
     levels = onnxruntime.GraphOptimizationLevel
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimise else levels.ORT_DISABLE_ALL
@@ -164,10 +178,43 @@ def explain(error: Exception) -> str:
     text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", text)
     text = re.sub(r"^Load model from .*? failed:", "", text)
     text = re.sub(r"Status Message: \S+\.(?:h|cc|cpp):\d+ ", "", text)
-    text = re.sub(r"Non-zero status code returned while running (\S+) node\. Name:'([^']*)'", r"\1 node '\2':", text)
+    text = re.sub(
+        r"Non-zero status code returned while running (\S+) node\. Name:'([^']*)'", r"\1 node '\2':", text
+    )
     return text.strip().removesuffix(".")[:300] or type(error).__name__
 
 
-def interface(inputs: Sequence[Spec]) -> list[tuple[str, str]]:
-    """Name and type of each input, what callers depend on."""
-    return [(spec.name, spec.dtype) for spec in inputs]
+def accepted(
+    runner: Runner, attempts: Iterable[tuple[Shapes, bool]], *, samples: int, seed: int = 0
+) -> Iterator[tuple[Feeds, dict[str, NDArray[Any]]]]:
+    """Random inputs that the model runs with, up to `samples` of them, and its outputs.
+
+    Shapes are tried in order; the large ones (flagged) only until one of any size runs. Where only one shape runs, its
+    second sample has other values.
+
+    Raises:
+        CannotRun: the model takes none of them; the message is that of the first attempt.
+        InputError: an input is not a tensor of numbers.
+    """
+    refusal: CannotRun | None = None
+    shapes: Shapes = {}
+    found = 0
+    integers = any("int" in spec.dtype for spec in runner.inputs)
+    for candidate, large in attempts:
+        if found == samples or (large and found):
+            break
+        for ceiling in CEILINGS if integers else CEILINGS[:1]:
+            feeds = draw(runner.inputs, candidate, seed=seed, sample=found, ceiling=ceiling)
+            try:
+                outputs = runner.run(feeds)
+            except CannotRun as error:
+                refusal = refusal or error
+                continue
+            found, shapes = found + 1, candidate
+            yield feeds, outputs
+            break
+    if refusal is not None and not found:
+        raise refusal
+    if found == 1 and samples > 1:
+        feeds = draw(runner.inputs, shapes, seed=seed, sample=1, ceiling=CEILINGS[-1])
+        yield feeds, runner.run(feeds)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import onnx
     import onnx_ir
 
-# Tensors of at most this many elements may hold a shape that inference has to see. All others count as weights.
+# Tensors of at most this many elements may hold a shape, which inference has to see.
 SMALL: Final = 64
 
 STANDARD: Final = frozenset({"", "ai.onnx"})
@@ -26,7 +26,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 class Summary:
     """What a model holds and what running it costs, bodies of control flow and local functions included.
 
-    `operators`: number of nodes by operator, in alphabetical order; Constant nodes do no work and are left out.
+    `operators`: number of nodes by operator, in alphabetical order, without Constant, which does no work.
     `parameters`: elements of all weights, each tensor once; `weight_bytes`: what they take in memory.
     `nominal`: the shape of each input that `multiply_adds` is stated for.
     """
@@ -45,7 +45,7 @@ class Summary:
 
     @cached_property
     def multiply_adds(self) -> int | None:
-        """Multiply-adds of all convolutions and matrix products at the nominal input sizes; None if a shape is unknown.
+        """Multiply-adds of convolutions and matrix products at nominal size; None if a shape is unknown.
 
         A body of control flow counts once.
         """
@@ -147,7 +147,7 @@ class _Walk:
             else:
                 onnx_ir.serde.serialize_attribute_into(proto.attribute.add(), attribute)
         if node.domain not in STANDARD:
-            # Nobody can infer the results of foreign operators: what the file says about them is all there is.
+            # Nobody can infer the results of foreign operators: what the file says of them is all there is.
             for value in node.outputs:
                 if value.name and value.shape is not None and value.shape.is_static():
                     onnx_ir.serde.serialize_value_into(graph.value_info.add(), value)
@@ -160,7 +160,7 @@ class _Walk:
         return shape
 
     def constant(self, name: str | None, tensor: onnx_ir.TensorProtocol, graph: onnx.GraphProto) -> None:
-        """Enter a constant: a small one with its values, for it may be a shape, a large one by type and shape."""
+        """Enter a constant: a small one, which may be a shape, with its values, a large one without."""
         import onnx_ir
 
         shape = self.weigh(tensor)
@@ -195,7 +195,7 @@ def _named(value: onnx_ir.Value) -> onnx.ValueInfoProto:
 
 
 def multiply_adds(skeleton: onnx.ModelProto) -> int | None:
-    """Multiply-adds of the convolutions and matrix products of a model with fixed inputs; None if a shape is unknown."""
+    """Multiply-adds of a model with fixed inputs; None if a shape is unknown."""
     import onnx
     import onnx.inliner
 

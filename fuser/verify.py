@@ -1,8 +1,9 @@
 """The original against the result: the same inputs, in onnxruntime without its optimisations, judged in float64.
 
 An output is right if it is no further from the float64 evaluation of the original than twice the original's own float32
-error, or 1e-5 of its scale. Where float32 itself is further off than that (a deep network can be chaotic), the end
-proves nothing, and the result is judged value by value instead: see `check_values`.
+error, or 1e-5 of its scale. Where float32 itself is further off than that (a deep network can be chaotic), the end of
+the network proves nothing, and the result is judged value by value: each of its nodes reads what the original computes in
+float64, and has to compute what the original computes.
 """
 
 from __future__ import annotations
@@ -11,69 +12,39 @@ import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fuser import oracle
+from fuser.compare import OWN_CHAOTIC, Outputs, Row, distance, floor, judge, largest
 from fuser.errors import InputError
-from fuser.inputs import CEILINGS, Feeds, Given, Spec, attempts, draw, given, model_specs
+from fuser.inputs import Feeds, Given, attempts, given, model_specs
 from fuser.ir import Graph
 from fuser.oracle import OracleUnavailable
-from fuser.runtime import CannotRun, interface, opened
+from fuser.runtime import CannotRun, Runner, accepted, opened
 
 if TYPE_CHECKING:
     import onnx_ir
 
     from fuser.runtime import Model
 
-Outputs = dict[str, NDArray[Any]]
-
-FLOOR: Final = {"float64": 1e-9, "float32": 1e-5, "float16": 8 * 2.0**-10, "bfloat16": 8 * 2.0**-7}
-"""What is always allowed, relative to the output's scale, by its type."""
-
-WITHOUT_ORACLE: Final = 10
-"""How many times more is allowed where there is no float64 evaluation, so that the original's own error is not known."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One output for one sample. Errors are largest differences relative to `scale`, the output's largest value.
-
-    For integers and booleans an error is the share of elements that differ.
-
-    `error`: result against original; `own_error`: original against its float64 evaluation; `float64_error`: result
-    against that. The last is compared with `tolerance`, or `error` where there is no float64 evaluation.
-    """
-
-    output: str
-    sample: int
-    shape: tuple[int, ...]
-    dtype: str
-    compared: int
-    scale: float
-    error: float
-    own_error: float | None
-    float64_error: float | None
-    tolerance: float
-    ok: bool
-    reason: str = ""
-
-    @property
-    def excess(self) -> float:
-        """The error that counts, in units of the tolerance."""
-        error = self.error if self.float64_error is None else self.float64_error
-        return 0.0 if error == 0 else error / self.tolerance if self.tolerance else math.inf
+__all__ = ["Row", "Values", "Verification", "check_values", "verify"]
 
 
 @dataclass(frozen=True)
 class Values:
-    """The result judged value by value: `compared` of its values are named in the original too."""
+    """The result judged value by value: `compared` values have a name that the original has too.
+
+    `worst` is the first of them that is wrong, or else the least exact, and `error` its error relative to its scale.
+    """
 
     compared: int
+    inner: int
     worst: str
     error: float
     ok: bool
@@ -97,9 +68,8 @@ class Verification:
         return max(self.rows, key=lambda row: (not row.ok, row.excess), default=None)
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything, as JSON can hold it: what is not finite becomes None."""
-        result: dict[str, Any] = _plain(asdict(self))
-        return result
+        """Everything; errors of what cannot be compared are infinite."""
+        return asdict(self)
 
 
 def verify(
@@ -119,179 +89,237 @@ def verify(
         inputs: arrays by input name, an `.npz` or an `.npy` file. Without them inputs are drawn at random.
         samples: how many inputs are drawn, of different shapes where dimensions are symbolic.
         seed: of the random inputs.
-        sizes: extents of symbolic dimensions by name; the rest is tried out.
+        sizes: extents of symbolic dimensions by name; the others are tried out.
 
     Raises:
-        InputError: a model cannot be read, or neither onnxruntime nor a float64 evaluation can run the original.
+        InputError: a model or the inputs cannot be read, or the original can be evaluated neither by onnxruntime nor in
+            float64.
     """
     started = perf_counter()
     verdict = _Check(original, result, inputs, samples, seed, sizes).run()
     return replace(verdict, seconds=perf_counter() - started)
 
 
-class _Runner(Protocol):
-    """What evaluates a model: a session of the runtime, or the float64 evaluation."""
-
-    inputs: list[Spec]
-    outputs: dict[str, str]
-
-    def run(self, feeds: Mapping[str, NDArray[Any]]) -> Outputs: ...
-
-
-class _Float64:
-    """A model as the oracle sees it, with the face of a session."""
-
-    def __init__(self, model: Model) -> None:
-        self._model = model
-        loaded = _loaded(model)
-        self.inputs = model_specs(loaded)
-        self.outputs = {v.name or "": v.dtype.numpy().name if v.dtype else "" for v in loaded.graph.outputs}
-
-    def run(self, feeds: Mapping[str, NDArray[Any]]) -> Outputs:
-        graph, defaults = _imported(self._model)
-        return oracle.evaluate(graph, defaults | dict(feeds))
-
-
+@dataclass
 class _Check:
-    """One verification. At any time at most one of the two models is loaded."""
+    """One verification. At any time at most one of the two models is loaded in the runtime."""
 
-    def __init__(
-        self,
-        original: Model,
-        result: Model,
-        inputs: Given | None,
-        samples: int,
-        seed: int,
-        sizes: Mapping[str, int] | None,
-    ) -> None:
-        self.original, self.result = original, result
-        self.inputs, self.samples, self.seed, self.sizes = inputs, samples, seed, sizes
+    original: Model
+    result: Model
+    inputs: Given | None
+    count: int
+    seed: int
+    sizes: Mapping[str, int] | None
+
+    def __post_init__(self) -> None:
         self.float64_only = False
         self.notes: list[str] = []
+        self.feeds: list[Feeds] = []
+        self.expected: list[Outputs] = []
 
     def run(self) -> Verification:
-        feeds, expected, face = self._original()
+        """The steps: original, result, float64, verdict."""
+        face = self._original()
         try:
             with self._runner(self.result, "the result") as runner:
-                if difference := _interface_difference(face, runner):
-                    return self._verdict(feeds, reason=difference)
-                actual = [runner.run(feed) for feed in feeds]
-        except (CannotRun, OracleUnavailable) as error:
-            return self._verdict(feeds, reason=f"the result does not run where the original does: {error}")
-        ideal = None if self.float64_only else self._ideal(feeds)
-        rows = _judge(expected, actual, ideal, face.outputs)
+                if difference := _difference(face, runner):
+                    return self._verdict(reason=difference)
+                actual = [runner.run(feed) for feed in self.feeds]
+        except CannotRun as error:
+            return self._verdict(reason=f"the result does not run where the original does: {error}")
+        ideal = None if self.float64_only else self._ideal()
+        rows = judge(self.expected, actual, ideal, face.outputs, exact=self.float64_only)
         values = None
-        if ideal is not None and any(not row.ok or _inconclusive(row) for row in rows):
-            values = self._values(feeds[0])
-            rows = [_reconsider(row, values) for row in rows]
-        return self._verdict(feeds, rows, values, expected)
+        if ideal is not None and any(row.inconclusive or not row.ok for row in rows):
+            values = self._values()
+            rows = [_reconsidered(row, values) for row in rows]
+        return self._verdict(rows, values)
 
     @contextmanager
-    def _runner(self, model: Model, name: str) -> Iterator[_Runner]:
+    def _runner(self, model: Model, name: str) -> Iterator[Runner]:
         if self.float64_only:
-            yield _Float64(model)
+            yield _Float64(model, name)
             return
         with opened(model, name, optimise=False) as session:
             yield session
 
-    def _original(self) -> tuple[list[Feeds], list[Outputs], _Runner]:
-        """The inputs, what the original makes of them, and what it looks like from outside."""
+    def _original(self) -> Runner:
+        """Find inputs, keep what the original makes of them, and return what it looks like from outside."""
         try:
-            with self._runner(self.original, "the original") as runner:
-                return (*self._sampled(runner), runner)
+            return self._sample()
         except CannotRun as refusal:
             # A type or an operator that the runtime lacks; the arithmetic can still be compared.
             self.float64_only = True
             try:
-                with self._runner(self.original, "the original") as runner:
-                    found = (*self._sampled(runner), runner)
-            except OracleUnavailable as error:
+                runner = self._sample()
+            except CannotRun as error:
                 raise InputError(f"{refusal}; and {error}") from refusal
-            self.notes.append(f"{refusal}; both models were evaluated in float64 instead")
-            return found
+            self.notes.append(f"{refusal}; so both models were evaluated in float64 only")
+            return runner
 
-    def _sampled(self, runner: _Runner) -> tuple[list[Feeds], list[Outputs]]:
-        if self.inputs is not None:
-            feeds = [given(self.inputs, runner.inputs)]
-            return feeds, [runner.run(feed) for feed in feeds]
-        return draw_samples(runner, self.samples, self.seed, self.sizes)
+    def _sample(self) -> Runner:
+        with self._runner(self.original, "the original") as runner:
+            if self.inputs is not None:
+                self.feeds = [given(self.inputs, runner.inputs)]
+                self.expected = [runner.run(feed) for feed in self.feeds]
+                return runner
+            tried = attempts(runner.inputs, self.sizes)
+            pairs = list(accepted(runner, tried, samples=self.count, seed=self.seed))
+            self.feeds, self.expected = [feeds for feeds, _ in pairs], [outputs for _, outputs in pairs]
+            return runner
 
-    def _ideal(self, feeds: Sequence[Feeds]) -> list[Outputs] | None:
+    def _ideal(self) -> list[Outputs] | None:
         """The float64 evaluation of the original, where it can be had."""
         try:
-            graph, defaults = _imported(self.original)
-            return [oracle.evaluate(graph, defaults | feed) for feed in feeds]
-        except (OracleUnavailable, InputError) as error:
-            self.notes.append(f"no float64 evaluation, so the result is compared with the original's float32: {error}")
+            runner = _Float64(self.original, "the original")
+            return [runner.run(feed) for feed in self.feeds]
+        except InputError as error:
+            self.notes.append(
+                f"compared with the original's own float32, for there is no other reference: {error}"
+            )
             return None
 
-    def _values(self, feed: Feeds) -> Values | None:
+    def _values(self) -> Values | None:
         try:
-            return check_values(self.original, self.result, feed)
+            return check_values(self.original, self.result, self.feeds[0])
         except (OracleUnavailable, InputError) as error:
             self.notes.append(f"not judged value by value: {error}")
             return None
 
     def _verdict(
-        self,
-        feeds: Sequence[Feeds],
-        rows: Sequence[Row] = (),
-        values: Values | None = None,
-        expected: Sequence[Outputs] = (),
-        reason: str = "",
+        self, rows: Sequence[Row] = (), values: Values | None = None, reason: str = ""
     ) -> Verification:
         reason = reason or _reason(rows)
-        if reason and rows and self._unsteady(feeds[0], expected[0]):
-            reason += "; but the original itself gives different outputs each time, so no comparison can succeed"
+        if reason and any(row.compared for row in rows) and self._unsteady():
+            reason += "; but the original too gives different outputs each time, so no comparison can succeed"
         elif reason and values is not None and not values.ok:
-            reason += f"; the first value that differs is {values.worst!r}"
-        shapes = tuple({name: array.shape for name, array in feed.items()} for feed in feeds)
+            reason += (
+                f"; the first value that differs is {values.worst!r}, by {values.error:.2g} of its scale"
+            )
+        shapes = tuple({name: array.shape for name, array in feed.items()} for feed in self.feeds)
         return Verification(not reason, reason, tuple(rows), shapes, tuple(self.notes), values)
 
-    def _unsteady(self, feed: Feeds, expected: Outputs) -> bool:
+    def _unsteady(self) -> bool:
         """Whether the original differs from itself: random numbers inside."""
         with self._runner(self.original, "the original") as runner:
-            again = runner.run(feed)
-        return any(not np.array_equal(again[k], expected[k], equal_nan=expected[k].dtype.kind == "f") for k in expected)
+            again = runner.run(self.feeds[0])
+        return any(again[name].tobytes() != array.tobytes() for name, array in self.expected[0].items())
 
 
-def draw_samples(
-    runner: _Runner, samples: int, seed: int = 0, sizes: Mapping[str, int] | None = None
-) -> tuple[list[Feeds], list[Outputs]]:
-    """Random inputs that the model accepts, small ones first, and its outputs for them.
+def _difference(original: Runner, result: Runner) -> str:
+    """What callers would notice before they run anything."""
+    before = {spec.name: spec.dtype for spec in original.inputs}
+    after = {spec.name: spec.dtype for spec in result.inputs}
+    for what, old, new in (("inputs", before, after), ("outputs", original.outputs, result.outputs)):
+        if list(old.items()) != list(new.items()):
+            return f"the {what} differ: {_listed(old)} and {_listed(new)}"
+    return ""
+
+
+def _listed(types: Mapping[str, str]) -> str:
+    return ", ".join(f"{dtype} {name}" for name, dtype in types.items()) or "none"
+
+
+def _reason(rows: Sequence[Row]) -> str:
+    """Why the rows are no proof, in one sentence; empty if they are."""
+    if not rows:
+        return "nothing was compared: the model has no outputs"
+    wrong = [row for row in rows if not row.ok]
+    if wrong:
+        row = max(wrong, key=lambda row: row.excess)
+        more = len({row.output for row in wrong}) - 1
+        return f"output {row.output!r} {row.reason}" + (f" ({more} more outputs differ)" if more else "")
+    if not any(row.compared for row in rows):
+        return "nothing was compared: every output is empty, NaN or infinite"
+    return ""
+
+
+def _reconsidered(row: Row, values: Values | None) -> Row:
+    """A row that the end of the network does not decide, decided by the values inside, where names tell which."""
+    if values is None or not row.inconclusive or row.own_error is None or not math.isfinite(row.error):
+        return row
+    if values.ok:
+        return row.settled(max(row.tolerance, OWN_CHAOTIC * row.own_error))
+    if not values.inner:
+        return row
+    reason = (
+        f"is {row.own_error:.2g} of its scale off in float32 already, and values inside differ in float64"
+    )
+    return replace(row, ok=False, reason=reason)
+
+
+def check_values(original: Model, result: Model, feeds: Feeds) -> Values:
+    """Judge `result` value by value in float64, by the values whose names both models have.
+
+    What one node does is seen without what earlier nodes did: errors do not add up, and chaos has no time to grow.
 
     Raises:
-        CannotRun: it accepts none.
-        InputError: an input is not a tensor of numbers.
+        OracleUnavailable: one of the models cannot be evaluated.
     """
-    feeds: list[Feeds] = []
-    outputs: list[Outputs] = []
-    refusal: CannotRun | OracleUnavailable | None = None
-    fixed = [(shapes, large) for shapes, large in attempts(runner.inputs, sizes)]
-    ceilings = CEILINGS if any(np.dtype(_kind(spec)).kind in "iu" for spec in runner.inputs) else CEILINGS[:1]
-    for shapes, large in fixed:
-        if len(feeds) == samples or (large and feeds):
-            break
-        for ceiling in ceilings:
-            feed = draw(runner.inputs, shapes, seed=seed, sample=len(feeds), ceiling=ceiling)
-            try:
-                result = runner.run(feed)
-            except (CannotRun, OracleUnavailable) as error:
-                refusal = refusal or error
-                continue
-            feeds.append(feed)
-            outputs.append(result)
-            break
-    if not feeds:
-        assert refusal is not None
-        raise refusal
-    # One shape only: at least its values differ.
-    if len(feeds) == 1 and samples > 1:
-        shapes = {name: array.shape for name, array in feeds[0].items()}
-        again = draw(runner.inputs, shapes, seed=seed, sample=1, ceiling=CEILINGS[-1])
+    graph, defaults = _imported(result)
+    names = {value.name for node in graph.nodes for value in node.outputs}
+    source, source_defaults = _imported(original)
+    known = oracle.evaluate(source, source_defaults | feeds, keep=names)
+    ends = {value.name for value in graph.outputs}
+    errors: dict[str, tuple[float, float]] = {}
+    for value, array in oracle.trace(graph, defaults | feeds, known):
+        if value.name in known and array.dtype.kind == "f":
+            errors[value.name] = _error(known[value.name], array), floor(value.dtype or "float32")
+    wrong = [name for name, (error, allowed) in errors.items() if not error <= allowed]
+    worst = wrong[0] if wrong else max(errors, key=lambda name: errors[name][0], default="")
+    inner = sum(name not in ends for name in errors)
+    return Values(len(errors), inner, worst, errors.get(worst, (0.0, 0.0))[0], bool(errors) and not wrong)
+
+
+def _error(expected: NDArray[Any], actual: NDArray[Any]) -> float:
+    if expected.shape != actual.shape:
+        return math.inf
+    finite = np.isfinite(expected)
+    if not np.array_equal(expected[~finite], actual[~finite], equal_nan=True):
+        return math.inf
+    return distance(actual[finite], expected[finite], largest(expected[finite]))
+
+
+class _Float64:
+    """A model evaluated by the oracle, with the face of a session."""
+
+    def __init__(self, model: Model, name: str) -> None:
+        self.name = str(model) if isinstance(model, str | os.PathLike) else name
+        self._graph, self._defaults, loaded = _read(model)
+        self.inputs = model_specs(loaded)
+        self.outputs = {v.name or "": v.dtype.numpy().name if v.dtype else "" for v in loaded.graph.outputs}
+
+    def run(self, feeds: Mapping[str, NDArray[Any]]) -> Outputs:
+        """The outputs in float64.
+
+        Raises:
+            CannotRun: an operator cannot be evaluated.
+        """
         try:
-            outputs.append(runner.run(again))
-            feeds.append(again)
-        except (CannotRun, OracleUnavailable):
-            pass
-    return feeds, outputs
+            return oracle.evaluate(self._graph, self._defaults | dict(feeds))
+        except OracleUnavailable as error:
+            raise CannotRun(f"{self.name}: {error}") from error
+
+
+def _imported(model: Model) -> tuple[Graph, Feeds]:
+    """The main graph, and the values of initializers that callers may override."""
+    graph, defaults, _ = _read(model)
+    return graph, defaults
+
+
+def _read(model: Model) -> tuple[Graph, Feeds, onnx_ir.Model]:
+    import onnx_ir.passes.common
+
+    from fuser.hosts import onnx_io
+    from fuser.hosts.onnx_import import import_model
+
+    loaded = onnx_io.load(Path(model)) if isinstance(model, str | os.PathLike) else onnx_io.from_any(model)
+    if loaded.functions:
+        onnx_ir.passes.common.InlinePass()(loaded)
+    overridable = {value.name for value in loaded.graph.inputs}
+    defaults = {
+        name: value.const_value.numpy()
+        for name, value in loaded.graph.initializers.items()
+        if name in overridable and value.const_value is not None
+    }
+    return import_model(loaded)[0], defaults, loaded

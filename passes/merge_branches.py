@@ -13,7 +13,7 @@ from fuser.conv import Conv
 from fuser.errors import Declined
 from fuser.ir import Apply, Node, Sum, Value
 from fuser.rewrite import MERGE, Candidate, rewrite
-from passes._branch import REACH, Branch, combine, exact, extent_of
+from passes._branch import Branch, combine, exact, extent_of
 
 
 @rewrite(Sum, stage=MERGE)
@@ -23,8 +23,7 @@ def merge_branches(node: Node) -> Iterator[Candidate]:
     Sums of any arity and order, nested, with Sub and scalars. Each kernel is embedded in the union of the windows; the
     identity is a delta kernel on the centre tap. Where merging all terms does not pay, pairs are tried.
     """
-    assert isinstance(node.op, Sum)
-    if len(node.op.coefficients) < 2:
+    if any(inner(node, user) for user in node.outputs[0].users):
         return
     terms, offset = flatten(node)
     chains = [reach(term) for term in terms]
@@ -40,20 +39,24 @@ def merge_branches(node: Node) -> Iterator[Candidate]:
         raise Declined("; ".join(dict.fromkeys(reasons)))
 
 
+def inner(node: Node, user: Node) -> bool:
+    """Whether `node` is a part of the tree of sums that `user` belongs to: it is judged there, as a whole."""
+    return isinstance(node.op, Sum) and isinstance(user.op, Sum) and node.outputs[0].sole_user is user
+
+
 def flatten(node: Node) -> tuple[list[Branch], float]:
     """The terms of a tree of sums, each with its coefficient, terms of one value added up; and the constant part."""
     coefficients: dict[Value, float] = {}
     offset = 0.0
-    stack: list[tuple[Node, float, int]] = [(node, 1.0, 0)]
+    stack = [(node, 1.0)]
     while stack:
-        tree, factor, depth = stack.pop()
+        tree, factor = stack.pop()
         assert isinstance(tree.op, Sum)
         offset += factor * tree.op.offset
         for value, coefficient in zip(tree.inputs, tree.op.coefficients, strict=True):
             assert value is not None
-            maker = value.producer
-            if maker is not None and isinstance(maker.op, Sum) and depth < REACH:
-                stack.append((maker, factor * coefficient, depth + 1))
+            if value.producer is not None and inner(value.producer, tree):
+                stack.append((value.producer, factor * coefficient))
             else:
                 coefficients[value] = coefficients.get(value, 0.0) + factor * coefficient
     return [Branch(Sum((c,)), value) for value, c in coefficients.items()], offset

@@ -47,6 +47,10 @@ class _Export:
     def run(self) -> None:
         """Make new nodes, reconnect, remove old ones, and then what only those used."""
         nodes = self.graph.ordered()
+        sources = {node.source for node in nodes}
+        gone = [node for node in self.originals if node not in sources]
+        staying = {node.name for node in self.originals if node in sources}
+        self.names.nodes.difference_update({node.name or "" for node in gone} - staying)
         for node in nodes:
             if node.source is None:
                 self._lower(node)
@@ -55,7 +59,7 @@ class _Export:
                 self._adopt_outputs(node, node.source)
         for old in self.graph.replaced:
             self._reconnect(old)
-        self._remove_originals({node.source for node in nodes})
+        self._remove(gone)
         self._remove_unused()
 
     def _lower(self, node: Node) -> None:
@@ -82,7 +86,7 @@ class _Export:
     def _operand(self, part: "int | Step | Weight | None", node: Node, results: dict[Step, ir.Value]) -> ir.Value | None:
         if isinstance(part, int):
             value = node.inputs[part]
-            return None if value is None else self._value(value, node)
+            return None if value is None else self._value(value)
         if isinstance(part, Step):
             return results[part]
         if part is None:
@@ -90,15 +94,15 @@ class _Export:
         dtype = part.dtype or node.outputs[0].dtype
         assert dtype is not None, f"the dtype of {node.outputs[0].name} is not known"
         name = f"{node.name or node.outputs[0].name}_fused_{part.role}"
-        return self._constant(name, Constant(part.shape, dtype, part.compute), node.position[0])
+        return self._constant(name, Constant(part.shape, dtype, part.compute))
 
-    def _value(self, value: Value, reader: Node) -> ir.Value:
+    def _value(self, value: Value) -> ir.Value:
         """The ONNX value of a value, made now if it is a constant that has none."""
         known = self._known(value)
         if known is not None:
             return known
-        assert value.constant is not None, f"nothing makes {value.name}, which {reader.name} reads"
-        made = self._constant(value.name, value.constant, reader.position[0])
+        assert value.constant is not None, f"nothing makes {value.name}"
+        made = self._constant(value.name, value.constant)
         self.host.values[value] = made
         return made
 
@@ -106,26 +110,28 @@ class _Export:
         known = self.host.values.get(value)
         return None if known is None else _latest(known)
 
-    def _constant(self, name: str, constant: Constant, index: int) -> ir.Value:
-        """A new initializer or, where there are none, a Constant node in the place of the original node `index`."""
+    def _constant(self, name: str, constant: Constant) -> ir.Value:
+        """A new initializer or, where there are none, a Constant node at the head of the graph."""
         tensor = _tensor(constant)
         name = self.names.fresh(name)
         tensor.name = name
         if self.as_nodes:
             node = ir.Node("", "Constant", (), [ir.AttrTensor("value", tensor)], name=self.names.fresh_node(name))
             node.outputs[0].name = name
-            self._insert(index, node)
+            self._insert(-1, node)
             return node.outputs[0]
         value = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=tensor.shape, const_value=tensor)
         self.owner.register_initializer(value)
         return value
 
     def _insert(self, index: int, node: ir.Node) -> None:
-        """Put a node behind the original one of that index, and behind what was put there before."""
-        if not self.originals:
-            self.owner.append(node)
-            return
-        self.owner.insert_after(self.anchors.get(index, self.originals[index]), node)
+        """Put a node behind the original one of that index (-1: before all) and behind what was put there before."""
+        if index in self.anchors:
+            self.owner.insert_after(self.anchors[index], node)
+        elif index >= 0:
+            self.owner.insert_after(self.originals[index], node)
+        else:
+            self.owner.insert_before(self.originals[0], node)
         self.anchors[index] = node
 
     def _produce(self, value: Value, made: ir.Value) -> None:
@@ -157,16 +163,13 @@ class _Export:
         before = None if before is None else _latest(before)
         if before is None or (new in self.host.values and self._known(new) is before):
             return
-        users = list(before.uses())
-        if users or before.is_graph_output():
-            after = self._value(new, _first_reader(new, self.graph))
-            _make_visible(after, [use.node for use in users], self.names)
-            before.replace_all_uses_with(after, replace_graph_outputs=True)
-        before.meta[_SUCCESSOR] = self._value(new, _first_reader(new, self.graph))
+        after = self._value(new)
+        _make_visible(after, [use.node for use in before.uses()], self.names)
+        before.replace_all_uses_with(after, replace_graph_outputs=True)
+        before.meta[_SUCCESSOR] = after
 
-    def _remove_originals(self, sources: set[object]) -> None:
+    def _remove(self, gone: list[ir.Node]) -> None:
         """Take out the nodes that a rewrite removed; what was computed and is still read becomes a constant."""
-        gone = [node for node in self.originals if node not in sources]
         for node in gone:
             self.candidates.update(dict.fromkeys(_detach(node)))
         stored = {
@@ -174,22 +177,17 @@ class _Export:
             for value, known in self.host.values.items()
             if value.constant is not None and value.producer is None
         }
-        for index, node in enumerate(self.originals):
-            if node in sources:
-                continue
-            for output in node.outputs:
-                if output.uses() or output.is_graph_output():
-                    assert output in stored, f"{output.name} is read and nothing makes it"
-                    self._store(stored[output], output, index)
+        for output in (output for node in gone for output in node.outputs):
+            if output.uses() or output.is_graph_output():
+                assert output in stored, f"{output.name} is read and nothing makes it"
+                self._store(stored[output], output)
         self.owner.remove(gone)
 
-    def _store(self, value: Value, old: ir.Value, index: int) -> None:
+    def _store(self, value: Value, old: ir.Value) -> None:
+        """Make the constant that `value` is now, under the name that it had."""
         assert value.constant is not None
-        made = self._constant(value.name, value.constant, index)
-        name = old.name
-        _succeed(old, made)
-        made.name = name
-        self.host.values[value] = made
+        self.host.values[value] = self._constant(value.name, value.constant)
+        _succeed(old, self.host.values[value])
 
     def _remove_unused(self) -> None:
         """Remove the initializers and Constant nodes that only removed nodes read, of enclosing graphs as well."""
@@ -257,7 +255,7 @@ def _latest(value: ir.Value) -> ir.Value:
 def _succeed(old: ir.Value, new: ir.Value) -> None:
     """Let `new` have the name, readers, type and notes of `old`."""
     new.name = old.name
-    new.type, new.shape, new.doc_string = old.type, old.shape, old.doc_string
+    new.type, new.shape, new.doc_string = old.type or new.type, old.shape or new.shape, old.doc_string
     new.metadata_props.update(old.metadata_props)
     new.meta.update(old.meta)
     old.replace_all_uses_with(new, replace_graph_outputs=True)
@@ -273,12 +271,6 @@ def _make_visible(value: ir.Value, readers: Iterable[ir.Node], names: _Names) ->
         for other in (*body.inputs, *body.initializers.values(), *(v for node in body for v in node.outputs)):
             if other.name == value.name and other is not value:
                 other.name = names.fresh(other.name or "")
-
-
-def _first_reader(value: Value, graph: Graph) -> Node:
-    """A node in whose place a constant for `value` may be made: the first that reads it."""
-    readers = sorted(value.users, key=lambda node: node.position)
-    return readers[0] if readers else graph.ordered()[0]
 
 
 def _bodies(node: ir.Node) -> Iterator[ir.Graph]:

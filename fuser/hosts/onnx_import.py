@@ -97,7 +97,7 @@ class _Importer:
 
 def _graphs(entry: onnx_ir.Attr) -> Iterator[onnx_ir.Graph]:
     if entry.type in CONTROL_FLOW and not entry.is_ref():
-        yield from [entry.as_graph()] if entry.type == onnx_ir.AttributeType.GRAPH else entry.as_graphs()
+        yield from [entry.value] if entry.type == onnx_ir.AttributeType.GRAPH else entry.value
 
 
 def _operator(node: onnx_ir.Node, opset: int, *, control_flow: bool) -> Opaque:
@@ -147,7 +147,7 @@ def _constant(node: onnx_ir.Node) -> Constant | None:
         if entry.is_ref():
             return None
         if name == "value":
-            return read_tensor(entry.as_tensor())
+            return read_tensor(entry.value)
         if name in ("value_float", "value_floats"):
             return Constant.of(np.asarray(entry.value, dtype=np.float32))
         if name in ("value_int", "value_ints"):

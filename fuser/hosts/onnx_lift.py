@@ -17,16 +17,17 @@ from fuser.conv import Conv, Ints, average_pool, pad, scale_shift
 from fuser.errors import Declined, require
 from fuser.hosts.onnx_lift_sums import NOTHING, SUMS
 from fuser.hosts.onnx_node import (
+    FLOATS,
     attribute,
     constant,
     data,
+    dtype,
     finite,
     integers,
     ints,
     numbers,
     operand,
     rank_of,
-    require_float,
     resolve_pads,
 )
 from fuser.ir import Apply, Constant, Node
@@ -35,6 +36,12 @@ from fuser.lazy import Array, Lazy
 OLDEST_OPSET: Final = 7
 NEWEST_OPSET: Final = 28
 """The operator sets whose operators the rules are written for. Other models pass through unchanged."""
+
+# These compute with numbers that are not integers; of the others some change nothing whatever the type.
+FLOATING: Final = frozenset(
+    {"Add", "AveragePool", "BatchNormalization", "Conv", "ConvTranspose", "Div", "Gemm", "MatMul", "Mean", "Mul", "Neg"}
+    | {"Sub", "Sum"}
+)
 
 Rule = Callable[[Node, int], Apply | Constant | None]
 
@@ -45,6 +52,7 @@ class Lifter:
 
     rule: Rule
     opset: int
+    floating: bool
 
     def __call__(self, node: Node) -> Apply | Constant | None:
         """The affine form of `node`, None if it has none.
@@ -58,6 +66,11 @@ class Lifter:
         )
         if node.inputs and all(value is None or value.constant is not None for value in node.inputs):
             return None
+        if self.floating:
+            name = dtype(node)
+            require(name is not None, f"the element type of {node.outputs[0].name!r} is not known")
+            if name not in FLOATS:
+                return None
         return self.rule(node, self.opset)
 
 
@@ -65,13 +78,12 @@ class Lifter:
 def lifter(kind: str, opset: int) -> Lifter | None:
     """What lifts the operator `kind` of the default domain; None where it is never affine."""
     rule = RULES.get(kind)
-    return None if rule is None else Lifter(rule, opset)
+    return None if rule is None else Lifter(rule, opset, kind in FLOATING)
 
 
 def lift_conv(node: Node, opset: int) -> Apply:
     """Conv  ->  the operator itself, `auto_pad` resolved. Kernel `[O, I/groups, *k]`."""
     del opset
-    require_float(node)
     x, weight = data(node), constant(node, 1, "weight")
     size, stride, dilation = _geometry(node, weight)
     begin, end = resolve_pads(node, size, stride, dilation, x.shape[2:] if x.shape else None)
@@ -92,7 +104,6 @@ def lift_conv(node: Node, opset: int) -> Apply:
 def lift_conv_transpose(node: Node, opset: int) -> Apply:
     """ConvTranspose  ->  the mirrored operator. ONNX kernel `[I, O/groups, *k]`, ours `[O, I/groups, *k]`."""
     del opset
-    require_float(node)
     x, weight = data(node), constant(node, 1, "weight")
     groups = attribute(node, "group", 1)
     size, stride, dilation = _geometry(node, weight)
@@ -185,7 +196,6 @@ def _transposed_pads(node: Node, size: Ints, stride: Ints, dilation: Ints) -> tu
 def lift_gemm(node: Node, opset: int) -> Apply:
     """alpha * A B + beta * C  ->  a linear layer, kernel `[N, K]`, scales and transposition folded into it."""
     del opset
-    require_float(node)
     require(not attribute(node, "transA", 0), "transA is 1: the first operand is transposed")
     alpha, beta = attribute(node, "alpha", 1.0), attribute(node, "beta", 1.0)
     weight = constant(node, 1, "weight")
@@ -211,7 +221,6 @@ def lift_matmul(node: Node, opset: int) -> Apply | None:
     left, right = data(node), data(node, 1)
     if left.constant is None and right.constant is None:
         return None
-    require_float(node)
     require(left.constant is None, f"the constant {left.name!r} is on the left: a map of the last axis but one")
     weight = constant(node, 1, "weight")
     require(len(weight.shape) == 2, f"the constant has shape {weight.shape}, and not two axes")
@@ -236,7 +245,6 @@ def _linear(weight: Constant, bias: Array, alpha: float, *, transposed: bool) ->
 def lift_batch_normalization(node: Node, opset: int) -> Apply:
     """(x - mean) / sqrt(var + eps) * scale + shift  ->  a scale and a shift of each channel."""
     x = data(node)
-    require_float(node)
     require(not attribute(node, "training_mode", 0), "training_mode is 1: the statistics are those of the batch")
     require(attribute(node, "spatial", 1) == 1, "spatial is 0: the statistics differ from position to position")
     extra = [value.name for value in node.outputs[1:] if value.name]
@@ -259,14 +267,15 @@ def lift_batch_normalization(node: Node, opset: int) -> Apply:
     return Apply(scale_shift(factor, shift - mean * factor, spatial, axis), (x,), "batch_norm")
 
 
-def lift_pad(node: Node, opset: int) -> Apply:
+def lift_pad(node: Node, opset: int) -> Apply | None:
     """Pad of spatial axes with a constant  ->  a delta kernel that reads outside; negative pads crop."""
     x = data(node)
     rank = rank_of(x)
     pads = _pads(node, opset, rank)
     if not any(pads):
         return Apply(NOTHING, (x,))
-    require_float(node)
+    if dtype(node) not in FLOATS:
+        return None
     mode = attribute(node, "mode", "constant")
     require(mode == "constant", f"mode is {mode!r}, not 'constant'")
     require(rank >= 3, f"{x.name!r} has {rank} axes, and none of them is spatial")
@@ -308,7 +317,6 @@ def _pad_value(node: Node, opset: int) -> float:
 def lift_average_pool(node: Node, opset: int) -> Apply:
     """AveragePool whose divisor is the same everywhere  ->  a depthwise kernel of equal taps."""
     del opset
-    require_float(node)
     x = data(node)
     size = ints(node, "kernel_shape") or ()
     require(bool(size) and rank_of(x) == len(size) + 2, f"kernel_shape is {size} for {x.name!r} of {x.shape}")

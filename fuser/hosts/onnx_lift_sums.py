@@ -18,7 +18,6 @@ from fuser.hosts.onnx_node import (
     numbers,
     operand,
     rank_of,
-    require_float,
     source,
 )
 from fuser.ir import Apply, Constant, Dim, Node, Sum, Value
@@ -77,7 +76,6 @@ def lift_div(node: Node, opset: int) -> Apply | None:
 def lift_neg(node: Node, opset: int) -> Apply | None:
     """-x  ->  a sum of one term."""
     del opset
-    require_float(node)
     return Apply(Sum((-1.0,)), (data(node),), "sum")
 
 
@@ -104,7 +102,6 @@ def _binary(
 ) -> Apply:
     """A node of two operands: `affine` gives scale and shift of one where the other is constant; `signs` their sum."""
     left, right = data(node), data(node, 1)
-    require_float(node)
     index = 0 if left.constant is not None else 1
     x, c = (right, left) if index == 0 else (left, right)
     if c.constant is None:
@@ -146,7 +143,6 @@ def _channel_axis(shape: tuple[int, ...], rank: int, x: Value) -> int:
 
 def _nary(node: Node, factor: float) -> Apply:
     """Sum or Mean: uniform constants into the offset, the rest added."""
-    require_float(node)
     terms: list[Value] = []
     offset = 0.0
     for index in range(len(node.inputs)):

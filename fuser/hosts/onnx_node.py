@@ -5,7 +5,6 @@ from typing import Any, Final
 
 import numpy as np
 import onnx_ir
-from numpy.typing import NDArray
 
 from fuser.conv import Ints
 from fuser.errors import Declined, require
@@ -121,13 +120,6 @@ def dtype(node: Node) -> str | None:
     return known or node.outputs[0].dtype
 
 
-def require_float(node: Node) -> None:
-    """Decline unless the node computes in floating point."""
-    name = dtype(node)
-    require(name is not None, f"the element type of {node.outputs[0].name!r} is not known")
-    require(name in FLOATS, f"the element type is {name}, not a floating-point one")
-
-
 def rank_of(value: Value) -> int:
     """The number of axes.
 
@@ -179,8 +171,4 @@ def host_dtype(value: onnx_ir.Value) -> str | None:
 
 def read_tensor(tensor: onnx_ir.TensorProtocol) -> Constant:
     """A tensor as a constant that is read when it is looked at."""
-
-    def array() -> NDArray[Any]:
-        return np.asarray(tensor.numpy())
-
-    return Constant(tuple(int(n) for n in tensor.shape), DTYPES.get(tensor.dtype, ""), array)
+    return Constant(tuple(tensor.shape.numpy()), DTYPES.get(tensor.dtype, ""), tensor.numpy)

@@ -74,6 +74,9 @@ class FileTensor(ir.TensorBase):
 
     def numpy(self) -> NDArray[Any]:
         """The values, read-only."""
+        if self._dtype.bitwidth < 8 or self.size == 0:
+            proto = onnx.TensorProto(dims=self._shape.numpy(), data_type=self._dtype.value, raw_data=self.tobytes())
+            return ir.serde.TensorProtoTensor(proto).numpy()
         dtype = self._dtype.numpy().newbyteorder("<")
         return np.frombuffer(self._map, dtype, self.size, self._offset).reshape(self._shape.numpy())
 
@@ -161,17 +164,17 @@ def _fields(data: Buffer, start: int, end: int) -> Iterator[tuple[int, int, int,
         yield key >> 3, begin, payload, at
 
 
-def skeleton(data: Buffer) -> tuple[bytes, list[int]]:
-    """The bytes of a model without its large tensors, and the place of each: stub `i` is `MARK` and `i`.
+def skeleton(data: Buffer) -> tuple[bytes, list[tuple[int, int]]]:
+    """The bytes of a model without its large tensors, and begin and end of each: stub `i` is `MARK` and `i`.
 
     Raises:
         Damaged: the bytes are no protobuf message.
     """
-    places: list[int] = []
+    places: list[tuple[int, int]] = []
     return _reduced(data, 0, len(data), "model", places), places
 
 
-def _reduced(data: Buffer, start: int, end: int, kind: str, places: list[int]) -> bytes:
+def _reduced(data: Buffer, start: int, end: int, kind: str, places: list[tuple[int, int]]) -> bytes:
     parts: list[bytes] = []
     kept = start
     for number, begin, payload, stop in _fields(data, start, end):
@@ -180,7 +183,7 @@ def _reduced(data: Buffer, start: int, end: int, kind: str, places: list[int]) -
         if kind == "tensor" and number == _RAW_DATA:
             tensor = onnx.TensorProto(data_location=onnx.TensorProto.EXTERNAL)
             tensor.external_data.add(key="location", value=f"{MARK}{len(places)}")
-            places.append(payload)
+            places.append((payload, stop))
             parts += [data[kept:begin], tensor.SerializeToString()]
             kept = stop
         elif number in _CHILDREN[kind]:

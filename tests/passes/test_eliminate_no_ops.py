@@ -23,7 +23,7 @@ def test_a_graph_output_keeps_its_name() -> None:
     graph = b.finish(out, kept)
     optimize(graph, eliminate_no_ops)
     assert operators(graph) == ["Relu", "Relu"]
-    assert graph.outputs == [out, kept]
+    assert graph.outputs == (out, kept)
     assert [node.inputs[0] for node in graph.ordered()] == [b.x, out]
 
 

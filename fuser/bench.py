@@ -1,0 +1,171 @@
+"""Original against result in one interleaved run: onnxruntime with all its optimisations, in one process.
+
+The two alternate, so that a slow spell of the machine meets both, and the ratio is taken pair by pair. Threads that wait
+sleep instead of spinning: two sessions that spin take the processor from each other.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Final
+
+from fuser.errors import InputError
+from fuser.inputs import LARGE, NOMINAL, Feeds, Given, attempts, given
+from fuser.runtime import CPU, Session, accepted, opened
+
+if TYPE_CHECKING:
+    from fuser.runtime import Model
+
+# Without a number of runs: as many as fit in this time, within these bounds.
+SECONDS: Final = 6.0
+FEWEST: Final = 10
+MOST: Final = 200
+
+
+@dataclass(frozen=True)
+class Quartiles:
+    """First quartile, median and third quartile."""
+
+    low: float
+    median: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Quartiles:
+        """The quartiles of at least one value."""
+        if len(values) == 1:
+            return cls(values[0], values[0], values[0])
+        return cls(*statistics.quantiles(values, n=4, method="inclusive"))
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Milliseconds per run of both models; `speedup` is original / result of each pair, above 1 where the result is faster."""
+
+    original_ms: Quartiles
+    result_ms: Quartiles
+    speedup: Quartiles
+    runs: int
+    warmup: int
+    threads: int
+    provider: str
+    runtime: str
+    inputs: dict[str, tuple[int, ...]]
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, as JSON can hold it."""
+        return asdict(self)
+
+
+def benchmark(
+    original: Model,
+    result: Model,
+    *,
+    threads: int | None = None,
+    runs: int | None = None,
+    warmup: int = 3,
+    inputs: Given | None = None,
+    sizes: Mapping[str, int] | None = None,
+    provider: str = CPU,
+) -> Benchmark:
+    """Time `result` against `original`.
+
+    Args:
+        original: path, `onnx.ModelProto` or `onnx_ir.Model`.
+        result: the same.
+        threads: of the runtime; all processors of this process where None.
+        runs: timed pairs of runs; as many as fit in some seconds where None.
+        warmup: pairs before that are not counted.
+        inputs: arrays by input name, an `.npz` or an `.npy` file. Without them one image of 224 x 224, or what the model
+            takes.
+        sizes: extents of symbolic dimensions by name.
+        provider: the runtime's execution provider.
+
+    Raises:
+        InputError: a model cannot be loaded or run, or an argument makes no sense.
+    """
+    if threads is not None and threads < 1:
+        raise InputError(f"threads must be at least 1, not {threads}")
+    if runs is not None and runs < 1:
+        raise InputError(f"runs must be at least 1, not {runs}")
+    started = perf_counter()
+    threads = threads or processors()
+    with (
+        opened(original, "the original", optimise=True, threads=threads, provider=provider) as first,
+        opened(result, "the result", optimise=True, threads=threads, provider=provider) as second,
+    ):
+        feeds = _feeds(first, inputs, sizes)
+        second.run(feeds)  # says in one sentence what does not fit
+        calls = (_call(first, feeds), _call(second, feeds))
+        pairs = interleave(*calls, runs=runs, warmup=warmup)
+    import onnxruntime
+
+    return Benchmark(
+        original_ms=Quartiles.of([1e3 * a for a, _ in pairs]),
+        result_ms=Quartiles.of([1e3 * b for _, b in pairs]),
+        speedup=Quartiles.of([a / b for a, b in pairs]),
+        runs=len(pairs),
+        warmup=warmup,
+        threads=threads,
+        provider=provider,
+        runtime=f"onnxruntime {onnxruntime.__version__}",
+        inputs={name: array.shape for name, array in feeds.items()},
+        seconds=perf_counter() - started,
+    )
+
+
+def processors() -> int:
+    """How many processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _feeds(session: Session, inputs: Given | None, sizes: Mapping[str, int] | None) -> Feeds:
+    if inputs is not None:
+        return given(inputs, session.inputs)
+    # The nominal size first, the others only where the model does not take it.
+    tried = attempts(session.inputs, sizes, order=(NOMINAL, *LARGE))
+    ((feeds, _),) = accepted(session, tried, samples=1)
+    return feeds
+
+
+def _call(session: Session, feeds: Feeds) -> Callable[[], object]:
+    run = session.bare().run
+    return lambda: run(None, feeds)
+
+
+def interleave(
+    first: Callable[[], object], second: Callable[[], object], *, runs: int | None, warmup: int
+) -> list[tuple[float, float]]:
+    """Seconds of `first` and `second` in turn; which goes first alternates, for the second finds other caches."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        for _ in range(warmup):
+            _seconds(first), _seconds(second)
+        once = _seconds(first) + _seconds(second)
+        runs = runs or max(FEWEST, min(MOST, int(SECONDS / max(once, 1e-6))))
+        pairs = []
+        for index in range(runs):
+            if index % 2:
+                b = _seconds(second)
+                pairs.append((_seconds(first), b))
+            else:
+                pairs.append((_seconds(first), _seconds(second)))
+        return pairs
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    started = perf_counter()
+    call()
+    return perf_counter() - started

@@ -1,0 +1,195 @@
+"""Arrays against arrays: how far a result is from the original, and how far it may be."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fuser.oracle import widen
+
+Outputs = dict[str, NDArray[Any]]
+
+FLOOR: Final = {"float64": 1e-9, "float32": 1e-5, "float16": 8 * 2.0**-10, "bfloat16": 8 * 2.0**-7}
+"""What is always allowed, relative to the output's scale, by its type; integers and booleans must be equal."""
+
+OWN: Final = 2
+"""How many times the original's own error is allowed."""
+
+OWN_CHAOTIC: Final = 10
+"""The same where float32 proves nothing and every value was found right by itself."""
+
+WITHOUT_ORACLE: Final = 10
+"""How many times the floor is allowed where the original's own error is not known."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One output for one sample. Errors are largest differences relative to `scale`, the output's largest value.
+
+    For integers and booleans an error is the share of elements that differ.
+
+    `error`: result against original; `own_error`: original against its float64 evaluation; `float64_error`: result
+    against that. The last is compared with `tolerance`, or `error` where there is no float64 evaluation. `compared` is
+    the number of elements that are finite in both. `reason` says what is wrong.
+    """
+
+    output: str
+    sample: int
+    shape: tuple[int, ...]
+    dtype: str
+    compared: int
+    scale: float
+    error: float
+    own_error: float | None
+    float64_error: float | None
+    tolerance: float
+    ok: bool
+    reason: str = ""
+
+    @property
+    def judged(self) -> float:
+        """The error that is compared with the tolerance."""
+        return self.error if self.float64_error is None else self.float64_error
+
+    @property
+    def excess(self) -> float:
+        """That error in units of the tolerance."""
+        return 0.0 if self.judged == 0 else self.judged / self.tolerance if self.tolerance else math.inf
+
+    @property
+    def inconclusive(self) -> bool:
+        """Whether the original's own error is so large that an equal one of the result says little."""
+        return self.own_error is not None and self.own_error > floor(self.dtype)
+
+    def settled(self, tolerance: float) -> Row:
+        """The row judged by a tolerance; what was not comparable at all stays wrong."""
+        if not math.isfinite(self.error):
+            return self
+        if self.judged <= tolerance:
+            return replace(self, tolerance=tolerance, ok=True, reason="")
+        if self.dtype in FLOOR:
+            reason = f"differs by {self.judged:.2g} of its scale, and {tolerance:.2g} is allowed"
+        else:
+            reason = (
+                f"differs in {self.judged:.2%} of its elements, and {tolerance:.2%} are allowed (an index of the "
+                "largest of nearly equal values may change by rounding alone)"
+            )
+        return replace(self, tolerance=tolerance, ok=False, reason=reason)
+
+
+def floor(dtype: str) -> float:
+    """The error that is always allowed in a value of this type."""
+    return FLOOR.get(dtype, 0.0)
+
+
+def judge(
+    expected: Sequence[Outputs],
+    actual: Sequence[Outputs],
+    ideal: Sequence[Outputs] | None,
+    dtypes: Mapping[str, str],
+    *,
+    exact: bool = False,
+) -> list[Row]:
+    """A row for each output of each sample; `ideal` is the float64 evaluation of the original.
+
+    `dtypes` are the declared types of the outputs. With `exact` both sides are evaluated in float64 themselves.
+    """
+    rows = [
+        _measure(name, sample, before, after.get(name), ideal[sample].get(name) if ideal else None, dtypes)
+        for sample, (outputs, after) in enumerate(zip(expected, actual, strict=True))
+        for name, before in outputs.items()
+    ]
+    # A small output may come out exact by luck; the samples together say better what float32 costs it.
+    own: dict[str, float] = {}
+    for row in rows:
+        if row.own_error is not None:
+            own[row.output] = max(own.get(row.output, 0.0), row.own_error)
+    return [row.settled(_tolerance(row, own.get(row.output), exact=exact)) for row in rows]
+
+
+def _tolerance(row: Row, own: float | None, *, exact: bool) -> float:
+    if row.float64_error is None or own is None:
+        return floor(row.dtype) * (1 if exact else WITHOUT_ORACLE)
+    return max(floor(row.dtype), OWN * own)
+
+
+def _measure(
+    name: str,
+    sample: int,
+    original: NDArray[Any],
+    result: NDArray[Any] | None,
+    ideal: NDArray[Any] | None,
+    dtypes: Mapping[str, str],
+) -> Row:
+    """The errors of one output, not judged yet."""
+    dtype = dtypes.get(name) or original.dtype.name
+    row = Row(name, sample, original.shape, dtype, 0, 0.0, 0.0, None, None, floor(dtype), ok=True)
+    if problem := _incomparable(original, result):
+        return replace(row, error=math.inf, ok=False, reason=problem)
+    assert result is not None
+    if ideal is not None and ideal.shape != original.shape:
+        ideal = None  # the evaluation went wrong, not the result
+    old, new = widen(original), widen(result)
+    if old.dtype.kind not in "fc":
+        return _measure_discrete(row, old, new, ideal)
+    if unlike := _unlike(old, new):
+        reason = f"has NaN or infinity in {unlike} of {old.size} elements where the original has not, or the reverse"
+        return replace(row, error=math.inf, ok=False, reason=reason)
+    mask = np.isfinite(old) & (True if ideal is None else np.isfinite(ideal))
+    old, new = old[mask], new[mask]
+    best = old if ideal is None else ideal[mask]
+    scale = largest(best) or largest(old)
+    return replace(
+        row,
+        compared=int(old.size),
+        scale=scale,
+        error=distance(new, old, scale),
+        own_error=None if ideal is None else distance(old, best, scale),
+        float64_error=None if ideal is None else distance(new, best, scale),
+    )
+
+
+def _incomparable(original: NDArray[Any], result: NDArray[Any] | None) -> str:
+    if result is None:
+        return "is missing"
+    if original.dtype != result.dtype:
+        return f"is {result.dtype.name} instead of {original.dtype.name}"
+    if original.shape != result.shape:
+        return f"has shape {list(result.shape)} instead of {list(original.shape)}"
+    return ""
+
+
+def _measure_discrete(row: Row, old: NDArray[Any], new: NDArray[Any], ideal: NDArray[Any] | None) -> Row:
+    def share(a: NDArray[Any], b: NDArray[Any]) -> float:
+        return float(np.mean(a != b)) if a.size else 0.0
+
+    return replace(
+        row,
+        compared=int(old.size),
+        scale=1.0,
+        error=share(new, old),
+        own_error=None if ideal is None else share(old, ideal),
+        float64_error=None if ideal is None else share(new, ideal),
+    )
+
+
+def _unlike(old: NDArray[Any], new: NDArray[Any]) -> int:
+    """The number of elements that are NaN or infinite differently."""
+    odd = ~np.isfinite(old) | ~np.isfinite(new)
+    return int(np.sum(odd & ~((old == new) | (np.isnan(old) & np.isnan(new)))))
+
+
+def largest(array: NDArray[Any]) -> float:
+    """The largest absolute value, 0 where there is none."""
+    return float(np.abs(array).max(initial=0.0))
+
+
+def distance(a: NDArray[Any], b: NDArray[Any], scale: float) -> float:
+    """The largest difference relative to `scale`."""
+    difference = largest(a - b)
+    return 0.0 if difference == 0 else difference / scale if scale else math.inf

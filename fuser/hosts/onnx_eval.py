@@ -1,0 +1,113 @@
+"""What an ONNX node computes, in numpy: for constant folding, and for the float64 oracle.
+
+Arrays are computed in the type that they come in, so that a float32 model can be evaluated in float64. The table holds what
+real models use often; everything else goes through `onnx.reference`, which is slow and imported when it is first needed.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Final
+
+import numpy as np
+import onnx
+import onnx_ir
+from numpy.typing import NDArray
+
+from fuser.errors import Declined
+from fuser.hosts.onnx_kernels import KERNELS
+
+Arrays = tuple[NDArray[Any], ...]
+
+# No function of the inputs alone, or of something that is no tensor.
+NOT_EVALUATED: Final = frozenset(
+    {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
+    | {"If", "Loop", "Scan", "SequenceAt", "SequenceConstruct", "SequenceEmpty", "SequenceErase", "SequenceInsert"}
+    | {"SequenceLength", "SequenceMap", "SplitToSequence", "ConcatFromSequence", "Optional", "OptionalGetElement"}
+    | {"OptionalHasElement", "StringNormalizer", "StringConcat", "StringSplit", "RegexFullMatch", "ImageDecoder"}
+)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A node of the default domain as `onnx.reference` computes it."""
+
+    node: onnx_ir.Node
+    opset: int
+
+    def __call__(self, *inputs: NDArray[Any] | None) -> Arrays:
+        """The outputs for `inputs`, an absent one being None.
+
+        Raises:
+            Declined: the reference implementation fails.
+        """
+        feeds = {f"i{k}": np.asarray(array) for k, array in enumerate(inputs) if array is not None}
+        proto = onnx.NodeProto()
+        proto.CopyFrom(self._proto)
+        del proto.input[:]
+        proto.input.extend("" if array is None else f"i{k}" for k, array in enumerate(inputs))
+        try:
+            return tuple(np.asarray(result) for result in self._evaluator(proto, feeds).run(None, feeds))
+        except Exception as error:
+            raise Declined(f"{self.node.op_type} cannot be evaluated: {error}") from error
+
+    @cached_property
+    def _proto(self) -> onnx.NodeProto:
+        proto = onnx_ir.serde.serialize_node(self.node)
+        names = [f"o{k}" if value.name else "" for k, value in enumerate(self.node.outputs)]
+        del proto.output[:]
+        proto.output.extend(names)
+        return proto
+
+    def _evaluator(self, proto: onnx.NodeProto, feeds: dict[str, NDArray[Any]]) -> Any:
+        from onnx.reference import ReferenceEvaluator
+
+        given = [
+            onnx.helper.make_tensor_value_info(name, onnx.helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
+            for name, array in feeds.items()
+        ]
+        made = [onnx.helper.make_empty_tensor_value_info(name) for name in proto.output if name]
+        graph = onnx.helper.make_graph([proto], "node", given, made)
+        return ReferenceEvaluator(
+            onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", self.opset)])
+        )
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A node of the default domain as the table computes it."""
+
+    node: onnx_ir.Node
+    opset: int
+    compute: Callable[..., Any]
+
+    def __call__(self, *inputs: NDArray[Any] | None) -> Arrays:
+        """The outputs for `inputs`, an absent one being None."""
+        with np.errstate(all="ignore"):
+            result = self.compute(self, *inputs)
+        if result is NotImplemented:
+            return Reference(self.node, self.opset)(*inputs)
+        return tuple(map(np.asarray, result)) if isinstance(result, (tuple, list)) else (np.asarray(result),)
+
+    def attribute(self, name: str, default: Any = None) -> Any:
+        """The value of an attribute, or `default` where the node does not have it."""
+        entry = self.node.attributes.get(name)
+        return default if entry is None else entry.value
+
+    def list_of(self, name: str, given: NDArray[Any] | None) -> list[int] | None:
+        """Integers that are an attribute in older opsets and an input in newer ones."""
+        values = self.attribute(name) if given is None else given.reshape(-1).tolist()
+        return None if values is None else [int(v) for v in values]
+
+
+def evaluator(node: onnx_ir.Node, opset: int) -> Callable[..., Arrays] | None:
+    """What computes `node`; None where that is no function of its inputs alone, or is not known here."""
+    compute = KERNELS.get(node.op_type)
+    if compute is not None:
+        return Kernel(node, opset, compute)
+    if node.op_type in NOT_EVALUATED or not onnx.defs.has(node.op_type, min(opset, NEWEST)):
+        return None
+    return Reference(node, opset)
+
+
+NEWEST: Final = onnx.defs.onnx_opset_version()

@@ -1,0 +1,106 @@
+"""Shapes and element types of every value, from the file where it states them and inferred where it does not.
+
+Extents stay symbolic: a 3x3 and a 1x1 convolution of stride 2 of an image of unknown height both give `(height + 1)//2`,
+by that name, so that their sum is known to be one of equal shapes. The inference of the onnx package invents a new name for
+each; it is asked only where an operator is met that has no rule here.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import onnx_ir
+
+from fuser.errors import Declined
+from fuser.hosts.onnx_infer import Body, fill_in
+from fuser.hosts.onnx_node import source
+from fuser.hosts.onnx_shape_rules import DTYPE_RULES, SHAPE_RULES, Extents, Shape
+from fuser.ir import Dim, Graph, Node, Value
+
+__all__ = ["Body", "infer_shapes"]
+
+
+def infer_shapes(model: onnx_ir.Model, graphs: Sequence[Graph], bodies: Mapping[Node, Sequence[Body]]) -> None:
+    """Set shape and element type of every value of `graphs` that they can be known of. The model is not changed."""
+    inside = {id(body.graph) for group in bodies.values() for body in group}
+    roots = [graph for graph in graphs if id(graph) not in inside]
+    inference = _Inference(bodies)
+    for graph in roots:
+        inference.run(graph)
+    main = roots[0]
+    if inference.stuck(main) and fill_in(model, main, bodies):
+        inference.run(main)
+
+
+@dataclass
+class _Inference:
+    bodies: Mapping[Node, Sequence[Body]]
+    extents: Extents = field(default_factory=Extents)
+    # Names that the file gives to extents which have another name here.
+    alias: dict[str, str] = field(default_factory=dict)
+
+    def run(self, graph: Graph) -> None:
+        """Walk the graph in order."""
+        for value in graph.inputs:
+            value.shape = _named(value, value.shape)
+            self.alias.update({dim: dim for dim in value.shape or () if isinstance(dim, str)})
+        for node in graph.nodes:
+            for body in self.bodies.get(node, ()):
+                for inner, outer in body.captured.items():
+                    inner.shape, inner.dtype = outer.shape, outer.dtype
+                self.run(body.graph)
+            self._visit(node, graph)
+
+    def _visit(self, node: Node, graph: Graph) -> None:
+        host = source(node)
+        known: list[Shape | None] = []
+        if host.domain == "":
+            opset = getattr(graph.host, "opset", 0)
+            types = DTYPE_RULES.get(host.op_type)
+            if types is not None:
+                for value, dtype in zip(node.outputs, types(node), strict=False):
+                    value.dtype = value.dtype or dtype
+            rule = SHAPE_RULES.get(host.op_type)
+            if rule is not None:
+                try:
+                    known = rule(node, opset, self.extents)
+                except Declined:
+                    known = []
+        for index, value in enumerate(node.outputs):
+            inferred = known[index] if index < len(known) else None
+            value.shape = _named(value, self._merge(inferred, value.shape))
+
+    def _merge(self, inferred: Shape | None, stated: Shape | None) -> Shape | None:
+        """What is inferred, completed by what the file states. The file may be older than its input shapes."""
+        if stated is None:
+            return inferred
+        if inferred is None or len(inferred) != len(stated):
+            return stated if inferred is None else inferred
+        return tuple(self._dim(own, other) for own, other in zip(inferred, stated, strict=True))
+
+    def _dim(self, own: Dim, stated: Dim) -> Dim:
+        if own is None:
+            return self.alias.get(stated, stated) if isinstance(stated, str) else stated
+        if isinstance(stated, str) and isinstance(own, str):
+            self.alias.setdefault(stated, own)
+        return own
+
+    def stuck(self, graph: Graph) -> bool:
+        """Whether some node has inputs of known shape and an output of unknown shape or type."""
+        return any(_unknown(node.outputs) and not _unknown(node.inputs) for node in self._nodes(graph))
+
+    def _nodes(self, graph: Graph) -> Iterable[Node]:
+        for node in graph.nodes:
+            yield node
+            for body in self.bodies.get(node, ()):
+                yield from self._nodes(body.graph)
+
+
+def _unknown(values: Iterable[Value | None]) -> bool:
+    return any(v is not None and v.name and (v.shape is None or v.dtype is None) for v in values)
+
+
+def _named(value: Value, shape: Shape | None) -> Shape | None:
+    """Give each extent of which nothing is known a name, so that it is known to be equal to itself."""
+    if shape is None or None not in shape:
+        return shape
+    return tuple(f"{value.name}.{axis}" if dim is None else dim for axis, dim in enumerate(shape))

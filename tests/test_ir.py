@@ -1,0 +1,143 @@
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fuser.conv import identity
+from fuser.ir import Apply, Constant, Graph, Node, Op, Opaque, Sum, Value
+
+
+class NoHost:
+    def require_lowerable(self, op: Op, output: Value) -> None: ...
+
+    def kernels(self, op: Op, output: Value) -> int:
+        return 1
+
+
+def relu(name: str, x: Value, position: int = 0) -> Node:
+    return Node(Opaque("Relu"), [x], [Value(f"{name}.out")], name=name, position=(position,))
+
+
+@pytest.fixture
+def graph() -> Graph:
+    return Graph("main", NoHost())
+
+
+def test_nodes_and_values_are_equal_by_identity() -> None:
+    assert Value("x") != Value("x")
+    x = Value("x")
+    assert relu("a", x) != relu("a", x)
+    assert Opaque("Relu") != Opaque("Relu")
+
+
+def test_operators_are_equal_by_value() -> None:
+    assert Sum((1.0, 2.0), 3.0) == Sum((1.0, 2.0), 3.0)
+    assert identity(2, 1) == identity(2, 1)
+
+
+def test_uses_are_kept_in_insertion_order(graph: Graph) -> None:
+    x = Value("x")
+    nodes = [graph.add(relu(str(i), x)) for i in range(20)]
+    assert list(x.users) == nodes
+    assert [node.outputs[0].producer for node in nodes] == nodes
+
+
+def test_connect_moves_the_uses(graph: Graph) -> None:
+    x, y = Value("x"), Value("y")
+    node = graph.add(Node(Sum((1.0, 1.0)), [x, x], [Value("z")]))
+    graph.connect(node, [x, None, y])
+    assert node.inputs == (x, None, y)
+    assert list(x.users) == [node]
+    assert list(y.users) == [node]
+    graph.connect(node, [y])
+    assert not x.users
+
+
+def test_remove_takes_node_and_uses_out(graph: Graph) -> None:
+    x = Value("x")
+    first = graph.add(relu("a", x))
+    second = graph.add(relu("b", first.outputs[0]))
+    graph.remove(second)
+    assert list(graph.nodes) == [first]
+    assert not first.outputs[0].users
+    assert second.outputs[0].producer is None
+
+
+def test_remove_leaves_an_output_that_another_node_took_over(graph: Graph) -> None:
+    x, y = Value("x"), Value("y")
+    old = graph.add(Node(Opaque("Relu"), [x], [y]))
+    new = graph.add(Node(Opaque("Relu"), [x], [y]))
+    graph.remove(old)
+    assert y.producer is new
+    assert list(x.users) == [new]
+
+
+def test_nodes_are_ordered_by_position(graph: Graph) -> None:
+    x = Value("x")
+    positions: list[tuple[int, ...]] = [(2,), (0,), (1, 1), (1,), (1, 0)]
+    for position in positions:
+        graph.add(Node(Opaque("Relu"), [x], [Value("y")], position=position))
+    assert [node.position for node in graph.ordered()] == sorted(positions)
+
+
+def test_output_set_holds_the_outputs(graph: Graph) -> None:
+    graph.outputs = [Value("y"), Value("z")]
+    assert graph.output_set == frozenset(graph.outputs)
+
+
+def test_a_constant_is_not_read_before_its_values_are_needed() -> None:
+    looks = []
+
+    def read() -> np.ndarray[Any, Any]:
+        looks.append(1)
+        return np.ones((2, 3), dtype=np.float16)
+
+    constant = Constant((2, 3), "float16", read)
+    assert constant.size == 6
+    lazy = constant.lazy
+    assert repr(constant) == "Constant(float16[2, 3])"
+    assert not looks
+    assert lazy().dtype == np.float64
+    assert len(looks) == 1
+
+
+def test_a_constant_of_an_array() -> None:
+    constant = Constant.of(np.zeros((0, 3), dtype=np.int64))
+    assert (constant.shape, constant.dtype, constant.size) == ((0, 3), "int64", 0)
+    assert Constant.of(np.float32(1).reshape(())).size == 1
+
+
+def test_sum_is_the_linear_combination() -> None:
+    a, b = np.array([1.0, 2.0]), np.array([10.0, 20.0])
+    assert np.array_equal(Sum((2.0, -1.0), 0.5).evaluate(a, b), [-7.5, -15.5])
+    assert str(Sum((2.0, -1.0), 0.5)) == "sum +2*x0 -1*x1 +0.5"
+
+
+@pytest.mark.parametrize(
+    ("op", "neutral"),
+    [
+        (Sum((1.0,)), True),
+        (Sum((1.0,), 1.0), False),
+        (Sum((-1.0,)), False),
+        (Sum((1.0, 1.0)), False),
+    ],
+)
+def test_a_sum_of_one_term_as_it_is_changes_nothing(op: Sum, neutral: bool) -> None:
+    assert op.neutral is neutral
+
+
+def test_an_application_knows_its_leaves_and_parts_inputs_first() -> None:
+    x, y = Value("x"), Value("y")
+    first = Apply(Sum((2.0,)), (x,))
+    second = Apply(Sum((1.0, 1.0)), (y, first))
+    whole = Apply(Sum((1.0, 1.0)), (second, x))
+    assert list(whole.leaves()) == [y, x]
+    assert list(whole.applications()) == [first, second, whole]
+
+
+def test_reprs_say_what_is_known() -> None:
+    value = Value("x", (1, "N", None), "float32")
+    assert repr(value) == "Value('x', float32[1, 'N', None])"
+    assert repr(Value("x")) == "Value('x', None?)"
+    assert (value.rank, Value("x").rank) == (3, None)
+    assert repr(relu("a", value)) == "Node('a': Relu)"
