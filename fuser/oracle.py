@@ -15,7 +15,7 @@ from fuser.ir import Apply, Constant, Graph, Node, Opaque, Value
 
 # These have a far faster evaluation as a `Conv` than a general one has. For the rest the node's own meaning is taken,
 # which does not depend on how it was lifted.
-LIFTED: Final = frozenset({"Conv", "ConvTranspose", "AveragePool"})
+LIFTED: Final = frozenset({"Conv", "ConvTranspose", "AveragePool", "BatchNormalization"})
 
 Arrays = Mapping[str, NDArray[Any]]
 

@@ -307,8 +307,9 @@ class Driver:
                 self.graph.host.require_lowerable(part.op, value)
                 _require_numbers(part.op, value)
         probe(targets, gone)
+        reads = {root: (root.inputs, root.parameters) for root in roots}
         self._remove(gone)
-        made = [self._build(value, targets[value], root) for value, root in zip(targets, roots, strict=True)]
+        made = [self._build(value, targets[value], root, *reads[root]) for value, root in zip(targets, roots, strict=True)]
         self._revisit(made)
         return gone
 
@@ -335,7 +336,14 @@ class Driver:
                 return f"; {value.name!r} is also read by {', '.join(others[:3])}"
         return ""
 
-    def _build(self, value: Value, application: Apply, root: Node) -> list[Node]:
+    def _build(
+        self,
+        value: Value,
+        application: Apply,
+        root: Node,
+        inputs_before: tuple[Value | None, ...],
+        parameters: tuple[Value, ...],
+    ) -> list[Node]:
         """Make the nodes of an application; the last one makes `value`, in the place of `root`."""
         made: list[Node] = []
         parts = list(application.applications())
@@ -345,6 +353,11 @@ class Driver:
             position = root.position if len(parts) == 1 else (*root.position, index)
             inputs = [v if isinstance(v, Value) else results[v] for v in part.inputs]
             node = Node(part.op, inputs, [result], name=root.name, label=part.label, position=position)
+            if part.op is root.op:
+                # The operator stays and only reads something else, so it keeps its place in the source.
+                node.source, node.parameters = root.source, parameters
+                pairs = zip(inputs_before, inputs, strict=True)
+                self.graph.replaced.update({old: new for old, new in pairs if old is not None and old is not new})
             results[part] = result
             made.append(self.graph.add(node))
         return made

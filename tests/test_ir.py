@@ -80,9 +80,24 @@ def test_nodes_are_ordered_by_position(graph: Graph) -> None:
     assert [node.position for node in graph.ordered()] == sorted(positions)
 
 
-def test_output_set_holds_the_outputs(graph: Graph) -> None:
-    graph.outputs = [Value("y"), Value("z")]
-    assert graph.output_set == frozenset(graph.outputs)
+def test_outputs_know_that_they_are(graph: Graph) -> None:
+    x, y = Value("x"), Value("y")
+    graph.outputs = [y]
+    assert graph.outputs == (y,)
+    assert (x.is_output, y.is_output) == (False, True)
+
+
+def test_parameters_are_uses(graph: Graph) -> None:
+    x, weight, scale = Value("x"), Value("weight"), Value("scale")
+    node = graph.add(relu("a", x))
+    graph.connect(node, [x], [weight])
+    assert (node.parameters, list(weight.users)) == ((weight,), [node])
+    graph.connect(node, [x])
+    assert node.parameters == (weight,)
+    graph.connect(node, [x], [scale])
+    assert not weight.users
+    graph.remove(node)
+    assert not scale.users
 
 
 def test_a_constant_is_not_read_before_its_values_are_needed() -> None:

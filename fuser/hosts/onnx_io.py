@@ -1,19 +1,14 @@
-"""ONNX files and models in and out: what is read is checked, what is written is complete before it gets its name.
-
-Large tensors are never read into memory as a whole (see `onnx_wire`). Whatever onnx-ir does not keep is carried along and
-put back, so that what no rewrite touched comes out as it went in.
-"""
+"""ONNX files and models in and out: what is read is checked, what is written is complete before it gets its name."""
 
 import errno
 import mmap
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any
 
 import onnx
 import onnx_ir as ir
@@ -21,25 +16,8 @@ from google.protobuf.message import DecodeError
 
 from fuser.errors import InputError, OutputError
 from fuser.hosts.onnx_check import is_sorted
-from fuser.hosts.onnx_wire import LARGE, MARK, Damaged, FileTensor, expanded, skeleton, stub
-
-_KEPT: Final = "graph_fuser_kept"
-
-LARGEST_FILE: Final = 2**31 - 1
-"""A protobuf message cannot be larger; beyond it weights are external data."""
-
-SMALLEST_EXTERNAL: Final = 1024
-"""Tensors of fewer bytes stay in the model file even if the others are external."""
-
-
-@dataclass
-class _Kept:
-    """What onnx-ir does not carry from a model to its result."""
-
-    value_info: list[str] = field(default_factory=list)
-    sparse: list[onnx.SparseTensorProto] = field(default_factory=list)
-    training: list[onnx.TrainingInfoProto] = field(default_factory=list)
-    external: bool = False
+from fuser.hosts.onnx_store import DATA_SUFFIX, Kept, attributes, initializers, keep, kept, serialised, write
+from fuser.hosts.onnx_wire import MARK, Damaged, in_file, skeleton
 
 
 def load(path: str | os.PathLike[str]) -> ir.Model:
@@ -75,7 +53,7 @@ def from_any(model: Any) -> ir.Model:
     """
     if isinstance(model, ir.Model):
         clone = model.clone()
-        clone.meta[_KEPT] = model.meta.get(_KEPT, _Kept())
+        keep(clone, kept(model))
         return clone
     if isinstance(model, onnx.ModelProto):
         copy = _understood(model, "the model")
@@ -89,7 +67,7 @@ def from_any(model: Any) -> ir.Model:
 
 def to_same(model: ir.Model, like: Any) -> Any:
     """`model` as the type of `like`: an `onnx.ModelProto` or an `onnx_ir.Model`."""
-    return _serialised(model) if isinstance(like, onnx.ModelProto) else model
+    return serialised(model) if isinstance(like, onnx.ModelProto) else model
 
 
 def save(model: ir.Model, path: str | os.PathLike[str]) -> None:
@@ -122,7 +100,7 @@ def staged(model: ir.Model, path: str | os.PathLike[str]) -> Iterator[Path]:
         folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
         with _reported(where):
-            _write(model, folder / target.name)
+            write(model, folder / target.name)
         yield folder / target.name
         with _reported(where):
             _move(folder, target)
@@ -142,7 +120,7 @@ def _reported(where: str) -> Iterator[None]:
 
 def _move(folder: Path, target: Path) -> None:
     """Give the finished files their names, the weights first. An old file of weights comes back if the model cannot follow."""
-    data = target.with_name(target.name + ".data")
+    data = target.with_name(target.name + DATA_SUFFIX)
     made = folder / data.name
     for finished, old in ((made, data), (folder / target.name, target)):
         if finished.exists() and old.exists():
@@ -180,10 +158,10 @@ def _mapped(where: str) -> mmap.mmap:
 
 def _attach(model: ir.Model, files: "_Files") -> None:
     """Give every tensor that is elsewhere its bytes, and check that the others have as many as their shapes say."""
-    for tensor, put in _tensors(model):
+    for tensor, put in [*initializers(model), *attributes(model)]:
         if isinstance(tensor, ir.ExternalTensor):
             put(files.resolve(tensor))
-            model.meta[_KEPT].external |= not str(tensor.location).startswith(MARK)
+            kept(model).external |= not str(tensor.location).startswith(MARK)
         elif isinstance(tensor, ir.serde.TensorProtoTensor) and tensor.raw.HasField("raw_data"):
             files.require_size(tensor, len(tensor.raw.raw_data))
 
@@ -195,11 +173,6 @@ def _understood(proto: onnx.ModelProto, where: str) -> ir.Model:
     if not proto.opset_import:
         raise InputError(f"{where}: not an ONNX model, or cut off: it names no opset")
     ordered = is_sorted(proto, where)
-    kept = _Kept(
-        [info.name for info in proto.graph.value_info],
-        list(proto.graph.sparse_initializer),
-        list(proto.training_info),
-    )
     try:
         model = ir.from_proto(proto)
     except Exception as error:
@@ -211,7 +184,7 @@ def _understood(proto: onnx.ModelProto, where: str) -> ir.Model:
         model.graph.sort()
         for function in model.functions.values():
             function.sort()
-    model.meta[_KEPT] = kept
+    keep(model, Kept.of(proto))
     return model
 
 
@@ -230,7 +203,7 @@ class _Files:
         if location.startswith(MARK) and self.own is not None:
             begin, end = self.places[int(location.removeprefix(MARK))]
             self.require_size(tensor, end - begin)
-            return FileTensor(tensor, self.own, begin)
+            return in_file(tensor, self.own, begin)
         mapped, begin = self._external(tensor.name, location), tensor.offset or 0
         if tensor.length is not None:
             self.require_size(tensor, tensor.length)
@@ -239,7 +212,7 @@ class _Files:
                 f"{self.where}: the external data of {tensor.name!r} is cut off: it ends at byte "
                 f"{begin + tensor.nbytes} of {location!r}, which has {len(mapped)} bytes"
             )
-        return FileTensor(tensor, mapped, begin)
+        return in_file(tensor, mapped, begin)
 
     def require_size(self, tensor: ir.TensorProtocol, found: int) -> None:
         """Refuse a tensor that has not as many bytes as its shape says."""
@@ -274,81 +247,3 @@ class _Files:
 def _inside(path: Path, folder: Path) -> bool:
     return folder in path.parents
 
-
-Put = Callable[[ir.TensorProtocol], None]
-
-
-def _tensors(model: ir.Model) -> Iterator[tuple[ir.TensorProtocol, Put]]:
-    """Every tensor that a model holds, in initializers and attributes, with a way to put another in its place."""
-    for graph in (model.graph, *(function.graph for function in model.functions.values())):
-        for part in (graph, *graph.subgraphs()):
-            for value in part.initializers.values():
-                if value.const_value is not None:
-                    yield value.const_value, partial(setattr, value, "const_value")
-            for node in part:
-                for attribute in node.attributes.values():
-                    if attribute.type == ir.AttributeType.TENSOR and not attribute.is_ref():
-                        yield attribute.as_tensor(), partial(_put_attribute, node, attribute)
-
-
-def _put_attribute(node: ir.Node, old: ir.Attr, tensor: ir.TensorProtocol) -> None:
-    node.attributes[old.name] = ir.AttrTensor(old.name, tensor, doc_string=old.doc_string)
-
-
-def _serialised(model: ir.Model) -> onnx.ModelProto:
-    """The message of a model, with what onnx-ir does not keep."""
-    proto = ir.to_proto(model)
-    kept: _Kept = model.meta.get(_KEPT, _Kept())
-    proto.graph.sparse_initializer.extend(kept.sparse)
-    proto.training_info.extend(kept.training)
-    # onnx-ir adds one for each initializer, and sorts them; the source's own come in its order, then those of new nodes.
-    found = {info.name: info for info in proto.graph.value_info}
-    stored = {tensor.name for tensor in proto.graph.initializer}
-    names = [name for name in kept.value_info if name in found]
-    names += [name for name in found.keys() - set(names) if name not in stored]
-    if names != list(found):
-        ordered = [found[name] for name in names]
-        rest = onnx.GraphProto(value_info=ordered)
-        proto.graph.ClearField("value_info")
-        proto.graph.value_info.MergeFrom(rest.value_info)
-    return proto
-
-
-def _write(model: ir.Model, path: Path) -> None:
-    """Write a model file and, where it must be or was so, a file of external data beside it."""
-    kept: _Kept = model.meta.get(_KEPT, _Kept())
-    large = {id(tensor): tensor for tensor, _ in _tensors(model) if _streamable(tensor)}
-    total = sum(tensor.nbytes for tensor in large.values())
-    if kept.external or total > LARGEST_FILE:
-        _write_external(model, path)
-        return
-    with _stubs(model) as tensors:
-        data = _serialised(model).SerializeToString()
-    pieces, length = expanded(data, tensors)
-    if length > LARGEST_FILE:
-        _write_external(model, path)
-        return
-    with path.open("wb") as file:
-        _stream(file, pieces)
-
-
-def _write_external(model: ir.Model, path: Path) -> None:
-    ...
-
-
-@contextmanager
-def _stubs(model: ir.Model) -> Iterator[dict[str, ir.TensorProtocol]]:
-    """Put stubs in the place of large tensors for the time of the block; yields the tensors."""
-    tensors: dict[str, ir.TensorProtocol] = {}
-    puts: list[tuple[Put, ir.TensorProtocol]] = []
-    try:
-        for tensor, put in list(_tensors(model)):
-            if _streamable(tensor):
-                location = f"{MARK}{len(tensors)}"
-                tensors[location] = tensor
-                puts.append((put, tensor))
-                put(stub(tensor, location))
-        yield tensors
-    finally:
-        for put, tensor in puts:
-            put(tensor)

@@ -13,7 +13,6 @@ from typing import Any, Final, Protocol
 import numpy as np
 import onnx
 import onnx_ir as ir
-from numpy.typing import NDArray
 
 LARGE: Final = 4096
 """Tensors of at least this many bytes stay in the file."""
@@ -45,61 +44,16 @@ class Buffer(Protocol):
     def __getitem__(self, key: Any, /) -> Any: ...
 
 
-class FileTensor(ir.TensorBase):
-    """A tensor whose bytes lie in a memory-mapped file. Looking at it copies nothing."""
-
-    __slots__ = ("_dtype", "_map", "_offset", "_shape")
-
-    def __init__(self, stub: ir.ExternalTensor, mapped: mmap.mmap, offset: int) -> None:
-        super().__init__(stub.name, stub.doc_string, stub.metadata_props)
-        self._dtype = stub.dtype
-        self._shape = stub.shape
-        self._map = mapped
-        self._offset = offset
-
-    @property
-    def dtype(self) -> ir.DataType:
-        """The type of the elements."""
-        return self._dtype
-
-    @property
-    def shape(self) -> ir.Shape:
-        """The extents."""
-        return self._shape
-
-    @property
-    def raw(self) -> mmap.mmap:
-        """The file that holds the tensor."""
-        return self._map
-
-    def numpy(self) -> NDArray[Any]:
-        """The values, read-only."""
-        if self._dtype.bitwidth < 8 or self.size == 0:
-            proto = onnx.TensorProto(dims=self._shape.numpy(), data_type=self._dtype.value, raw_data=self.tobytes())
-            return ir.serde.TensorProtoTensor(proto).numpy()
-        dtype = self._dtype.numpy().newbyteorder("<")
-        return np.frombuffer(self._map, dtype, self.size, self._offset).reshape(self._shape.numpy())
-
-    def tobytes(self) -> bytes:
-        """A copy of the bytes."""
-        return bytes(self._map[self._offset : self._offset + self.nbytes])
-
-    def tofile(self, file: Any) -> None:
-        """Write the bytes to an open file."""
-        with memoryview(self._map) as view:
-            file.write(view[self._offset : self._offset + self.nbytes])
-
-    def __array__(self, dtype: Any = None, *, copy: bool | None = None) -> NDArray[Any]:
-        return np.array(self.numpy(), dtype=dtype, copy=copy)
-
-    def __dlpack__(self, *, stream: Any = None) -> Any:
-        return self.numpy().__dlpack__(stream=stream)
-
-    def __dlpack_device__(self) -> tuple[int, int]:
-        return self.numpy().__dlpack_device__()
-
-    def __repr__(self) -> str:
-        return f"{self._repr_base()}(offset={self._offset})"
+def in_file(reference: ir.ExternalTensor, mapped: mmap.mmap, offset: int) -> ir.TensorProtocol:
+    """The tensor that `reference` stands for, as a read-only view of a memory-mapped file. Making it reads nothing."""
+    dtype, shape = reference.dtype, reference.shape
+    about = {"name": reference.name, "doc_string": reference.doc_string, "metadata_props": dict(reference.metadata_props)}
+    if dtype.bitwidth < 8:
+        packed = np.frombuffer(mapped, np.uint8, reference.nbytes, offset)
+        return ir.PackedTensor(packed, dtype, shape=shape, **about)
+    kind = dtype.numpy().newbyteorder("<")
+    array = np.frombuffer(mapped, kind, reference.size, offset) if reference.size else np.empty(0, kind)
+    return ir.Tensor(array.reshape(shape.numpy()), dtype, shape=shape, **about)
 
 
 def stub(tensor: ir.TensorProtocol, location: str, offset: int | None = None, length: int | None = None) -> ir.ExternalTensor:
