@@ -1,7 +1,7 @@
 """Original against result in one interleaved run: onnxruntime with all its optimisations, in one process.
 
-The two alternate, so that a slow spell of the machine meets both, and the ratio is taken pair by pair. Threads that wait
-sleep instead of spinning: two sessions that spin take the processor from each other.
+The two alternate, so that a slow spell of the machine meets both, and the ratio is taken pair by pair.
+Threads that wait sleep instead of spinning: two sessions that spin take the processor from each other.
 """
 
 from __future__ import annotations
@@ -45,7 +45,10 @@ class Quartiles:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """Milliseconds per run of both models; `speedup` is original / result of each pair, above 1 where the result is faster."""
+    """Milliseconds per run of both models.
+
+    `speedup` is original / result of each pair, so above 1 where the result is faster.
+    """
 
     original_ms: Quartiles
     result_ms: Quartiles
@@ -82,7 +85,8 @@ def benchmark(
         threads: of the runtime; all processors of this process where None.
         runs: timed pairs of runs; as many as fit in some seconds where None.
         warmup: pairs before that are not counted.
-        inputs: arrays by input name, an `.npz` or an `.npy` file. Without them one image of 224 x 224, or what the model
+        inputs: arrays by input name, an `.npz` or an `.npy` file. Without them one image of 224 x 224, or
+        what the model
             takes.
         sizes: extents of symbolic dimensions by name.
         provider: the runtime's execution provider.
@@ -144,12 +148,13 @@ def _call(session: Session, feeds: Feeds) -> Callable[[], object]:
 def interleave(
     first: Callable[[], object], second: Callable[[], object], *, runs: int | None, warmup: int
 ) -> list[tuple[float, float]]:
-    """Seconds of `first` and `second` in turn; which goes first alternates, for the second finds other caches."""
+    """Seconds of `first` and `second` in turn; which begins alternates, for the second finds other caches."""
     collecting = gc.isenabled()
     gc.disable()
     try:
         for _ in range(warmup):
-            _seconds(first), _seconds(second)
+            first()
+            second()
         once = _seconds(first) + _seconds(second)
         runs = runs or max(FEWEST, min(MOST, int(SECONDS / max(once, 1e-6))))
         pairs = []

@@ -15,7 +15,8 @@ from fuser.oracle import widen
 Outputs = dict[str, NDArray[Any]]
 
 FLOOR: Final = {"float64": 1e-9, "float32": 1e-5, "float16": 8 * 2.0**-10, "bfloat16": 8 * 2.0**-7}
-"""What is always allowed, relative to the output's scale, by its type; integers and booleans must be equal."""
+"""What is always allowed, relative to the output's scale, by its type; integers and booleans must be
+equal."""
 
 OWN: Final = 2
 """How many times the original's own error is allowed."""
@@ -29,13 +30,14 @@ WITHOUT_ORACLE: Final = 10
 
 @dataclass(frozen=True)
 class Row:
-    """One output for one sample. Errors are largest differences relative to `scale`, the output's largest value.
+    """One output for one sample.
 
-    For integers and booleans an error is the share of elements that differ.
+    Errors are largest differences relative to `scale`, the output's largest value. For integers and booleans an
+    error is the share of elements that differ.
 
-    `error`: result against original; `own_error`: original against its float64 evaluation; `float64_error`: result
-    against that. The last is compared with `tolerance`, or `error` where there is no float64 evaluation. `compared` is
-    the number of elements that are finite in both. `reason` says what is wrong.
+    `error`: result against original; `own_error`: original against its float64 evaluation; `float64_error`:
+    result against that. The last is compared with `tolerance`, or `error` where there is no float64
+    evaluation. `compared` is the number of elements that are finite in both. `reason` says what is wrong.
     """
 
     output: str
@@ -76,8 +78,8 @@ class Row:
             reason = f"differs by {self.judged:.2g} of its scale, and {tolerance:.2g} is allowed"
         else:
             reason = (
-                f"differs in {self.judged:.2%} of its elements, and {tolerance:.2%} are allowed (an index of the "
-                "largest of nearly equal values may change by rounding alone)"
+                f"differs in {self.judged:.2%} of its elements, and {tolerance:.2%} are allowed (the index "
+                "of the largest of nearly equal values may change by rounding alone)"
             )
         return replace(self, tolerance=tolerance, ok=False, reason=reason)
 
@@ -97,7 +99,8 @@ def judge(
 ) -> list[Row]:
     """A row for each output of each sample; `ideal` is the float64 evaluation of the original.
 
-    `dtypes` are the declared types of the outputs. With `exact` both sides are evaluated in float64 themselves.
+    `dtypes` are the declared types of the outputs. With `exact` both sides are evaluated in float64
+    themselves.
     """
     rows = [
         _measure(name, sample, before, after.get(name), ideal[sample].get(name) if ideal else None, dtypes)
@@ -138,7 +141,7 @@ def _measure(
     if old.dtype.kind not in "fc":
         return _measure_discrete(row, old, new, ideal)
     if unlike := _unlike(old, new):
-        reason = f"has NaN or infinity in {unlike} of {old.size} elements where the original has not, or the reverse"
+        reason = f"is NaN or infinite in one model only at {unlike} of {old.size} elements"
         return replace(row, error=math.inf, ok=False, reason=reason)
     mask = np.isfinite(old) & (True if ideal is None else np.isfinite(ideal))
     old, new = old[mask], new[mask]

@@ -6,9 +6,12 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
-from fuser.errors import VerificationError
+from fuser.check import check_graph
+from fuser.driver import run
+from fuser.errors import Declined, VerificationError
+from fuser.ir import Graph
 from fuser.report import Report
-from fuser.rewrite import Log, Rewrite, available, run, select
+from fuser.rewrite import Log, Rewrite, available, select
 from fuser.summary import summarise
 
 if TYPE_CHECKING:
@@ -120,17 +123,35 @@ def pass_names() -> list[tuple[str, str]]:
 def _rewrite(model: "onnx_ir.Model", rewrites: Sequence[Rewrite], source: str) -> Report:
     """Rewrite `model` in place."""
     from fuser.hosts.onnx_export import export_graph
-    from fuser.hosts.onnx_import import import_model
 
     started = perf_counter()
     before = summarise(model)
-    graphs = import_model(model)
-    log = Log()
-    for graph in graphs:
-        run(graph, rewrites, log)
+    graphs, log = _rewritten(model, rewrites)
     for graph in graphs:
         export_graph(graph)
     return Report(log.events, before, summarise(model), perf_counter() - started, source=source)
+
+
+def _rewritten(model: "onnx_ir.Model", rewrites: Sequence[Rewrite]) -> tuple[list[Graph], Log]:
+    """Import `model` and rewrite its graphs.
+
+    Checked at the end, where each kernel is computed once. Should a check fail, all is done again with a check of each rewrite
+    when it is made, so that the one that is wrong, or does not fit the dtype, is declined and named.
+    """
+    from fuser.hosts.onnx_import import import_model
+
+    for careful in (False, True):
+        graphs, log = import_model(model), Log()
+        try:
+            for graph in graphs:
+                run(graph, rewrites, log, careful=careful)
+                check_graph(graph)
+        except Declined as reason:
+            if careful:
+                raise VerificationError(f"a rewrite is wrong though each step of it was right: {reason}") from None
+        else:
+            break
+    return graphs, log
 
 
 def _verify(src: Name, written: Path, report: Report) -> None:

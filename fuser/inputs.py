@@ -28,7 +28,11 @@ Given = str | os.PathLike[str] | Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Spec:
-    """One input: `shape` has known extents, symbolic names and None; `dtype` is numpy's name, or the host's for others."""
+    """One input.
+
+    `shape` has known extents, symbolic names, and None for what is not known; it is None as a whole where not even
+    the rank is known. `dtype` is numpy's name, or the host's for what is no tensor of numbers.
+    """
 
     name: str
     dtype: str
@@ -49,8 +53,8 @@ class Sizing:
 NOMINAL: Final = Sizing()
 """The size that timings and multiply-adds are stated for."""
 
-# Small first: a check sees the borders of small images best and costs little on them. Some models need multiples of 32,
-# some one fixed size; those refuse the others, and what refuses is skipped.
+# Small first: a check sees the borders of small images best and costs little on them. Some models need
+# multiples of 32, some one fixed size; those refuse the others, and what refuses is skipped.
 SMALL: Final = (
     Sizing(1, 64, 64, 32),
     Sizing(2, 64, 96, 48),
@@ -115,7 +119,7 @@ def _extent(dim: Dim, axis: int, dims: tuple[Dim, ...], sizing: Sizing, known: d
 
 
 def _guess(axis: int, dims: tuple[Dim, ...], sizing: Sizing) -> int:
-    """The extent of an unknown axis from its place: batch first, images as NCHW unless the last axis is colours."""
+    """The extent of an unknown axis from its place: batch first, NCHW unless the last axis is colours."""
     rank = len(dims)
     if axis == 0:
         return sizing.batch if rank > 1 else sizing.length
@@ -184,11 +188,12 @@ def numpy_dtype(name: Any) -> np.dtype[Any]:
         import ml_dtypes
 
         name = ml_dtypes.bfloat16
-    return np.dtype(name)
+    dtype: np.dtype[Any] = np.dtype(name)
+    return dtype
 
 
 def given(inputs: Given, specs: Sequence[Spec]) -> Feeds:
-    """The user's inputs: a mapping, an `.npz` with one array per input, or an `.npy` for a model with one input.
+    """The user's inputs: a mapping, an `.npz` with an array for each input, or an `.npy` for the only input.
 
     Raises:
         InputError: the file cannot be read, or names, types or shapes do not fit the model.

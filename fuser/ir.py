@@ -90,9 +90,13 @@ Op = Conv | Sum | Opaque
 
 
 class Value:
-    """An edge: one tensor, made by `producer` or given from outside, read by `users`."""
+    """An edge: one tensor, made by `producer` or given from outside, read by `users`.
 
-    __slots__ = ("constant", "dtype", "is_output", "name", "producer", "shape", "users")
+    `redefined`: a rewrite made it or changed what it means, and its readers make up for that; it cannot be compared with
+    the source on its own.
+    """
+
+    __slots__ = ("constant", "dtype", "is_output", "name", "producer", "redefined", "shape", "users")
 
     def __init__(self, name: str, shape: tuple[Dim, ...] | None = None, dtype: str | None = None) -> None:
         self.name = name
@@ -102,6 +106,7 @@ class Value:
         self.users: dict[Node, None] = {}
         self.constant: Constant | None = None
         self.is_output = False
+        self.redefined = False
 
     @property
     def sole_user(self) -> "Node | None":
@@ -121,11 +126,24 @@ class Node:
     """An operator applied to values. `source` is the host's own node; a node that a rewrite made has none.
 
     `parameters` are the host inputs that went into the operator when it was lifted (weights, statistics): no longer data
-    that the operator reads, but used for as long as the node stands. `label` says in field terms what the node was in the source ("batch_norm"), `position` orders nodes: it
-    grows along the graph, and what a rewrite puts in a node's place gets positions that begin with that node's own.
+    that the operator reads, but used for as long as the node stands. `label` says in field terms what the node was in the
+    source ("batch_norm"). `position` orders nodes: it grows along the graph, and what a rewrite puts in a node's place gets
+    positions that begin with that node's own. `origin` holds what the node replaced: steps of the source, and origins of
+    nodes in between, as a tree. `extent` is that of the application that made it.
     """
 
-    __slots__ = ("inputs", "label", "name", "op", "outputs", "parameters", "position", "source")
+    __slots__ = (
+        "extent",
+        "inputs",
+        "label",
+        "name",
+        "op",
+        "origin",
+        "outputs",
+        "parameters",
+        "position",
+        "source",
+    )
 
     def __init__(
         self,
@@ -141,6 +159,8 @@ class Node:
         self.op = op
         self.inputs = tuple(inputs)
         self.parameters: tuple[Value, ...] = ()
+        self.origin: tuple[object, ...] = ()
+        self.extent: tuple[int, ...] | None = None
         self.outputs = tuple(outputs)
         self.name = name
         self.label = label
@@ -149,6 +169,22 @@ class Node:
 
     def __repr__(self) -> str:
         return f"Node({self.name!r}: {self.op})"
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """A node as it was before a rewrite removed it."""
+
+    op: Op
+    inputs: tuple[Value | None, ...]
+    parameters: tuple[Value, ...]
+    outputs: tuple[Value, ...]
+    position: tuple[int, ...]
+
+    @classmethod
+    def of(cls, node: Node) -> "Step":
+        """The node as it is now."""
+        return cls(node.op, node.inputs, node.parameters, node.outputs, node.position)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,10 +1,11 @@
 """Evaluation of a graph in float64: the reference that float32 runtimes are measured against.
 
-Convolutions are computed by the algebra's own operator, everything else by the host's numpy meaning of the node. All
-floating values are float64, whatever the model says: a cast between floating types changes nothing here.
+Convolutions are computed by the algebra's own operator, everything else by the host's numpy meaning of the
+node. All floating values are float64, whatever the model says: a cast between floating types changes nothing
+here.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -13,11 +14,12 @@ from numpy.typing import NDArray
 from fuser.errors import Declined
 from fuser.ir import Apply, Constant, Graph, Node, Opaque, Value
 
-# These have a far faster evaluation as a `Conv` than a general one has. For the rest the node's own meaning is taken,
-# which does not depend on how it was lifted.
+# These have a far faster evaluation as a `Conv` than a general one has. For the rest the node's own meaning
+# is taken, which does not depend on how it was lifted.
 LIFTED: Final = frozenset({"Conv", "ConvTranspose", "AveragePool", "BatchNormalization"})
 
 Arrays = Mapping[str, NDArray[Any]]
+Read = Callable[[Value], NDArray[Any]]
 
 
 class OracleUnavailable(Exception):
@@ -32,13 +34,10 @@ def evaluate(graph: Graph, feeds: Arrays, *, keep: Collection[str] = ()) -> dict
     Raises:
         OracleUnavailable: an operator cannot be evaluated, or a feed is missing.
     """
-    results: dict[str, NDArray[Any]] = {}
     wanted = {value.name for value in graph.outputs} | set(keep)
-    for value, array in trace(graph, feeds):
-        if value.name in wanted:
-            results[value.name] = array
+    results = {value.name: array for value, array in trace(graph, feeds) if value.name in wanted}
     for value in graph.outputs:
-        if value.producer is None:  # an input or a constant that is handed through
+        if value.name not in results:  # an input or a constant that is handed through
             results[value.name] = _given(value, feeds)
     return results
 
@@ -46,8 +45,8 @@ def evaluate(graph: Graph, feeds: Arrays, *, keep: Collection[str] = ()) -> dict
 def trace(graph: Graph, feeds: Arrays, known: Arrays | None = None) -> Iterator[tuple[Value, NDArray[Any]]]:
     """Each value that a node computes, in order; only what the outputs depend on is evaluated.
 
-    Where `known` has an array for the value just computed, later nodes read that one instead: each node is then seen on
-    its own, without what earlier nodes did wrong.
+    Where `known` has an array for the value just computed, later nodes read that one instead: each node is
+    then seen on its own, without what earlier nodes did wrong.
 
     Raises:
         OracleUnavailable: an operator cannot be evaluated, or a feed is missing.
@@ -55,17 +54,20 @@ def trace(graph: Graph, feeds: Arrays, known: Arrays | None = None) -> Iterator[
     nodes = _needed(graph)
     last = {value: node for node in nodes for value in node.inputs if value is not None}
     alive: dict[Value, NDArray[Any]] = {}
+
+    def read(value: Value) -> NDArray[Any]:
+        return alive[value] if value in alive else _given(value, feeds)
+
     for node in nodes:
-        arrays = [None if v is None else alive[v] if v in alive else _given(v, feeds) for v in node.inputs]
-        for value, array in zip(node.outputs, _apply(node, arrays), strict=False):
+        for value, array in zip(node.outputs, _compute(node, read), strict=False):
             yield value, array
             if value in last:
                 replaced = known.get(value.name) if known else None
                 alive[value] = array if replaced is None or replaced.shape != array.shape else replaced
         # Memory is for what is still to be read.
-        for value in node.inputs:
-            if value is not None and last[value] is node:
-                alive.pop(value, None)
+        for part in node.inputs:
+            if part is not None and last[part] is node:
+                alive.pop(part, None)
 
 
 def _needed(graph: Graph) -> list[Node]:
@@ -80,53 +82,49 @@ def _needed(graph: Graph) -> list[Node]:
 
 
 def _given(value: Value, feeds: Arrays) -> NDArray[Any]:
-    if value.name in feeds and value.constant is None:
-        return widen(feeds[value.name])
-    if value.constant is None:
-        raise OracleUnavailable(f"there is no value for {value.name!r}")
-    return widen(value.constant.array())
+    if value.constant is not None:
+        return widen(value.constant.array())
+    if value.name not in feeds:
+        raise OracleUnavailable(f"there is no array for {value.name!r}")
+    return widen(feeds[value.name])
 
 
 def widen(array: NDArray[Any]) -> NDArray[Any]:
     """Floating values (bfloat16 too) as float64, others as they are."""
-    floating = array.dtype.kind == "f" or array.dtype.name.startswith(("bfloat", "float"))
+    floating = array.dtype.kind == "f" or "float" in array.dtype.name
     return array.astype(np.float64) if floating and array.dtype != np.float64 else array
 
 
-def _apply(node: Node, inputs: Sequence[NDArray[Any] | None]) -> tuple[NDArray[Any], ...]:
-    """The outputs of `node`."""
+def _compute(node: Node, read: Read) -> tuple[NDArray[Any], ...]:
+    """The outputs of `node`; of its inputs only those are read that the computation needs."""
     try:
         with np.errstate(all="ignore"):
-            return tuple(widen(np.asarray(array)) for array in _outputs(node, inputs))
+            return tuple(widen(np.asarray(array)) for array in _outputs(node, read))
     except OracleUnavailable:
         raise
     except Exception as error:
-        # Reference implementations fail in many ways on what they do not cover; here all of them mean the same.
+        # Reference implementations fail in many ways on what they do not cover; here all of them mean the
+        # same.
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise OracleUnavailable(f"{_named(node)} cannot be evaluated in float64: {reason}") from error
 
 
-def _outputs(node: Node, inputs: Sequence[NDArray[Any] | None]) -> Sequence[NDArray[Any]]:
+def _outputs(node: Node, read: Read) -> tuple[NDArray[Any], ...]:
     op = node.op
     if not isinstance(op, Opaque):
-        return (op.evaluate(*inputs),)  # type: ignore[arg-type]  # only an Opaque has absent inputs
-    if (
-        op.kind == "Cast"
-        and inputs[0] is not None
-        and inputs[0].dtype == np.float64
-        and _is_floating(node.outputs[0])
-    ):
-        return (inputs[0],)
+        return (_application(Apply(op, tuple(filter(None, node.inputs))), read),)
+    if op.kind == "Cast" and node.inputs[0] is not None and _is_floating(node.outputs[0]):
+        source = read(node.inputs[0])
+        if source.dtype == np.float64:
+            return (source,)
     lifted = _lifted(node, op) if op.kind in LIFTED or op.evaluate is None else None
     if isinstance(lifted, Constant):
         return (lifted.array(),)
     if lifted is not None:
-        return (_application(lifted, dict(zip(node.inputs, inputs, strict=True))),)
+        return (_application(lifted, read),)
     if op.evaluate is None:
-        raise OracleUnavailable(
-            f"{_named(node)} cannot be evaluated in float64: there is no evaluation of {op.kind}"
-        )
-    return op.evaluate(*inputs)
+        raise OracleUnavailable(f"{_named(node)} cannot be evaluated in float64: {op.kind} is not known here")
+    return op.evaluate(*(None if value is None else read(value) for value in node.inputs))
 
 
 def _lifted(node: Node, op: Opaque) -> Apply | Constant | None:
@@ -136,15 +134,14 @@ def _lifted(node: Node, op: Opaque) -> Apply | Constant | None:
         return None
 
 
-def _application(apply: Apply, arrays: Mapping[Value | None, NDArray[Any] | None]) -> NDArray[Any]:
-    inputs = [
-        arrays[part] if isinstance(part, Value) else _application(part, arrays) for part in apply.inputs
-    ]
+def _application(apply: Apply, read: Read) -> NDArray[Any]:
+    inputs = [read(part) if isinstance(part, Value) else _application(part, read) for part in apply.inputs]
     op = apply.op
     if isinstance(op, Opaque):
         assert op.evaluate is not None, op
         return op.evaluate(*inputs)[0]
-    return op.evaluate(*inputs)  # type: ignore[arg-type]  # inputs of an affine operator are all there
+    result: NDArray[Any] = op.evaluate(*inputs)
+    return result
 
 
 def _is_floating(value: Value) -> bool:
@@ -152,8 +149,5 @@ def _is_floating(value: Value) -> bool:
 
 
 def _named(node: Node) -> str:
-    return (
-        f"node {node.name!r} ({node.op})"
-        if node.name
-        else f"the node of {node.outputs[0].name!r} ({node.op})"
-    )
+    kind = node.op.kind if isinstance(node.op, Opaque) else str(node.op)
+    return f"node {node.name!r} ({kind})" if node.name else f"the node of {node.outputs[0].name!r} ({kind})"

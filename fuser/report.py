@@ -112,13 +112,27 @@ def print_inspection(report: Report, console: Console) -> None:
         applied.setdefault(event.rewrite, []).append(event.node)
     for rewrite, nodes in applied.items():
         say(console, f"{rewrite} applies ({len(nodes)})", f"    {', '.join(nodes)}")
-    declined: dict[tuple[str, str], list[str]] = {}
-    for event in report.declined:
-        declined.setdefault((event.rewrite, event.reason), []).append(event.node)
-    for (rewrite, reason), nodes in declined.items():
-        say(console, f"{rewrite} declined ({len(nodes)}): {reason}", f"    {', '.join(nodes)}")
+    _print_declined(report.declined, console)
     if not report.events:
         say(console, "No pass found anything to look at.")
+
+
+def _print_declined(events: Sequence[Event], console: Console) -> None:
+    """Refusals by pass and reason; those of one kind, which differ in their values only, stand together."""
+    kinds: dict[tuple[str, str], dict[str, list[str]]] = {}
+    for event in events:
+        kind, _, values = event.reason.partition(": ")
+        kinds.setdefault((event.rewrite, kind), {}).setdefault(values, []).append(event.node)
+    for (rewrite, kind), reasons in kinds.items():
+        number = sum(map(len, reasons.values()))
+        if len(reasons) == 1:
+            ((values, nodes),) = reasons.items()
+            whole = f"{kind}: {values}" if values else kind
+            say(console, f"{rewrite} declined ({number}): {whole}", f"    {', '.join(nodes)}")
+            continue
+        say(console, f"{rewrite} declined ({number}): {kind}")
+        for values, nodes in reasons.items():
+            say(console, f"    {values}", f"        {', '.join(nodes)}")
 
 
 def print_verification(verification: Verification, console: Console) -> None:
@@ -177,7 +191,11 @@ def print_benchmark(benchmark: Benchmark, console: Console) -> None:
     table = Table("", box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in ("first quartile", "median", "third quartile"):
         table.add_column(heading, justify="right")
-    for title, row in (("A, ms", benchmark.original_ms), ("B, ms", benchmark.result_ms), ("A / B", benchmark.speedup)):
+    for title, row in (
+        ("A, ms", benchmark.original_ms),
+        ("B, ms", benchmark.result_ms),
+        ("A / B", benchmark.speedup),
+    ):
         table.add_row(title, f"{row.low:.3f}", f"{row.median:.3f}", f"{row.high:.3f}")
     console.print(table)
     say(console, timing(benchmark))
@@ -189,7 +207,8 @@ def timing(benchmark: Benchmark) -> str:
     shapes = ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in benchmark.inputs.items())
     return (
         f"{ratio.median:.2f} x as fast ({ratio.low:.2f} to {ratio.high:.2f}): "
-        f"{benchmark.original_ms.median:.2f} ms -> {benchmark.result_ms.median:.2f} ms, median of {benchmark.runs} pairs; "
+        f"{benchmark.original_ms.median:.2f} ms -> {benchmark.result_ms.median:.2f} ms, "
+        f"median of {benchmark.runs} pairs; "
         f"{shapes}; {benchmark.threads} threads, {benchmark.runtime}"
     )
 

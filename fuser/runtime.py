@@ -99,8 +99,8 @@ def opened(
 ) -> Iterator[Session]:
     """A session of `model` for the time of the block; `name` is what errors call a model that is no file.
 
-    With `optimise` all of the runtime's optimisations are on, else none. Waiting threads sleep: those of a session that
-    spins take the processor from the other one.
+    With `optimise` all of the runtime's optimisations are on, else none. Waiting threads sleep: those of a
+    session that spins take the processor from the other one.
 
     Raises:
         CannotRun: the runtime cannot load it.
@@ -119,22 +119,17 @@ def opened(
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if threads is not None:
         options.intra_op_num_threads = threads
+    name = os.fspath(model) if isinstance(model, str | os.PathLike) else name
     with _source(model) as source:
-        name = source if isinstance(source, str) and not _in_memory(model) else name
         try:
-            loaded = onnxruntime.InferenceSession(source, options, providers=[provider])
+            session = Session(onnxruntime.InferenceSession(source, options, providers=[provider]), name)
         except Exception as error:
             raise _refusal(error, name) from error
-        session = Session(loaded, name)
-        del loaded, source
+        del source
         try:
             yield session
         finally:
             session.close()
-
-
-def _in_memory(model: Model) -> bool:
-    return not isinstance(model, str | os.PathLike)
 
 
 @contextmanager
@@ -189,8 +184,8 @@ def accepted(
 ) -> Iterator[tuple[Feeds, dict[str, NDArray[Any]]]]:
     """Random inputs that the model runs with, up to `samples` of them, and its outputs.
 
-    Shapes are tried in order; the large ones (flagged) only until one of any size runs. Where only one shape runs, its
-    second sample has other values.
+    Shapes are tried in order; the large ones (flagged) only until one of any size runs. Where only one shape
+    runs, its second sample has other values.
 
     Raises:
         CannotRun: the model takes none of them; the message is that of the first attempt.

@@ -1,9 +1,9 @@
-"""The original against the result: the same inputs, in onnxruntime without its optimisations, judged in float64.
+"""The original against the result: same inputs, in onnxruntime without its optimisations, judged in float64.
 
-An output is right if it is no further from the float64 evaluation of the original than twice the original's own float32
-error, or 1e-5 of its scale. Where float32 itself is further off than that (a deep network can be chaotic), the end of
-the network proves nothing, and the result is judged value by value: each of its nodes reads what the original computes in
-float64, and has to compute what the original computes.
+An output is right if it is no further from the float64 evaluation of the original than twice the original's
+own float32 error, or 1e-5 of its scale. Where float32 itself is further off than that (a deep network can be
+chaotic), the end of the network proves nothing, and the result is judged value by value: each of its nodes
+reads what the original computes in float64, and has to compute what the original computes.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ __all__ = ["Row", "Values", "Verification", "check_values", "verify"]
 class Values:
     """The result judged value by value: `compared` values have a name that the original has too.
 
-    `worst` is the first of them that is wrong, or else the least exact, and `error` its error relative to its scale.
+    `worst` is the first of them that is wrong, or else the least exact, and `error` its error relative to
+    its scale.
     """
 
     compared: int
@@ -92,7 +93,8 @@ def verify(
         sizes: extents of symbolic dimensions by name; the others are tried out.
 
     Raises:
-        InputError: a model or the inputs cannot be read, or the original can be evaluated neither by onnxruntime nor in
+        InputError: a model or the inputs cannot be read, or the original can be evaluated neither by
+        onnxruntime nor in
             float64.
     """
     started = perf_counter()
@@ -235,7 +237,7 @@ def _reason(rows: Sequence[Row]) -> str:
 
 
 def _reconsidered(row: Row, values: Values | None) -> Row:
-    """A row that the end of the network does not decide, decided by the values inside, where names tell which."""
+    """The row, decided by the values inside where the end of the network does not decide it."""
     if values is None or not row.inconclusive or row.own_error is None or not math.isfinite(row.error):
         return row
     if values.ok:
@@ -251,7 +253,8 @@ def _reconsidered(row: Row, values: Values | None) -> Row:
 def check_values(original: Model, result: Model, feeds: Feeds) -> Values:
     """Judge `result` value by value in float64, by the values whose names both models have.
 
-    What one node does is seen without what earlier nodes did: errors do not add up, and chaos has no time to grow.
+    What one node does is seen without what earlier nodes did: errors do not add up, and chaos has no time to
+    grow.
 
     Raises:
         OracleUnavailable: one of the models cannot be evaluated.

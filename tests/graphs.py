@@ -4,12 +4,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from fuser.check import apply, check_graph
 from fuser.conv import Conv, scale_shift
+from fuser.driver import run
 from fuser.errors import require
 from fuser.ir import Constant, Graph, Node, Op, Opaque, Sum, Value
 from fuser.lazy import Array
-from fuser.probe import apply
-from fuser.rewrite import Event, Log, Rewrite, run
+from fuser.rewrite import Event, Log, Rewrite
 
 relu = Opaque("Relu", lambda x: (np.maximum(x, 0.0),), homogeneous=True)
 
@@ -96,7 +97,9 @@ def evaluate(graph: Graph, feeds: dict[str, Array]) -> list[Array]:
     return [known[value] if value in known else value.constant.lazy() for value in graph.outputs if value in known or value.constant]
 
 
-def optimize(graph: Graph, *rewrites: Rewrite, feeds: dict[str, Array] | None = None) -> list[Event]:
+def optimize(
+    graph: Graph, *rewrites: Rewrite, feeds: dict[str, Array] | None = None, careful: bool = False
+) -> list[Event]:
     """Run passes on the graph, check that it still computes the same, and return the events."""
     if feeds is None:
         rng = np.random.default_rng(0)
@@ -106,9 +109,10 @@ def optimize(graph: Graph, *rewrites: Rewrite, feeds: dict[str, Array] | None = 
         }
     before = evaluate(graph, feeds)
     log = Log()
-    run(graph, rewrites, log)
+    run(graph, rewrites, log, careful=careful)
     for old, new in zip(before, evaluate(graph, feeds), strict=True):
         np.testing.assert_allclose(new, old, rtol=1e-9, atol=1e-9 * np.abs(old).max())
+    check_graph(graph)
     return log.events
 
 

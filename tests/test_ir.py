@@ -87,6 +87,18 @@ def test_outputs_know_that_they_are(graph: Graph) -> None:
     assert (x.is_output, y.is_output) == (False, True)
 
 
+def test_the_sole_user_of_a_value(graph: Graph) -> None:
+    x = Value("x")
+    assert x.sole_user is None
+    node = graph.add(Node(Sum((1.0, 1.0)), [x, x], [Value("y")]))
+    assert x.sole_user is node
+    graph.outputs = [x]
+    assert x.sole_user is None
+    graph.add(relu("a", node.outputs[0]))
+    graph.add(relu("b", node.outputs[0]))
+    assert node.outputs[0].sole_user is None
+
+
 def test_parameters_are_uses(graph: Graph) -> None:
     x, weight, scale = Value("x"), Value("weight"), Value("scale")
     node = graph.add(relu("a", x))

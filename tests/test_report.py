@@ -3,6 +3,7 @@
 import io
 import json
 from collections.abc import Callable
+from typing import NoReturn
 
 import numpy as np
 import onnx
@@ -26,7 +27,7 @@ def model(
     shape: list[int | str] | None = None,
     functions: list[onnx.FunctionProto] | None = None,
 ) -> onnx_ir.Model:
-    """A model that makes `y` of `x`, which is an image of 8 x 10 with 4 channels if no other shape is given."""
+    """A model that makes `y` of `x`, which is two images of 8 x 10 with 4 channels unless given."""
     x = helper.make_tensor_value_info("x", TensorProto.FLOAT, shape or [2, 4, 8, 10])
     y = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
     graph = helper.make_graph(nodes, "g", [x], [y], weights)
@@ -54,7 +55,11 @@ CONV = helper.make_node("Conv", ["x", "w"], ["y"], pads=[1, 1, 1, 1], strides=[2
             2 * 6 * (8 * 10) * 2,
         ),
         # N * I * extent of the input * O/g * taps
-        ([helper.make_node("ConvTranspose", ["x", "w"], ["y"])], [weight("w", 4, 5, 2, 2)], 2 * 4 * 80 * 5 * 4),
+        (
+            [helper.make_node("ConvTranspose", ["x", "w"], ["y"])],
+            [weight("w", 4, 5, 2, 2)],
+            2 * 4 * 80 * 5 * 4,
+        ),
         ([helper.make_node("MatMul", ["x", "w"], ["y"])], [weight("w", 10, 7)], 2 * 4 * 8 * 7 * 10),
         (
             [
@@ -99,7 +104,10 @@ def test_symbolic_dimensions_have_a_nominal_size() -> None:
 
 
 def test_multiply_adds_are_unknown_behind_a_foreign_operator() -> None:
-    nodes = [helper.make_node("Blur", ["x"], ["b"], domain="local"), helper.make_node("Conv", ["b", "w"], ["y"])]
+    nodes = [
+        helper.make_node("Blur", ["x"], ["b"], domain="local"),
+        helper.make_node("Conv", ["b", "w"], ["y"]),
+    ]
     summary = summarise(model(nodes, [weight("w", 6, 4, 3, 3)]))
     assert summary.multiply_adds is None
     assert summary.operators == {"Blur": 1, "Conv": 1}
@@ -126,7 +134,12 @@ def test_bodies_and_functions_are_included() -> None:
     )
     call = helper.make_node("Twice", ["x"], ["x2"], domain="local")
     twice = helper.make_function(
-        "local", "Twice", ["a"], ["b"], [helper.make_node("Add", ["a", "a"], ["b"])], [helper.make_opsetid("", 17)]
+        "local",
+        "Twice",
+        ["a"],
+        ["b"],
+        [helper.make_node("Add", ["a", "a"], ["b"])],
+        [helper.make_opsetid("", 17)],
     )
     branch = helper.make_node("If", ["c"], ["y"], then_branch=then, else_branch=other)
     condition = numpy_helper.from_array(np.array(True), "c")
@@ -140,7 +153,7 @@ def _any(name: str) -> onnx.ValueInfoProto:
 
 
 def test_no_weight_is_read() -> None:
-    def read() -> onnx_ir.Tensor:
+    def read() -> NoReturn:
         raise AssertionError("read")
 
     given = model([CONV], [weight("w", 6, 4, 3, 3)])
@@ -172,7 +185,9 @@ def report() -> Report:
         event("fold_batch_norm", "bn4", "also read by 'tap'"),
         event("merge_branches", "add1", "stride differs: (2, 2) and (1, 1)"),
     ]
-    return Report(events, summary(Conv=3, BatchNormalization=4), summary(Conv=2, Relu=1), 0.25, source="in.onnx")
+    return Report(
+        events, summary(Conv=3, BatchNormalization=4), summary(Conv=2, Relu=1), 0.25, source="in.onnx"
+    )
 
 
 def test_report_as_text(report: Report) -> None:
@@ -192,6 +207,16 @@ def test_refusals_are_grouped_by_reason_with_the_nodes(report: Report) -> None:
     assert "merge_branches applies (1)\n    add[0]\n" in shown  # a name in brackets is not markup
     assert "fold_batch_norm declined (2): also read by 'tap'\n    bn3, bn4\n" in shown
     assert "merge_branches declined (1): stride differs: (2, 2) and (1, 1)\n    add1\n" in shown
+
+
+def test_refusals_that_differ_in_values_only_stand_together(report: Report) -> None:
+    report.events.append(event("merge_branches", "add2", "stride differs: (1, 1) and (2, 2)"))
+    shown = text(lambda console: print_inspection(report, console))
+    assert shown.endswith(
+        "merge_branches declined (2): stride differs\n"
+        "    (2, 2) and (1, 1)\n        add1\n"
+        "    (1, 1) and (2, 2)\n        add2\n"
+    )
 
 
 def test_lines_are_not_wrapped_in_a_file(report: Report) -> None:

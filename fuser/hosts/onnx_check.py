@@ -34,10 +34,14 @@ class _Check:
     def graph(self, graph: onnx.GraphProto, around: frozenset[str]) -> set[str]:
         """Check a graph inside a scope that has the names `around`; returns those of them that it reads."""
         inputs = [value.name for value in graph.input]
-        stored = [tensor.name for tensor in graph.initializer] + [t.values.name for t in graph.sparse_initializer]
+        stored = [tensor.name for tensor in graph.initializer] + [
+            t.values.name for t in graph.sparse_initializer
+        ]
         self._once(inputs, "graph input")
         self._once(stored, "initializer")
-        return self._nodes(graph.node, {*inputs, *stored}, around, [value.name for value in graph.output], graph.name)
+        return self._nodes(
+            graph.node, {*inputs, *stored}, around, [value.name for value in graph.output], graph.name
+        )
 
     def function(self, function: onnx.FunctionProto) -> None:
         """Check a local function, which sees nothing around it."""
@@ -59,7 +63,11 @@ class _Check:
         for index, node in enumerate(nodes):
             for name in filter(None, node.output):
                 if name in given or name in makers:
-                    other = f"node {_label(nodes[makers[name]])}" if name in makers else "a graph input or initializer"
+                    other = (
+                        f"node {_label(nodes[makers[name]])}"
+                        if name in makers
+                        else "a graph input or initializer"
+                    )
                     raise InputError(
                         f"{self.where}: the graph is invalid: {name!r} is made by node {_label(node)} and by {other}"
                     )
@@ -81,7 +89,9 @@ class _Check:
                 outer.add(name)
         for name in outputs:
             if name not in visible:
-                raise InputError(f"{self.where}: the graph is invalid: nothing makes the output {name!r} of {graph!r}")
+                raise InputError(
+                    f"{self.where}: the graph is invalid: nothing makes the output {name!r} of {graph!r}"
+                )
             if name not in given and name not in makers:
                 outer.add(name)
         if not self.sorted:
@@ -93,7 +103,9 @@ class _Check:
         import networkx
 
         try:
-            cycle = networkx.find_cycle(networkx.DiGraph((i, maker) for i, makers in enumerate(reads) for maker in makers))
+            cycle = networkx.find_cycle(
+                networkx.DiGraph((i, maker) for i, makers in enumerate(reads) for maker in makers)
+            )
         except networkx.NetworkXNoCycle:
             return
         names = " <- ".join(_label(nodes[index]) for index in (*(edge[0] for edge in cycle), cycle[0][0]))
@@ -110,4 +122,8 @@ def _bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
 
 def _label(node: onnx.NodeProto) -> str:
     """How a node is called in a message."""
-    return repr(node.name) if node.name else f"{node.op_type} of {node.output[0] if node.output else 'nothing'!r}"
+    return (
+        repr(node.name)
+        if node.name
+        else f"{node.op_type} of {node.output[0] if node.output else 'nothing'!r}"
+    )

@@ -83,7 +83,9 @@ class _Export:
                 self._produce(output, made.outputs[0])
             self._insert(index, made)
 
-    def _operand(self, part: "int | Step | Weight | None", node: Node, results: dict[Step, ir.Value]) -> ir.Value | None:
+    def _operand(
+        self, part: "int | Step | Weight | None", node: Node, results: dict[Step, ir.Value]
+    ) -> ir.Value | None:
         if isinstance(part, int):
             value = node.inputs[part]
             return None if value is None else self._value(value)
@@ -116,7 +118,9 @@ class _Export:
         name = self.names.fresh(name)
         tensor.name = name
         if self.as_nodes:
-            node = ir.Node("", "Constant", (), [ir.AttrTensor("value", tensor)], name=self.names.fresh_node(name))
+            node = ir.Node(
+                "", "Constant", (), [ir.AttrTensor("value", tensor)], name=self.names.fresh_node(name)
+            )
             node.outputs[0].name = name
             self._insert(-1, node)
             return node.outputs[0]

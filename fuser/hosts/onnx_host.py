@@ -99,7 +99,9 @@ def _scale_shift(conv: Conv, output: Value) -> Step:
     """x * scale + shift, without what is neutral."""
     if conv.axis == 1:
         found = output.rank
-        require(found in (None, conv.rank + 2), f"the tensor has {found} axes, the kernel is for {conv.rank + 2}")
+        require(
+            found in (None, conv.rank + 2), f"the tensor has {found} axes, the kernel is for {conv.rank + 2}"
+        )
     shape = (conv.outputs, *(1,) * conv.rank)
     scale = conv.weight.reshape(shape)
     result: Step | int = 0

@@ -1,7 +1,6 @@
 """ONNX files and models in and out: what is read is checked, what is written is complete before it gets its name."""
 
 import errno
-import mmap
 import os
 import shutil
 import tempfile
@@ -17,7 +16,7 @@ from google.protobuf.message import DecodeError
 from fuser.errors import InputError, OutputError
 from fuser.hosts.onnx_check import is_sorted
 from fuser.hosts.onnx_store import DATA_SUFFIX, Kept, attributes, initializers, keep, kept, serialised, write
-from fuser.hosts.onnx_wire import MARK, Damaged, in_file, skeleton
+from fuser.hosts.onnx_wire import MARK, Damaged, Source, in_file, skeleton
 
 
 def load(path: str | os.PathLike[str]) -> ir.Model:
@@ -28,20 +27,22 @@ def load(path: str | os.PathLike[str]) -> ir.Model:
             data is missing, cut off, or outside the folder of the model.
     """
     where = os.fspath(path)
-    mapped = _mapped(where)
+    source = _source(where)
+    data = source.view(0, source.size).data
     try:
-        reduced, places = skeleton(mapped)
+        reduced, places = skeleton(data)
     except Damaged as error:
         # Every exporter begins with the IR version.
-        wrong = "is cut off or damaged" if mapped[0] == 0x08 else "is not an ONNX model"
-        raise InputError(f"{where}: the file {wrong}: {error}, the file has {len(mapped)} bytes") from None
+        wrong = "is cut off or damaged" if data[0] == 0x08 else "is not an ONNX model"
+        raise InputError(f"{where}: the file {wrong}: {error}, the file has {len(data)} bytes") from None
+    del data
     proto = onnx.ModelProto()
     try:
         proto.ParseFromString(reduced)
     except DecodeError:
         raise InputError(f"{where}: the file is not an ONNX model, or is damaged") from None
     model = _understood(proto, where)
-    _attach(model, _Files(where, mapped, places))
+    _attach(model, _Files(where, source, places))
     return model
 
 
@@ -93,7 +94,9 @@ def staged(model: ir.Model, path: str | os.PathLike[str]) -> Iterator[Path]:
     # The file that a link leads to is replaced, not the link.
     target = Path(os.path.realpath(where))
     if target.exists() and not target.is_file():
-        raise OutputError(f"{where}: cannot write there: it is {'a folder' if target.is_dir() else 'not a file'}")
+        raise OutputError(
+            f"{where}: cannot write there: it is {'a folder' if target.is_dir() else 'not a file'}"
+        )
     if not target.parent.is_dir():
         raise OutputError(f"{where}: cannot write there: the folder {target.parent} does not exist")
     with _reported(where):
@@ -114,7 +117,11 @@ def _reported(where: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = "there is no space left" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror or str(error)
+        reason = (
+            "there is no space left"
+            if error.errno in (errno.ENOSPC, errno.EDQUOT)
+            else error.strerror or str(error)
+        )
         raise OutputError(f"{where}: cannot write there: {reason[0].lower()}{reason[1:]}") from error
 
 
@@ -141,19 +148,21 @@ def _move(folder: Path, target: Path) -> None:
         raise
 
 
-def _mapped(where: str) -> mmap.mmap:
-    """The bytes of a file."""
+def _source(where: str) -> Source:
+    """An open file."""
     try:
-        with open(where, "rb") as file:
-            if os.fstat(file.fileno()).st_size == 0:
-                raise InputError(f"{where}: the file is empty")
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        source = Source(where)
+        if Path(where).is_dir():
+            raise IsADirectoryError
     except FileNotFoundError:
         raise InputError(f"{where}: there is no such file") from None
     except IsADirectoryError:
         raise InputError(f"{where}: this is a folder, not a file") from None
     except OSError as error:
         raise InputError(f"{where}: the file cannot be read: {error.strerror or error}") from None
+    if source.size == 0:
+        raise InputError(f"{where}: the file is empty")
+    return source
 
 
 def _attach(model: ir.Model, files: "_Files") -> None:
@@ -179,7 +188,9 @@ def _understood(proto: onnx.ModelProto, where: str) -> ir.Model:
         cause: BaseException = error
         while cause.__cause__ is not None:
             cause = cause.__cause__
-        raise InputError(f"{where}: onnx-ir cannot read the model: {str(cause).partition(chr(10))[0]}") from error
+        raise InputError(
+            f"{where}: onnx-ir cannot read the model: {str(cause).partition(chr(10))[0]}"
+        ) from error
     if not ordered:
         model.graph.sort()
         for function in model.functions.values():
@@ -189,13 +200,13 @@ def _understood(proto: onnx.ModelProto, where: str) -> ir.Model:
 
 
 class _Files:
-    """The memory maps behind the tensors of one model: its own file, and those of its external data."""
+    """The files behind the tensors of one model: its own, and those of its external data."""
 
-    def __init__(self, where: str, mapped: mmap.mmap | None = None, places: Sequence[tuple[int, int]] = ()) -> None:
+    def __init__(self, where: str, own: Source | None = None, places: Sequence[tuple[int, int]] = ()) -> None:
         self.where = where
         self.places = places
-        self.own = mapped
-        self.maps: dict[str, mmap.mmap] = {}
+        self.own = own
+        self.external: dict[str, Source] = {}
 
     def resolve(self, tensor: ir.ExternalTensor) -> ir.TensorProtocol:
         """The tensor behind a stub, or behind a reference to external data."""
@@ -204,15 +215,15 @@ class _Files:
             begin, end = self.places[int(location.removeprefix(MARK))]
             self.require_size(tensor, end - begin)
             return in_file(tensor, self.own, begin)
-        mapped, begin = self._external(tensor.name, location), tensor.offset or 0
+        source, begin = self._external(tensor.name, location), tensor.offset or 0
         if tensor.length is not None:
             self.require_size(tensor, tensor.length)
-        if begin + tensor.nbytes > len(mapped):
+        if begin + tensor.nbytes > source.size:
             raise InputError(
                 f"{self.where}: the external data of {tensor.name!r} is cut off: it ends at byte "
-                f"{begin + tensor.nbytes} of {location!r}, which has {len(mapped)} bytes"
+                f"{begin + tensor.nbytes} of {location!r}, which has {source.size} bytes"
             )
-        return in_file(tensor, mapped, begin)
+        return in_file(tensor, source, begin)
 
     def require_size(self, tensor: ir.TensorProtocol, found: int) -> None:
         """Refuse a tensor that has not as many bytes as its shape says."""
@@ -222,14 +233,14 @@ class _Files:
                 f"{list(tensor.shape)} of {tensor.dtype} takes {tensor.nbytes}"
             )
 
-    def _external(self, name: str | None, location: str) -> mmap.mmap:
-        """The bytes of a file of external data, which must be in the folder of the model.
+    def _external(self, name: str | None, location: str) -> Source:
+        """A file of external data, which must be in the folder of the model.
 
         Model hubs and package managers lay both files out as links, so the folder that the model's own link leads to
         counts as well.
         """
-        if location in self.maps:
-            return self.maps[location]
+        if location in self.external:
+            return self.external[location]
         what = f"{self.where}: the external data of {name!r} at {location!r}"
         folder = Path(self.where).absolute().parent
         if os.path.isabs(location) or not _inside(Path(os.path.normpath(folder / location)), folder):
@@ -237,13 +248,14 @@ class _Files:
         real = Path(os.path.realpath(folder / location))
         allowed = {Path(os.path.realpath(folder)), Path(os.path.realpath(self.where)).parent}
         if not any(_inside(real, root) for root in allowed):
-            raise InputError(f"{what} is a link to {str(real)!r}, outside the folder of the model, {str(folder)!r}")
+            raise InputError(
+                f"{what} is a link to {str(real)!r}, outside the folder of the model, {str(folder)!r}"
+            )
         if not real.is_file():
             raise InputError(f"{what} is missing: there is no file {str(folder / location)!r}")
-        self.maps[location] = _mapped(str(real))
-        return self.maps[location]
+        self.external[location] = _source(str(real))
+        return self.external[location]
 
 
 def _inside(path: Path, folder: Path) -> bool:
     return folder in path.parents
-

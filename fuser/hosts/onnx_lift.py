@@ -323,6 +323,7 @@ def lift_average_pool(node: Node, opset: int) -> Apply:
     stride = ints(node, "strides") or (1,) * len(size)
     dilation = ints(node, "dilations") or (1,) * len(size)
     extent = x.shape[2:] if x.shape else ()
+    _require_plain_auto_pad(node, size, stride, dilation)
     begin, end = resolve_pads(node, size, stride, dilation, extent)
     require(
         not any(begin + end) or attribute(node, "count_include_pad", 0) == 1,
@@ -339,6 +340,14 @@ def lift_average_pool(node: Node, opset: int) -> Apply:
         )
         require(fits, f"ceil_mode is 1, and windows may be cut off: extent {extent}, stride {stride}")
     return Apply(pool, (x,), "average_pool")
+
+
+def _require_plain_auto_pad(node: Node, size: Ints, stride: Ints, dilation: Ints) -> None:
+    """Decline where onnxruntime departs from the letter of the standard for a padded pool."""
+    if str(attribute(node, "auto_pad", "NOTSET")).startswith("SAME"):
+        require(all(d == 1 for d in dilation), f"auto_pad with dilation {dilation}: runtimes differ")
+        plain = all(k >= s for k, s in zip(size, stride, strict=True))
+        require(plain, f"auto_pad with stride {stride} beyond the kernel {size}: runtimes differ")
 
 
 def lift_shape(node: Node, opset: int) -> Constant | None:

@@ -14,8 +14,8 @@ from fuser.lazy import Array
 FLOATS: Final = frozenset({"float16", "bfloat16", "float32", "float64"})
 
 DTYPES: Final[dict[onnx_ir.DataType | None, str]] = {
-    member: member.name.lower() for member in onnx_ir.DataType if member is not onnx_ir.DataType.UNDEFINED
-} | {onnx_ir.DataType.FLOAT: "float32", onnx_ir.DataType.DOUBLE: "float64"}
+    member: member.numpy().name for member in onnx_ir.DataType if member is not onnx_ir.DataType.UNDEFINED
+}
 """The name that numpy (or ml_dtypes) has for an element type."""
 
 INT_MAX: Final = 2**31 - 1

@@ -40,6 +40,7 @@ class Kept:
     """What onnx-ir does not carry from a model to its result. `external`: the source came with external data."""
 
     value_info: list[str] = field(default_factory=list)
+    opsets: list[onnx.OperatorSetIdProto] = field(default_factory=list)
     sparse: list[onnx.SparseTensorProto] = field(default_factory=list)
     training: list[onnx.TrainingInfoProto] = field(default_factory=list)
     external: bool = False
@@ -48,7 +49,9 @@ class Kept:
     def of(cls, proto: onnx.ModelProto) -> "Kept":
         """What to keep of a message."""
         names = [info.name for info in proto.graph.value_info]
-        return cls(names, list(proto.graph.sparse_initializer), list(proto.training_info))
+        return cls(
+            names, list(proto.opset_import), list(proto.graph.sparse_initializer), list(proto.training_info)
+        )
 
 
 def kept(model: ir.Model) -> Kept:
@@ -96,6 +99,10 @@ def serialised(model: ir.Model) -> onnx.ModelProto:
     rest = kept(model)
     proto.graph.sparse_initializer.extend(rest.sparse)
     proto.training_info.extend(rest.training)
+    if {opset.domain: opset.version for opset in rest.opsets} == model.opset_imports:
+        # Some write the domain of the standard operators as an empty string, some not at all.
+        proto.ClearField("opset_import")
+        proto.opset_import.extend(rest.opsets)
     # onnx-ir adds one for each initializer. The source's own come in the order of the source, then those of new values.
     found = {info.name: info for info in proto.graph.value_info}
     stored = {tensor.name for tensor in proto.graph.initializer}

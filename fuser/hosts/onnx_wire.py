@@ -6,13 +6,15 @@ with tensors streamed in where the stubs are. A model of any size then costs the
 """
 
 import mmap
+import os
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final, Protocol
+from typing import Final
 
 import numpy as np
 import onnx
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 LARGE: Final = 4096
 """Tensors of at least this many bytes stay in the file."""
@@ -36,27 +38,51 @@ class Damaged(ValueError):
     """The bytes are not protobuf: a field ends behind the end of what holds it, or is of no known kind."""
 
 
-class Buffer(Protocol):
-    """Bytes by position: `bytes` or a memory map."""
+class Source:
+    """A file that stays open, and so stays what it was if another one gets its name."""
 
-    def __len__(self) -> int: ...
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._handle = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        self.size = os.fstat(self._handle).st_size
 
-    def __getitem__(self, key: Any, /) -> Any: ...
+    def view(self, start: int, length: int) -> NDArray[np.uint8]:
+        """Bytes as a read-only array. They count as memory of the process only while the array lives."""
+        if length == 0:
+            return np.zeros(0, np.uint8)
+        skipped = start % mmap.ALLOCATIONGRANULARITY
+        mapped = mmap.mmap(self._handle, length + skipped, access=mmap.ACCESS_READ, offset=start - skipped)
+        return np.frombuffer(mapped, np.uint8, length, skipped)
+
+    def __del__(self) -> None:
+        if hasattr(self, "_handle"):
+            os.close(self._handle)
 
 
-def in_file(reference: ir.ExternalTensor, mapped: mmap.mmap, offset: int) -> ir.TensorProtocol:
-    """The tensor that `reference` stands for, as a read-only view of a memory-mapped file. Making it reads nothing."""
-    dtype, shape = reference.dtype, reference.shape
-    about = {"name": reference.name, "doc_string": reference.doc_string, "metadata_props": dict(reference.metadata_props)}
-    if dtype.bitwidth < 8:
-        packed = np.frombuffer(mapped, np.uint8, reference.nbytes, offset)
-        return ir.PackedTensor(packed, dtype, shape=shape, **about)
-    kind = dtype.numpy().newbyteorder("<")
-    array = np.frombuffer(mapped, kind, reference.size, offset) if reference.size else np.empty(0, kind)
-    return ir.Tensor(array.reshape(shape.numpy()), dtype, shape=shape, **about)
+def in_file(reference: ir.ExternalTensor, source: Source, start: int) -> ir.LazyTensor:
+    """The tensor that `reference` stands for, its bytes mapped anew each time that it is looked at."""
+    dtype, shape, length = reference.dtype, reference.shape, reference.nbytes
+
+    def look() -> ir.TensorProtocol:
+        data = source.view(start, length)
+        if dtype.bitwidth < 8:
+            return ir.PackedTensor(data, dtype, shape=shape)
+        return ir.Tensor(
+            data.view(dtype.numpy().newbyteorder("<")).reshape(shape.numpy()), dtype, shape=shape
+        )
+
+    return ir.LazyTensor(
+        look,
+        dtype,
+        shape,
+        name=reference.name,
+        doc_string=reference.doc_string,
+        metadata_props=dict(reference.metadata_props),
+    )
 
 
-def stub(tensor: ir.TensorProtocol, location: str, offset: int | None = None, length: int | None = None) -> ir.ExternalTensor:
+def stub(
+    tensor: ir.TensorProtocol, location: str, offset: int | None = None, length: int | None = None
+) -> ir.ExternalTensor:
     """A tensor of the same kind whose values are said to be elsewhere."""
     return ir.ExternalTensor(
         location,
@@ -70,7 +96,7 @@ def stub(tensor: ir.TensorProtocol, location: str, offset: int | None = None, le
     )
 
 
-def _varint(data: Buffer, at: int) -> tuple[int, int]:
+def _varint(data: bytes | memoryview, at: int) -> tuple[int, int]:
     """The number that begins at `at`, and where it ends."""
     value = shift = 0
     while True:
@@ -94,7 +120,7 @@ def _encoded(value: int) -> bytes:
     return bytes(parts)
 
 
-def _fields(data: Buffer, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:
+def _fields(data: bytes | memoryview, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:
     """Each field of a message: its number, where it begins, where its payload begins, and where that ends."""
     at = start
     while at < end:
@@ -118,7 +144,7 @@ def _fields(data: Buffer, start: int, end: int) -> Iterator[tuple[int, int, int,
         yield key >> 3, begin, payload, at
 
 
-def skeleton(data: Buffer) -> tuple[bytes, list[tuple[int, int]]]:
+def skeleton(data: bytes | memoryview) -> tuple[bytes, list[tuple[int, int]]]:
     """The bytes of a model without its large tensors, and begin and end of each: stub `i` is `MARK` and `i`.
 
     Raises:
@@ -128,7 +154,9 @@ def skeleton(data: Buffer) -> tuple[bytes, list[tuple[int, int]]]:
     return _reduced(data, 0, len(data), "model", places), places
 
 
-def _reduced(data: Buffer, start: int, end: int, kind: str, places: list[tuple[int, int]]) -> bytes:
+def _reduced(
+    data: bytes | memoryview, start: int, end: int, kind: str, places: list[tuple[int, int]]
+) -> bytes:
     parts: list[bytes] = []
     kept = start
     for number, begin, payload, stop in _fields(data, start, end):
@@ -163,7 +191,12 @@ def expanded(data: bytes, tensors: Mapping[str, ir.TensorProtocol]) -> tuple[lis
 
 
 def _expanded(
-    data: bytes, start: int, end: int, kind: str, tensors: Mapping[str, ir.TensorProtocol], marks: Sequence[int]
+    data: bytes,
+    start: int,
+    end: int,
+    kind: str,
+    tensors: Mapping[str, ir.TensorProtocol],
+    marks: Sequence[int],
 ) -> tuple[list[Piece], int]:
     pieces: list[Piece] = []
     length = 0

@@ -105,10 +105,11 @@ def test_weights_that_are_not_finite_decline(bad: float) -> None:
     weight[0, 0] = bad
     b = Builder(1, 6, 7, 7)
     graph = b.finish(b.norm(b.add(Conv.of(weight), b.x)))
-    from fuser.rewrite import Log, run
+    from fuser.driver import run
+    from fuser.rewrite import Log
 
     log = Log()
-    run(graph, [fold_batch_norm], log)
+    run(graph, [fold_batch_norm], log, careful=True)
     (event,) = log.events
     assert event.status == "declined"
     assert f"the weight would hold {bad}" in event.reason
@@ -120,5 +121,5 @@ def test_overflow_of_the_dtype_declines() -> None:
     out = b.add(scale_shift(np.full(2, 2.0), np.zeros(2), 2), conv, label="batch_norm")
     out.dtype = "float16"
     graph = b.finish(out)
-    (event,) = optimize(graph, fold_batch_norm)
+    (event,) = optimize(graph, fold_batch_norm, careful=True)
     assert "the weight overflows float16: 80000 is more than 65504" in event.reason

@@ -41,7 +41,8 @@ def test_what_is_no_function_of_its_inputs_stays() -> None:
     graph = b.finish(b.sum(b.x, b.x))
     graph.add(Node(noise, [c], [Value("n", (2,), "float32")], name="noise", position=(9,)))
     before = dict(graph.nodes)
-    from fuser.rewrite import Log, run
+    from fuser.driver import run
+    from fuser.rewrite import Log
 
     log = Log()
     run(graph, [fold_constants], log)

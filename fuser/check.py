@@ -1,0 +1,234 @@
+"""Is what a rewrite made right? Its numbers fit the dtype, and it computes what it replaced.
+
+Two affine maps that agree on a generic input are equal (those where they agree by chance have measure zero). So one random
+input in float64, a little larger than the kernel so that both interior and border are seen, decides. The region before is
+what the nodes were in the source; how many rewrites lie in between does not matter.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Final
+
+import numpy as np
+
+from fuser.conv import Conv
+from fuser.errors import Declined, require
+from fuser.ir import Apply, Graph, Node, Op, Step, Value
+from fuser.lazy import Array, Lazy, known
+
+# Relative to the largest output: far above float64 rounding, far below any mistake in a kernel.
+TOLERANCE: Final = 1e-9
+
+Feed = Callable[[Value], Array]
+
+
+def check_graph(graph: Graph) -> None:
+    """Check every node that rewrites made against what was there in the source, and compute its kernel once and for all.
+
+    Raises:
+        Declined: a kernel does not fit its dtype, or computes something else.
+    """
+    made = [node for node in graph.ordered() if node.origin]
+    # A value that the source does not have is checked with its readers, so what makes it is stored after them.
+    for node in sorted(made, key=lambda node: node.outputs[0].redefined):
+        precise = node.op
+        if isinstance(precise, Conv):
+            precise = computed(precise, node.outputs[0])
+        if not node.outputs[0].redefined:
+            compare({node.outputs[0]: replace(expand(node), op=precise)}, flatten(node.origin))
+        node.op = stored(precise, node.outputs[0])
+
+
+def check_application(targets: Mapping[Value, Apply], region: Sequence[Node]) -> None:
+    """Check one rewrite on its own, before it is made.
+
+    Raises:
+        Declined: a kernel does not fit its dtype, or the targets that others read than `region` differ.
+    """
+    for value, application in targets.items():
+        for part in application.applications():
+            if isinstance(part.op, Conv):
+                require_numbers(part.op.weight, part.op.bias, value)
+    members = set(region)
+    seen = [v for v in targets if v.is_output or not v.users or not v.users.keys() <= members]
+    inner = {value: target for value, target in targets.items() if value not in seen}
+    compare({value: _inline(targets[value], inner) for value in seen}, [Step.of(node) for node in region])
+
+
+def computed(conv: Conv, value: Value) -> Conv:
+    """The operator with its kernel computed, once, and its numbers checked."""
+    weight = conv.weight
+    require_numbers(weight, conv.bias, value)
+    return replace(conv, kernel=known(weight))
+
+
+def stored(op: Op, value: Value) -> Op:
+    """The operator with its kernel in the precision that the host stores: half the memory until it is written."""
+    if not isinstance(op, Conv) or value.dtype != "float32":
+        return op
+    weight = op.weight.astype(np.float32)
+    return replace(op, kernel=Lazy(weight.shape, lambda: weight.astype(np.float64)))
+
+
+def require_numbers(weight: Array, bias: Array, value: Value) -> None:
+    """What an operator holds must be finite, and must be so in the dtype of the host as well."""
+    dtype = "float32" if value.dtype in {None, "bfloat16"} else value.dtype
+    largest = float(np.finfo(dtype or "float32").max)
+    for name, array in (("weight", weight), ("bias", bias)):
+        peak = max(float(array.max(initial=0.0)), -float(array.min(initial=0.0)))
+        require(bool(np.isfinite(peak)), f"the {name} would hold {peak}")
+        require(peak <= largest, f"the {name} overflows {value.dtype}: {peak:.6g} is more than {largest:.6g}")
+
+
+def flatten(origin: Iterable[object]) -> list[Step]:
+    """The steps of a tree of origins, each once, in graph order."""
+    found: dict[Step, None] = {}
+    seen: set[int] = set()
+    stack = list(origin)
+    while stack:
+        part = stack.pop()
+        if isinstance(part, Step):
+            found[part] = None
+        elif isinstance(part, tuple) and id(part) not in seen:
+            seen.add(id(part))
+            stack.extend(part)
+    return sorted(found, key=lambda step: step.position)
+
+
+def expand(node: Node) -> Apply:
+    """A made node as an application to values that mean what they meant in the source."""
+    inputs: list[Value | Apply] = []
+    for value in node.inputs:
+        assert value is not None, "an operator that a rewrite made has all its inputs"
+        inputs.append(expand(value.producer) if value.redefined and value.producer is not None else value)
+    return Apply(node.op, tuple(inputs), extent=node.extent)
+
+
+def compare(targets: Mapping[Value, Apply], steps: Sequence[Step]) -> None:
+    """Evaluate the target values by `steps`, in order, and by their applications; the results must agree.
+
+    Raises:
+        Declined: they differ, with both values, or cannot be compared.
+    """
+    leaves = {leaf for target in targets.values() for leaf in target.leaves()}
+    region = _needed(targets, steps, leaves)
+    applications = [part for target in targets.values() for part in target.applications()]
+    pairs: list[tuple[Value, Array, Array]] = []
+    # A pool or a stride inside the region may leave nothing of a small input.
+    for enlarged in (1, 2, 4, 8):
+        feed = _feed(_shapes(applications, region, enlarged))
+        try:
+            before = _evaluate_steps(region, feed, leaves)
+            pairs = [(value, before[value], _evaluate(target, feed)) for value, target in targets.items()]
+        except ValueError as error:
+            raise Declined(f"the region cannot be evaluated: {error}") from error
+        if all(old.size for _, old, _ in pairs):
+            break
+    for value, old, new in pairs:
+        _require_equal(value, old, new)
+
+
+def apply(op: Op, inputs: Sequence[Array | None]) -> tuple[Array, ...]:
+    """The outputs of any operator, computed directly."""
+    if op.evaluate is None:
+        raise Declined(f"{op} cannot be evaluated")
+    result = op.evaluate(*inputs)  # type: ignore[arg-type]  # only an Opaque has absent inputs
+    return result if isinstance(result, tuple) else (result,)
+
+
+def _inline(application: Apply, inner: Mapping[Value, Apply]) -> Apply:
+    """The application with targets that only it sees put in their places."""
+    inputs = tuple(
+        _inline(inner[part] if isinstance(part, Value) else part, inner) if not isinstance(part, Value) or part in inner else part
+        for part in application.inputs
+    )
+    return replace(application, inputs=inputs)
+
+
+def _needed(targets: Iterable[Value], steps: Sequence[Step], leaves: set[Value]) -> list[Step]:
+    """The steps that lead from the leaves to the targets."""
+    makers = {value: step for step in steps for value in step.outputs}
+    found: dict[Step, None] = {}
+    stack = list(targets)
+    while stack:
+        step = makers.get(stack.pop())
+        if step is not None and step not in found:
+            found[step] = None
+            stack.extend(value for value in step.inputs if value is not None and value not in leaves)
+    return [step for step in steps if step in found]
+
+
+def _feed(shapes: Mapping[Value, tuple[int, ...]]) -> Feed:
+    """Random data for each value from outside, the same at each look; a term that only sums read is a scalar."""
+    generator = np.random.default_rng(0)
+    fed: dict[Value, Array] = {}
+
+    def feed(value: Value) -> Array:
+        if value not in fed:
+            random = np.asarray(generator.standard_normal(shapes.get(value, ())))
+            fed[value] = random if value.constant is None else value.constant.lazy()
+        return fed[value]
+
+    return feed
+
+
+def _evaluate_steps(steps: Sequence[Step], feed: Feed, leaves: set[Value]) -> dict[Value, Array]:
+    made: dict[Value, Array] = {}
+    for step in steps:
+        inputs = [None if v is None else made[v] if v in made and v not in leaves else feed(v) for v in step.inputs]
+        made.update(zip(step.outputs, apply(step.op, inputs), strict=False))
+    return made
+
+
+def _evaluate(application: Apply, feed: Feed) -> Array:
+    inputs = [feed(part) if isinstance(part, Value) else _evaluate(part, feed) for part in application.inputs]
+    return apply(application.op, inputs)[0]
+
+
+def _require_equal(value: Value, old: Array, new: Array) -> None:
+    require(old.shape == new.shape, f"{value.name}: the check gives shape {new.shape} instead of {old.shape}")
+    scale = max(float(np.abs(old).max(initial=0.0)), float(np.finfo(np.float64).tiny))
+    error = np.abs(old - new) / scale
+    if not error.max(initial=0.0) <= TOLERANCE:
+        at = np.unravel_index(int(error.argmax()), old.shape)
+        raise Declined(
+            f"{value.name}: the check differs by {float(error[at]):.1e} of the output's scale: "
+            f"{float(new[at]):.9g} instead of {float(old[at]):.9g} at {tuple(map(int, at))}"
+        )
+
+
+def _shapes(
+    applications: Sequence[Apply], region: Sequence[Step], enlarged: int
+) -> dict[Value, tuple[int, ...]]:
+    """A shape for each value from outside that reaches a convolution, through sums and elementwise operators too."""
+    convs = [part.op for part in applications if isinstance(part.op, Conv)]
+    given = next((part.extent for part in applications if part.extent), None)
+    shapes: dict[Value | Apply, tuple[int, ...]] = {}
+    edges: list[tuple[Op, Sequence[Value | Apply | None], Value | Apply]]
+    edges = [(step.op, step.inputs, step.outputs[0]) for step in region]
+    edges += [(part.op, part.inputs, part) for part in applications]
+    for op, inputs, output in reversed(edges):
+        for part in inputs:
+            if part is None:
+                continue
+            if isinstance(op, Conv):
+                shapes.setdefault(part, _shape(op, convs, given, enlarged))
+            elif output in shapes:
+                shapes.setdefault(part, shapes[output])
+    return {value: shape for value, shape in shapes.items() if isinstance(value, Value)}
+
+
+def _shape(op: Conv, convs: Sequence[Conv], given: tuple[int, ...] | None, enlarged: int) -> tuple[int, ...]:
+    if op.axis == -1:
+        return (3, op.inputs)
+    if given is not None:
+        return (1, op.inputs, *given)
+    # One more on each further axis, so that swapped axes do not pass for right.
+    peers = [conv for conv in (*convs, op) if conv.rank == op.rank]
+    extents = (
+        enlarged
+        * max(d * (k - 1) + 1 + s for c in peers for k, d, s in [(c.size[i], c.dilation[i], c.stride[i])])
+        + i
+        for i in range(op.rank)
+    )
+    return (1, op.inputs, *extents)

@@ -1,0 +1,344 @@
+"""The driver: passes propose, the driver decides, edits and keeps the record.
+
+Conditions that hold for all passes are here and nowhere else: who else reads what would vanish, graph outputs, what the
+host can express, and whether the candidate pays. Whether it computes the same, and in numbers that fit the dtype, is
+`check`'s to say.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+
+import numpy as np
+
+from fuser.check import check_application
+from fuser.conv import Conv
+from fuser.cost import Cost, operator_cost
+from fuser.errors import Declined, require
+from fuser.ir import Apply, Constant, Graph, Node, Op, Opaque, Step, Value
+from fuser.rewrite import Candidate, Event, Log, Rewrite, describe
+
+# A folded constant may add this many bytes to the file; beyond that it must not be larger than what it replaces.
+SMALL_CONSTANT: Final = 1024
+
+
+def run(graph: Graph, rewrites: Sequence[Rewrite], log: Log, *, careful: bool = False) -> None:
+    """Rewrite `graph` in place to a fixpoint of `rewrites`, recording events in `log`.
+
+    `careful` checks every rewrite when it is made, and declines what fails. Without it, weights are not looked at unless a
+    condition depends on them, and `check.check_graph` has to follow.
+    """
+    Driver(graph, rewrites, log, careful).run()
+
+
+class Driver:
+    """Runs passes over one graph to a fixpoint. Every applied rewrite lowers the cost, so there is an end."""
+
+    def __init__(self, graph: Graph, rewrites: Sequence[Rewrite], log: Log, careful: bool) -> None:
+        self.careful = careful
+        self.graph = graph
+        self.rewrites = rewrites
+        self.log = log
+        self.queue: deque[Node] = deque()
+        self.queued: set[Node] = set()
+
+    def run(self) -> None:
+        """Visit every node in order, and again whatever a rewrite may have given a new chance."""
+        nodes = self.graph.ordered()
+        for node in nodes:
+            self._recognise(node)
+        self._enqueue(nodes)
+        while self.queue:
+            node = self.queue.popleft()
+            self.queued.discard(node)
+            if node in self.graph.nodes:
+                self._visit(node)
+
+    def _enqueue(self, nodes: Sequence[Node]) -> None:
+        fresh = [node for node in nodes if node not in self.queued]
+        self.queued.update(fresh)
+        self.queue.extend(fresh)
+
+    def _visit(self, node: Node) -> None:
+        self._recognise(node)
+        for entry in self.rewrites:
+            if isinstance(node.op, entry.roots) and self._attempt(entry, node):
+                return
+
+    def _recognise(self, node: Node) -> None:
+        self._lift(node)
+        self._recognise_constant(node)
+
+    def _lift(self, node: Node) -> None:
+        """Replace an opaque operator by its affine form, once its inputs allow that."""
+        if not isinstance(node.op, Opaque) or node.op.lift is None:
+            return
+        try:
+            lifted = node.op.lift(node)
+        except Declined as reason:
+            self._decline("lift", node, str(reason))
+            return
+        if isinstance(lifted, Constant):
+            node.outputs[0].constant = lifted
+            self._enqueue(list(node.outputs[0].users))
+        elif lifted is not None:
+            self.log.forget(node, "lift")
+            inputs = [part for part in lifted.inputs if isinstance(part, Value)]
+            parameters = [v for v in node.inputs if v is not None and v not in inputs]
+            node.op, node.label = lifted.op, lifted.label
+            self.graph.connect(node, inputs, parameters)
+
+    def _recognise_constant(self, node: Node) -> None:
+        """A function of constants is a constant: known to its readers, whether or not it pays to store it."""
+        if node.op.evaluate is None or node.outputs[0].constant is not None or not node.inputs:
+            return
+        if any(value is not None and value.constant is None for value in node.inputs):
+            return
+        sources = [None if value is None else value.constant for value in node.inputs]
+        for index, value in enumerate(node.outputs):
+            if value.dtype is not None and value.shape is not None and all(isinstance(d, int) for d in value.shape):
+                value.constant = _computed(node.op, sources, index, value)
+                self._enqueue(list(value.users))
+
+    def _attempt(self, entry: Rewrite, node: Node) -> bool:
+        """Try the candidates of one pass at one node; True if one was applied."""
+        reasons: list[str] = []
+        try:
+            for candidate in entry.propose(node):
+                try:
+                    self._apply(entry, node, candidate)
+                except Declined as reason:
+                    reasons.append(str(reason))
+                else:
+                    return True
+        except Declined as reason:
+            reasons.append(str(reason))
+        if reasons:
+            self._decline(entry.name, node, "; ".join(dict.fromkeys(reasons)))
+        return False
+
+    def _decline(self, rewrite: str, node: Node, reason: str) -> None:
+        self.log.decline(Event(rewrite, describe(node), "declined", reason, graph=self.graph.name), node)
+
+    def _apply(self, entry: Rewrite, node: Node, candidate: Candidate) -> None:
+        """Decide on a candidate, and carry it out.
+
+        Raises:
+            Declined: a condition fails.
+        """
+        if isinstance(candidate, Value):
+            removed = self._substitute(node, candidate)
+        elif isinstance(candidate, Constant):
+            removed = self._store(node, candidate)
+        else:
+            targets = {node.outputs[0]: candidate} if isinstance(candidate, Apply) else dict(candidate)
+            removed = self._replace(targets)
+        names = tuple(describe(gone) for gone in removed)
+        self.log.applied.append(Event(entry.name, describe(node), "applied", "", names, self.graph.name))
+
+    def _vanishing(self, roots: Sequence[Node], kept: set[Value]) -> list[Node]:
+        """The nodes that nobody needs once `roots` are replaced by something that reads `kept`, in graph order."""
+        gone = dict.fromkeys(roots)
+        stack = list(roots)
+        while stack:
+            for value in (*(v for v in stack[-1].inputs if v), *stack.pop().parameters):
+                maker = value.producer
+                if maker is None or maker in gone:
+                    continue
+                if all(self._unneeded(output, gone, kept) for output in maker.outputs):
+                    gone[maker] = None
+                    stack.append(maker)
+        return sorted(gone, key=lambda node: node.position)
+
+    def _unneeded(self, value: Value, gone: Mapping[Node, None], kept: set[Value]) -> bool:
+        return value not in kept and not value.is_output and all(u in gone for u in value.users)
+
+    def _substitute(self, node: Node, other: Value) -> list[Node]:
+        """Let `other` stand for the first output of `node`, which computes nothing."""
+        value = node.outputs[0]
+        require(
+            all(not output.users and not output.is_output for output in node.outputs[1:]),
+            f"{describe(node)} has a second output that is read",
+        )
+        if value.is_output:
+            maker = other.producer
+            if maker is None or other.is_output:
+                source = "a graph output itself" if other.is_output else "not made by a node here"
+                raise Declined(f"the result is the graph output {value.name!r}, and {other.name!r} is {source}")
+            self._remove([node])
+            maker.outputs = tuple(value if output is other else output for output in maker.outputs)
+            value.producer, other.producer = maker, None
+            value.constant = other.constant
+            self._rewire(other, value)
+        else:
+            self._remove([node])
+            self._rewire(value, other)
+        return [node]
+
+    def _rewire(self, old: Value, new: Value) -> None:
+        """Make every reader of `old` read `new`."""
+        self.graph.replaced[old] = new
+        users = list(old.users)
+        for user in users:
+            inputs = [new if value is old else value for value in user.inputs]
+            self.graph.connect(user, inputs, [new if value is old else value for value in user.parameters])
+        # The maker of `new` has other readers now, which may be what it waited for.
+        self._enqueue([*([new.producer] if new.producer else []), *users])
+
+    def _store(self, node: Node, constant: Constant) -> list[Node]:
+        """Replace a node by its result, if the file does not grow by it."""
+        value = node.outputs[0]
+        require(len(node.outputs) == 1, f"{describe(node)} has {len(node.outputs)} outputs")
+        require(not value.is_output, f"the result is the graph output {value.name!r}")
+        gone = self._vanishing([node], set())
+        freed = sum(_bytes(c) for c in self._freed(gone))
+        grown = _bytes(constant)
+        require(
+            grown <= max(freed, SMALL_CONSTANT),
+            f"storing the result would let the file grow: {grown} bytes instead of {freed}",
+        )
+        stored = Constant.of(np.asarray(constant.array()))
+        self._remove(gone)
+        value.constant = stored
+        self._enqueue(list(value.users))
+        return gone
+
+    def _freed(self, gone: Sequence[Node]) -> list[Constant]:
+        """The stored constants, initializers and Constant nodes, that only `gone` reads."""
+        read = dict.fromkeys(v for node in gone for v in (*node.inputs, *node.parameters) if v is not None)
+        members = set(gone)
+        return [
+            value.constant
+            for value in read
+            if value.constant is not None
+            and (value.producer is None or not value.producer.inputs)
+            and members.issuperset(value.users)
+        ]
+
+    def _replace(self, targets: Mapping[Value, Apply]) -> list[Node]:
+        """Let applications make the target values, if that is cheaper than what vanishes by it."""
+        roots = [_maker(value) for value in targets]
+        for root in roots:
+            require(len(root.outputs) == 1, f"{describe(root)} has {len(root.outputs)} outputs")
+        kept = {leaf for application in targets.values() for leaf in application.leaves()}
+        gone = self._vanishing(roots, kept)
+        self._require_gain(targets, gone, kept)
+        for value, application in targets.items():
+            for part in application.applications():
+                self.graph.host.require_lowerable(part.op, value)
+        if self.careful:
+            check_application(targets, gone)
+        origin = tuple(node.origin or Step.of(node) for node in gone)
+        internal = [value for value in targets if not is_visible(value, gone)]
+        steps = [Step.of(root) for root in roots]
+        self._remove(gone)
+        for step, root in zip(steps, roots, strict=True):
+            self._build(step, targets[step.outputs[0]], root, origin)
+        for value in internal:
+            value.redefined = True
+        self._revisit(targets)
+        return gone
+
+    def _require_gain(self, targets: Mapping[Value, Apply], gone: Sequence[Node], kept: set[Value]) -> None:
+        before = [operator_cost(node.op, node.outputs[0], 1) for node in gone]
+        after = [
+            operator_cost(part.op, value, self.graph.host.kernels(part.op, value))
+            for value, application in targets.items()
+            for part in application.applications()
+        ]
+        seconds = sum(cost.seconds for cost in after), sum(cost.seconds for cost in before)
+        if seconds[0] < seconds[1] * (1 - 1e-9):
+            return
+        raise Declined(f"no gain: {_amount(after)} instead of {_amount(before)}" + self._survivors(gone, kept))
+
+    def _survivors(self, gone: Sequence[Node], kept: set[Value]) -> str:
+        """Who keeps alive what would otherwise have vanished, for the reason of a refusal."""
+        members = set(gone)
+        read = dict.fromkeys(v for node in gone for v in node.inputs if v is not None and v not in kept)
+        for value in read:
+            others = [describe(user) for user in value.users if user not in members]
+            others += ["the graph output"] * value.is_output
+            if value.producer is not None and value.producer not in members and others:
+                return f"; {value.name!r} is also read by {', '.join(others[:3])}"
+        return ""
+
+    def _build(self, step: Step, application: Apply, root: Node, origin: tuple[object, ...]) -> None:
+        """Make the nodes of an application; the last one makes the value of `step`, in the place of `root`."""
+        (value,) = step.outputs
+        parts = list(application.applications())
+        results: dict[Apply, Value] = {}
+        for index, part in enumerate(parts):
+            result = value if part is application else self._intermediate(part, value, index)
+            position = root.position if len(parts) == 1 else (*root.position, index)
+            inputs = [v if isinstance(v, Value) else results[v] for v in part.inputs]
+            node = Node(part.op, inputs, [result], name=root.name, label=part.label, position=position)
+            node.origin = origin
+            node.extent = part.extent
+            if part.op is root.op:
+                # The operator stays and only reads something else, so it keeps its place in the source.
+                node.source, node.parameters = root.source, step.parameters
+                pairs = zip(step.inputs, inputs, strict=True)
+                self.graph.replaced.update({old: new for old, new in pairs if old is not None and old is not new})
+            results[part] = result
+            self.graph.add(node)
+
+    @staticmethod
+    def _intermediate(part: Apply, value: Value, index: int) -> Value:
+        shape = value.shape
+        if shape is not None and isinstance(part.op, Conv):
+            axis = part.op.axis % len(shape)
+            shape = tuple(part.op.outputs if i == axis else d if i == 0 else None for i, d in enumerate(shape))
+        made = Value(f"{value.name}_{index}", shape, value.dtype)
+        made.redefined = True
+        return made
+
+    def _remove(self, nodes: Sequence[Node]) -> None:
+        for node in reversed(nodes):
+            read = [value for value in node.inputs if value is not None]
+            self.graph.remove(node)
+            self.log.forget(node)
+            # A value with one reader left may now vanish with it.
+            self._enqueue([next(iter(value.users)) for value in read if len(value.users) == 1])
+
+    def _revisit(self, values: Iterable[Value]) -> None:
+        """What makes the values, and the neighbours, have a new chance."""
+        for value in values:
+            node = _maker(value)
+            makers = [v.producer for v in node.inputs if v is not None and v.producer is not None]
+            self._enqueue([*makers, node, *value.users])
+
+
+def is_visible(value: Value, region: Sequence[Node]) -> bool:
+    """Whether anybody but the nodes of `region` reads the value."""
+    return value.is_output or not value.users or not value.users.keys() <= set(region)
+
+
+def _maker(value: Value) -> Node:
+    assert value.producer is not None, f"{value.name} has no producer"
+    return value.producer
+
+
+def _amount(costs: Sequence[Cost]) -> str:
+    total = sum(costs, start=Cost())
+    return f"{total.multiply_adds:.3g} multiply-adds, {total.bytes:.3g} bytes, {total.kernels} kernels"
+
+
+def _bytes(constant: Constant) -> int:
+    digits = "".join(c for c in constant.dtype if c.isdigit())
+    return constant.size * max(1, int(digits or 8) // 8)
+
+
+def _computed(op: Op, sources: Sequence[Constant | None], index: int, value: Value) -> Constant:
+    """The constant that `op` makes of constants, computed each time it is looked at."""
+    affine = not isinstance(op, Opaque)
+
+    def array() -> np.ndarray:  # type: ignore[type-arg]  # any dtype
+        inputs = [None if s is None else s.lazy() if affine else s.array() for s in sources]
+        result = op.evaluate(*inputs)  # type: ignore[misc,arg-type]  # not None, and only an Opaque has absent inputs
+        array = result[index] if isinstance(result, tuple) else result
+        return np.asarray(array).astype(sources[0].dtype) if affine and sources[0] else np.asarray(array)
+
+    shape = tuple(d for d in value.shape or () if isinstance(d, int))
+    return Constant(shape, value.dtype or "", array)
+
+
