@@ -32,8 +32,8 @@ WITHOUT_ORACLE: Final = 10
 class Row:
     """One output for one sample.
 
-    Errors are largest differences relative to `scale`, the output's largest value. For integers and booleans an
-    error is the share of elements that differ.
+    Errors are largest differences relative to `scale`, the output's largest value. For integers and booleans
+    an error is the share of elements that differ.
 
     `error`: result against original; `own_error`: original against its float64 evaluation; `float64_error`:
     result against that. The last is compared with `tolerance`, or `error` where there is no float64
@@ -64,13 +64,18 @@ class Row:
         return 0.0 if self.judged == 0 else self.judged / self.tolerance if self.tolerance else math.inf
 
     @property
+    def comparable(self) -> bool:
+        """Whether both models have this output, in one shape and type, equally finite."""
+        return self.compared > 0 or self.error == 0
+
+    @property
     def inconclusive(self) -> bool:
         """Whether the original's own error is so large that an equal one of the result says little."""
         return self.own_error is not None and self.own_error > floor(self.dtype)
 
     def settled(self, tolerance: float) -> Row:
         """The row judged by a tolerance; what was not comparable at all stays wrong."""
-        if not math.isfinite(self.error):
+        if not self.comparable:
             return self
         if self.judged <= tolerance:
             return replace(self, tolerance=tolerance, ok=True, reason="")

@@ -21,6 +21,9 @@ from fuser.rewrite import Candidate, Event, Log, Rewrite, describe
 # A folded constant may add this many bytes to the file; beyond that it must not be larger than what it replaces.
 SMALL_CONSTANT: Final = 1024
 
+# How many nodes that others still read a check may have to follow; more than any rewrite looks at.
+LARGEST_REGION: Final = 64
+
 
 def run(graph: Graph, rewrites: Sequence[Rewrite], log: Log, *, careful: bool = False) -> None:
     """Rewrite `graph` in place to a fixpoint of `rewrites`, recording events in `log`.
@@ -226,9 +229,10 @@ class Driver:
         for value, application in targets.items():
             for part in application.applications():
                 self.graph.host.require_lowerable(part.op, value)
+        region = self._between(roots, kept, gone)
         if self.careful:
-            check_application(targets, gone)
-        origin = tuple(node.origin or Step.of(node) for node in gone)
+            check_application(targets, region)
+        origin = tuple(node.origin or Step.of(node) for node in region)
         internal = [value for value in targets if not is_visible(value, gone)]
         steps = [Step.of(root) for root in roots]
         self._remove(gone)
@@ -239,8 +243,20 @@ class Driver:
         self._revisit(targets)
         return gone
 
+    def _between(self, roots: Sequence[Node], leaves: set[Value], gone: Sequence[Node]) -> list[Node]:
+        """What vanishes, and what others still read on the way from the leaves to the roots, in graph order."""
+        found = dict.fromkeys(gone)
+        stack = list(roots)
+        while stack and len(found) < len(gone) + LARGEST_REGION:
+            node = stack.pop()
+            found[node] = None
+            read = [value for value in node.inputs if value is not None and value not in leaves]
+            stack.extend(v.producer for v in read if v.producer is not None and v.producer not in found)
+        return sorted(found, key=lambda node: node.position)
+
     def _require_gain(self, targets: Mapping[Value, Apply], gone: Sequence[Node], kept: set[Value]) -> None:
-        before = [operator_cost(node.op, node.outputs[0], 1) for node in gone]
+        # What makes a constant costs nothing when the model runs.
+        before = [operator_cost(n.op, n.outputs[0], 1) for n in gone if n.outputs[0].constant is None]
         after = [
             operator_cost(part.op, value, self.graph.host.kernels(part.op, value))
             for value, application in targets.items()

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import onnx_ir
 
 Feeds = dict[str, NDArray[Any]]
-Shapes = dict[str, tuple[int, ...]]
+Shapes = Mapping[str, tuple[int, ...]]
 Given = str | os.PathLike[str] | Mapping[str, Any]
 
 
@@ -30,8 +30,8 @@ Given = str | os.PathLike[str] | Mapping[str, Any]
 class Spec:
     """One input.
 
-    `shape` has known extents, symbolic names, and None for what is not known; it is None as a whole where not even
-    the rank is known. `dtype` is numpy's name, or the host's for what is no tensor of numbers.
+    `shape` has known extents, symbolic names, and None for what is not known; it is None as a whole where not
+    even the rank is known. `dtype` is numpy's name, or the host's for what is no tensor of numbers.
     """
 
     name: str
@@ -99,7 +99,7 @@ def bind(specs: Sequence[Spec], sizing: Sizing, sizes: Mapping[str, int] | None 
     `sizes` gives extents by symbolic name and goes before `sizing`.
     """
     known: dict[str, int] = dict(sizes or {})
-    shapes: Shapes = {}
+    shapes: dict[str, tuple[int, ...]] = {}
     # The input with the most axes knows best what a shared name means.
     for spec in sorted(specs, key=lambda spec: -len(spec.shape or ())):
         dims = spec.shape if spec.shape is not None else (None, None, None, None)
@@ -155,12 +155,15 @@ def draw(
         InputError: an input is not a tensor of numbers.
     """
     generator = np.random.default_rng([seed, sample])
-    return {spec.name: _values(spec, shapes[spec.name], generator, sample, ceiling) for spec in specs}
+    # A scalar is drawn as a number; the runtime takes arrays only.
+    return {
+        spec.name: np.asarray(_values(spec, shapes[spec.name], generator, sample, ceiling)) for spec in specs
+    }
 
 
 def _values(
     spec: Spec, shape: tuple[int, ...], generator: np.random.Generator, sample: int, ceiling: int
-) -> NDArray[Any]:
+) -> Any:
     if spec.dtype == "bool":
         return generator.random(shape) < 0.5
     if spec.dtype in ("float16", "float32", "float64", "bfloat16"):

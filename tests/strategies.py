@@ -12,10 +12,10 @@ ranks = st.integers(0, 3)
 seeds = st.integers(0, 2**32 - 1)
 
 
-def integers(seed: int, *shape: int) -> Array:
-    """Integers from -9 to 9 without zero, so that no tap or channel is without effect."""
+def integers(seed: int, *shape: int, largest: int = 9) -> Array:
+    """Integers from -largest to largest without zero, so that no tap or channel is without effect."""
     generator = np.random.default_rng(seed)
-    return generator.integers(1, 10, shape) * generator.choice([-1.0, 1.0], shape)
+    return generator.integers(1, largest + 1, shape) * generator.choice([-1.0, 1.0], shape)
 
 
 @st.composite

@@ -1,4 +1,4 @@
-"""The checks of an ONNX graph that is read: every name is defined once, and before or behind what reads it, without a cycle.
+"""The checks of an ONNX graph that is read: every name is defined once, and nothing depends on itself.
 
 `onnx.checker` refuses operators and opsets that it does not know; here they are left alone.
 """
@@ -34,14 +34,12 @@ class _Check:
     def graph(self, graph: onnx.GraphProto, around: frozenset[str]) -> set[str]:
         """Check a graph inside a scope that has the names `around`; returns those of them that it reads."""
         inputs = [value.name for value in graph.input]
-        stored = [tensor.name for tensor in graph.initializer] + [
-            t.values.name for t in graph.sparse_initializer
-        ]
+        stored = [tensor.name for tensor in graph.initializer]
+        stored += [tensor.values.name for tensor in graph.sparse_initializer]
         self._once(inputs, "graph input")
         self._once(stored, "initializer")
-        return self._nodes(
-            graph.node, {*inputs, *stored}, around, [value.name for value in graph.output], graph.name
-        )
+        outputs = [value.name for value in graph.output]
+        return self._nodes(graph.node, {*inputs, *stored}, around, outputs, graph.name)
 
     def function(self, function: onnx.FunctionProto) -> None:
         """Check a local function, which sees nothing around it."""
@@ -52,64 +50,63 @@ class _Check:
         seen: set[str] = set()
         for name in names:
             if name in seen:
-                raise InputError(f"{self.where}: the graph is invalid: two {what}s are called {name!r}")
+                raise self._invalid(f"two {what}s are called {name!r}")
             seen.add(name)
 
     def _nodes(
         self, nodes: Nodes, given: set[str], around: frozenset[str], outputs: Iterable[str], graph: str
     ) -> set[str]:
         """Check nodes that see `given` and `around`; returns what they read of `around`."""
-        makers: dict[str, int] = {}
-        for index, node in enumerate(nodes):
-            for name in filter(None, node.output):
-                if name in given or name in makers:
-                    other = (
-                        f"node {_label(nodes[makers[name]])}"
-                        if name in makers
-                        else "a graph input or initializer"
-                    )
-                    raise InputError(
-                        f"{self.where}: the graph is invalid: {name!r} is made by node {_label(node)} and by {other}"
-                    )
-                makers[name] = index
+        makers = self._makers(nodes, given)
         visible = around.union(given, makers)
-        reads: list[set[str]] = []
+        reads: list[list[int]] = []
         outer: set[str] = set()
         for index, node in enumerate(nodes):
             names = {name for name in node.input if name}
             for body in _bodies(node):
                 names |= self.graph(body, visible)
-            reads.append({name for name in names if name in makers and name not in given})
-            self.sorted &= all(makers[name] < index for name in reads[-1])
-            for name in names - given - makers.keys():
-                if name not in around:
-                    raise InputError(
-                        f"{self.where}: the graph is invalid: node {_label(node)} reads {name!r}, which nothing defines"
-                    )
-                outer.add(name)
+            for name in sorted(names - visible):
+                raise self._invalid(f"node {_label(node)} reads {name!r}, which nothing defines")
+            reads.append(sorted(makers[name] for name in names if name in makers))
+            self.sorted &= not reads[-1] or reads[-1][-1] < index
+            outer |= names
         for name in outputs:
             if name not in visible:
-                raise InputError(
-                    f"{self.where}: the graph is invalid: nothing makes the output {name!r} of {graph!r}"
-                )
-            if name not in given and name not in makers:
-                outer.add(name)
+                raise self._invalid(f"nothing makes the output {name!r} of {graph!r}")
+            outer.add(name)
         if not self.sorted:
-            self._acyclic(nodes, [[makers[name] for name in sorted(names)] for names in reads])
-        return outer
+            self._acyclic(nodes, reads)
+        return outer - given - makers.keys()
+
+    def _makers(self, nodes: Nodes, given: set[str]) -> dict[str, int]:
+        """The index of the node that makes each name."""
+        makers: dict[str, int] = {}
+        for index, node in enumerate(nodes):
+            for name in filter(None, node.output):
+                if name in given:
+                    raise self._invalid(
+                        f"node {_label(node)} makes {name!r}, an input or initializer of the graph"
+                    )
+                if name in makers:
+                    other = _label(nodes[makers[name]])
+                    raise self._invalid(f"node {_label(node)} makes {name!r}, and so does node {other}")
+                makers[name] = index
+        return makers
 
     def _acyclic(self, nodes: Nodes, reads: list[list[int]]) -> None:
         """Refuse a cycle. `reads` are the indices of the nodes whose results each node reads."""
-        import networkx
+        import networkx as nx
 
+        edges = ((index, maker) for index, makers in enumerate(reads) for maker in makers)
         try:
-            cycle = networkx.find_cycle(
-                networkx.DiGraph((i, maker) for i, makers in enumerate(reads) for maker in makers)
-            )
-        except networkx.NetworkXNoCycle:
+            cycle = nx.find_cycle(nx.DiGraph(edges))
+        except nx.NetworkXNoCycle:
             return
         names = " <- ".join(_label(nodes[index]) for index in (*(edge[0] for edge in cycle), cycle[0][0]))
-        raise InputError(f"{self.where}: the graph is invalid: it has a cycle: {names}")
+        raise self._invalid(f"it has a cycle: {names}")
+
+    def _invalid(self, what: str) -> InputError:
+        return InputError(f"{self.where}: the graph is invalid: {what}")
 
 
 def _bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
@@ -122,8 +119,6 @@ def _bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
 
 def _label(node: onnx.NodeProto) -> str:
     """How a node is called in a message."""
-    return (
-        repr(node.name)
-        if node.name
-        else f"{node.op_type} of {node.output[0] if node.output else 'nothing'!r}"
-    )
+    if node.name:
+        return repr(node.name)
+    return f"{node.op_type} of {node.output[0]!r}" if node.output else node.op_type

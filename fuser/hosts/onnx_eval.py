@@ -22,18 +22,42 @@ Arrays = tuple[NDArray[Any], ...]
 # No function of the inputs alone, or of something that is no tensor.
 NOT_EVALUATED: Final = frozenset(
     {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
-    | {"If", "Loop", "Scan", "SequenceAt", "SequenceConstruct", "SequenceEmpty", "SequenceErase", "SequenceInsert"}
-    | {"SequenceLength", "SequenceMap", "SplitToSequence", "ConcatFromSequence", "Optional", "OptionalGetElement"}
-    | {"OptionalHasElement", "StringNormalizer", "StringConcat", "StringSplit", "RegexFullMatch", "ImageDecoder"}
+    | {
+        "If",
+        "Loop",
+        "Scan",
+        "SequenceAt",
+        "SequenceConstruct",
+        "SequenceEmpty",
+        "SequenceErase",
+        "SequenceInsert",
+    }
+    | {
+        "SequenceLength",
+        "SequenceMap",
+        "SplitToSequence",
+        "ConcatFromSequence",
+        "Optional",
+        "OptionalGetElement",
+    }
+    | {
+        "OptionalHasElement",
+        "StringNormalizer",
+        "StringConcat",
+        "StringSplit",
+        "RegexFullMatch",
+        "ImageDecoder",
+    }
 )
 
 
 @dataclass(frozen=True)
 class Reference:
-    """A node of the default domain as `onnx.reference` computes it."""
+    """A node as `onnx.reference` computes it: an operator of the default domain, or a call of a function of the model."""
 
     node: onnx_ir.Node
     opset: int
+    model: onnx_ir.Model | None = None
 
     def __call__(self, *inputs: NDArray[Any] | None) -> Arrays:
         """The outputs for `inputs`, an absent one being None.
@@ -65,13 +89,21 @@ class Reference:
         from onnx.reference import ReferenceEvaluator
 
         given = [
-            onnx.helper.make_tensor_value_info(name, onnx.helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
+            onnx.helper.make_tensor_value_info(
+                name, onnx.helper.np_dtype_to_tensor_dtype(array.dtype), array.shape
+            )
             for name, array in feeds.items()
         ]
         made = [onnx.helper.make_empty_tensor_value_info(name) for name in proto.output if name]
         graph = onnx.helper.make_graph([proto], "node", given, made)
+        imports = {"": self.opset} if self.model is None else {**self.model.opset_imports, "": self.opset}
+        called = [] if self.model is None else _called(self.model, self.node)
         return ReferenceEvaluator(
-            onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", self.opset)])
+            onnx.helper.make_model(
+                graph,
+                opset_imports=[onnx.helper.make_opsetid(*entry) for entry in imports.items()],
+                functions=[onnx_ir.serde.serialize_function(function) for function in called],
+            )
         )
 
 
@@ -114,6 +146,31 @@ def evaluator(node: onnx_ir.Node, opset: int) -> Callable[..., Arrays] | None:
     if node.op_type in NOT_EVALUATED or not onnx.defs.has(node.op_type, min(opset, NEWEST)):
         return None
     return Reference(node, opset)
+
+
+def call_evaluator(model: onnx_ir.Model, node: onnx_ir.Node, opset: int) -> Callable[..., Arrays] | None:
+    """What computes a call of a function of the model; None where the function holds what is not evaluated."""
+    inside = (part for function in _called(model, node) for part in function.all_nodes())
+    known = all(
+        part.op_identifier() in model.functions or (part.domain == "" and part.op_type not in NOT_EVALUATED)
+        for part in inside
+    )
+    return Reference(node, opset, model) if known else None
+
+
+def _called(model: onnx_ir.Model, node: onnx_ir.Node) -> list[onnx_ir.Function]:
+    """The functions that a call needs, each behind those that it calls."""
+    found: dict[onnx_ir.OperatorIdentifier, onnx_ir.Function] = {}
+
+    def visit(identifier: onnx_ir.OperatorIdentifier) -> None:
+        function = model.functions.get(identifier)
+        if function is not None and identifier not in found:
+            for part in function.all_nodes():
+                visit(part.op_identifier())
+            found[identifier] = function
+
+    visit(node.op_identifier())
+    return list(found.values())
 
 
 NEWEST: Final = onnx.defs.onnx_opset_version()

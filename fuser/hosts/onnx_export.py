@@ -1,7 +1,7 @@
 """The rewritten graph back into ONNX: a diff, applied in place to the model that was imported.
 
-Nodes that no rewrite touched stay as they are, with their names and metadata. What a rewrite made takes the place, and
-the output name, of what it replaced; new tensors get names that the model does not use.
+Nodes that no rewrite touched stay as they are, with their names and metadata. What a rewrite made takes the
+place, and the output name, of what it replaced; new tensors get names that the model does not use.
 """
 
 from collections.abc import Iterable, Iterator
@@ -47,20 +47,45 @@ class _Export:
     def run(self) -> None:
         """Make new nodes, reconnect, remove old ones, and then what only those used."""
         nodes = self.graph.ordered()
-        sources = {node.source for node in nodes}
-        gone = [node for node in self.originals if node not in sources]
-        staying = {node.name for node in self.originals if node in sources}
-        self.names.nodes.difference_update({node.name or "" for node in gone} - staying)
+        staying = {node: _source(node) for node in nodes if node.source is not None and self._stays(node)}
+        gone = [node for node in self.originals if node not in set(staying.values())]
+        self.names.release(gone, staying.values())
         for node in nodes:
             if node.source is None:
                 self._lower(node)
-        for node in nodes:
-            if isinstance(node.source, ir.Node):
-                self._adopt_outputs(node, node.source)
+            elif node not in staying:
+                staying[node] = self._move(node)
         for old in self.graph.replaced:
             self._reconnect(old)
+        for node, made in staying.items():
+            self._rewire(node, made)
         self._remove(gone)
         self._remove_unused()
+
+    def _stays(self, node: Node) -> bool:
+        """Whether an ONNX node still makes the values that it made."""
+        pairs = zip(node.outputs, _source(node).outputs, strict=True)
+        return all(self.host.values.get(value) is output for value, output in pairs)
+
+    def _move(self, node: Node) -> ir.Node:
+        """Insert a copy of the ONNX node of `node`, which makes other values now."""
+        source = _source(node)
+        made = ir.Node(
+            source.domain,
+            source.op_type,
+            source.inputs,
+            source.attributes.values(),
+            overload=source.overload,
+            num_outputs=len(source.outputs),
+            name=self.names.fresh_node(source.name or ""),
+            doc_string=source.doc_string,
+            metadata_props=dict(source.metadata_props),
+            device_configurations=source.device_configurations,
+        )
+        for value, output in zip(node.outputs, made.outputs, strict=True):
+            self._produce(value, output)
+        self._insert(node.position[0], made)
+        return made
 
     def _lower(self, node: Node) -> None:
         """Insert the ONNX nodes for a node that a rewrite made."""
@@ -129,7 +154,7 @@ class _Export:
         return value
 
     def _insert(self, index: int, node: ir.Node) -> None:
-        """Put a node behind the original one of that index (-1: before all) and behind what was put there before."""
+        """Put a node behind the original one of that index (-1: before all), and behind what is there."""
         if index in self.anchors:
             self.owner.insert_after(self.anchors[index], node)
         elif index >= 0:
@@ -147,33 +172,46 @@ class _Export:
             return
         _succeed(old, made)
 
-    def _adopt_outputs(self, node: Node, source: ir.Node) -> None:
-        """Rename outputs of an untouched ONNX node that now makes another value, the graph output behind a no-op."""
-        own = {value: self._known(value) for value in node.outputs}
-        adopted = [value for value, known in own.items() if known not in source.outputs]
-        free = [output for output in source.outputs if output.name and output not in own.values()]
-        for value, output in zip(adopted, free, strict=False):
-            old = own[value]
-            assert old is not None, f"{value.name} has no ONNX value"
-            self.host.values[value] = output
-            _succeed(old, output)
-
     def _reconnect(self, old: Value) -> None:
         """Let every reader of an eliminated value, in bodies as well, read the one that stands for it."""
-        new = old
-        while new in self.graph.replaced:
-            new = self.graph.replaced[new]
-        before = self.host.values.get(old)
-        before = None if before is None else _latest(before)
-        if before is None or (new in self.host.values and self._known(new) is before):
+        before = self._known(old)
+        if before is None or old.producer is not None or old.users:
             return
+        new = self._final(old)
         after = self._value(new)
-        _make_visible(after, [use.node for use in before.uses()], self.names)
-        before.replace_all_uses_with(after, replace_graph_outputs=True)
-        before.meta[_SUCCESSOR] = after
+        if after is not before:
+            _make_visible(after, [use.node for use in before.uses()], self.names)
+            before.replace_all_uses_with(after, replace_graph_outputs=True)
+            before.meta[_SUCCESSOR] = after
+
+    def _final(self, value: Value) -> Value:
+        """What stands for a value in the end."""
+        while value in self.graph.replaced:
+            value = self.graph.replaced[value]
+        return value
+
+    def _rewire(self, node: Node, made: ir.Node) -> None:
+        """Let an ONNX node read what its node reads, where others still read the old value.
+
+        `made` reads its inputs in the order of the node's inputs and parameters.
+        """
+        read = [self._value(value) for value in (*node.inputs, *node.parameters) if value is not None]
+        stale = [value for value in dict.fromkeys(made.inputs) if value is not None and value not in read]
+        if not stale:
+            return
+        missing = [value for value in dict.fromkeys(read) if value not in made.inputs]
+        known = {_latest(host): value for value, host in self.host.values.items()}
+        for old in stale:
+            new = self._known(self._final(known[old])) if old in known else None
+            if new is None or new not in read:
+                assert missing, f"{made.name} reads {old.name}, which {node.name} does not"
+                new = missing.pop(0)
+            for index, value in enumerate(made.inputs):
+                if value is old:
+                    made.replace_input_with(index, new)
 
     def _remove(self, gone: list[ir.Node]) -> None:
-        """Take out the nodes that a rewrite removed; what was computed and is still read becomes a constant."""
+        """Take out nodes that a rewrite removed; what was computed and is still read becomes a constant."""
         for node in gone:
             self.candidates.update(dict.fromkeys(_detach(node)))
         stored = {
@@ -194,7 +232,7 @@ class _Export:
         _succeed(old, self.host.values[value])
 
     def _remove_unused(self) -> None:
-        """Remove the initializers and Constant nodes that only removed nodes read, of enclosing graphs as well."""
+        """Remove initializers and Constant nodes that only removed nodes read, in graphs around as well."""
         for value in self.candidates:
             if value.uses() or value.is_graph_output():
                 continue
@@ -221,6 +259,10 @@ class _Names:
             for node in part:
                 self.nodes.add(node.name or "")
                 self.values.update(value.name or "" for value in node.outputs)
+
+    def release(self, nodes: Iterable[ir.Node], staying: Iterable[ir.Node]) -> None:
+        """Give back the names of nodes that go, except those that others have as well."""
+        self.nodes -= {node.name or "" for node in nodes} - {node.name or "" for node in staying}
 
     def fresh(self, wanted: str) -> str:
         """A name for a value."""
@@ -277,6 +319,11 @@ def _make_visible(value: ir.Value, readers: Iterable[ir.Node], names: _Names) ->
                 other.name = names.fresh(other.name or "")
 
 
+def _source(node: Node) -> ir.Node:
+    assert isinstance(node.source, ir.Node), f"{node.name} does not come from ONNX"
+    return node.source
+
+
 def _bodies(node: ir.Node) -> Iterator[ir.Graph]:
     for attribute in node.attributes.values():
         if attribute.is_ref():
@@ -324,8 +371,8 @@ def _numpy_type(name: str) -> np.dtype[Any]:
 def rounded(array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
     """The nearest values in `dtype`.
 
-    float64 to bfloat16 goes through float32, whose result is forced to be odd where it is not exact: then the second
-    rounding sees on which side of a tie the value was.
+    float64 to bfloat16 goes through float32, whose result is forced to be odd where it is not exact: then the
+    second rounding sees on which side of a tie the value was.
     """
     if dtype != ml_dtypes.bfloat16 or array.dtype != np.float64:
         return array.astype(dtype, copy=False)

@@ -1,7 +1,7 @@
 """How ONNX expresses an operator: the plan of one or a few ONNX operators for a `Conv` or a `Sum`.
 
-A plan is made before anything is edited, so that the driver can ask whether there is one and how many operators it takes.
-The weights in it are computed when the file is written.
+A plan is made before anything is edited, so that the driver can ask whether there is one and how many operators
+it takes. The weights in it are computed when the file is written.
 """
 
 from collections.abc import Callable, Mapping
@@ -22,6 +22,9 @@ OLDEST_OPSET: Final = 7
 """Since this one Add and Mul broadcast as numpy does."""
 
 
+Attribute = int | float | str | Ints
+
+
 @dataclass(frozen=True, eq=False)
 class Weight:
     """A constant operand, called after its `role`. `dtype` is that of the result where it is None."""
@@ -38,7 +41,7 @@ class Step:
 
     kind: str
     operands: tuple["int | Step | Weight | None", ...]
-    attributes: Mapping[str, int | str | Ints] = field(default_factory=dict)
+    attributes: Mapping[str, Attribute] = field(default_factory=dict)
 
     def steps(self) -> list["Step"]:
         """This step behind those that it reads."""
@@ -191,7 +194,7 @@ def _bias(conv: Conv) -> tuple[Weight, ...]:
     return (Weight("bias", (conv.outputs,), lambda: conv.bias),) if conv.bias.any() else ()
 
 
-def _geometry(conv: Conv, pads: Ints) -> dict[str, int | str | Ints]:
+def _geometry(conv: Conv, pads: Ints) -> dict[str, Attribute]:
     return {
         "dilations": conv.dilation,
         "group": conv.groups,
@@ -202,7 +205,7 @@ def _geometry(conv: Conv, pads: Ints) -> dict[str, int | str | Ints]:
 
 
 def _sum(op: Sum, output: Value) -> Step:
-    """Add and Sub where coefficients are 1 and -1; one Mul for a common factor, else one for each other coefficient."""
+    """Add and Sub for coefficients of 1 and -1; one Mul for a common factor, else one for each other one."""
     magnitudes = {abs(c) for c in op.coefficients}
     exact = magnitudes <= {1.0} and not op.offset
     require(

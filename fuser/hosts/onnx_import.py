@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 import onnx_ir
 
-from fuser.hosts.onnx_eval import evaluator
+from fuser.hosts.onnx_eval import call_evaluator, evaluator
 from fuser.hosts.onnx_host import OnnxHost
 from fuser.hosts.onnx_lift import lifter
 from fuser.hosts.onnx_node import host_dtype, read_tensor
@@ -22,6 +22,7 @@ from fuser.ir import Constant, Dim, Graph, Node, Opaque, Value
 HOMOGENEOUS: Final = frozenset(
     {"Relu", "LeakyRelu", "PRelu", "MaxPool", "AveragePool", "GlobalMaxPool", "GlobalAveragePool"}
 )
+NO_NAMES: Final = frozenset({None, "", "?", "-1", "*", "None"})
 CONTROL_FLOW: Final = frozenset({onnx_ir.AttributeType.GRAPH, onnx_ir.AttributeType.GRAPHS})
 
 
@@ -56,16 +57,15 @@ class _Importer:
         self.graphs: list[Graph] = []
         self.bodies: dict[Node, list[Body]] = {}
 
-    def run(
-        self, source: onnx_ir.Graph | onnx_ir.Function, name: str, outer: _Scope | None = None
-    ) -> _Scope:
+    def run(self, source: onnx_ir.Graph | onnx_ir.Function, name: str, outer: _Scope | None = None) -> _Scope:
         """Import one graph, and the bodies in it."""
         host = OnnxHost(self.model, source)
         scope = _Scope(Graph(name, host), host, outer)
         self.graphs.append(scope.graph)
         inputs = list(source.inputs)
         if isinstance(source, onnx_ir.Graph):
-            overridable = set(inputs)
+            # Before version 4 of the format every initializer was listed among the inputs, and none could be overridden.
+            overridable = set(inputs) if (self.model.ir_version or 4) >= 4 else set()
             for initializer in source.initializers.values():
                 value = _declare(scope, initializer)
                 if initializer not in overridable and initializer.const_value is not None:
@@ -86,7 +86,7 @@ class _Importer:
         for body in bodies:
             inputs.extend(outer for outer in body.captured.values() if outer not in inputs)
         outputs = [scope.values.get(v) or _declare(scope, v) for v in node.outputs]
-        op = _operator(node, scope.host.opset, control_flow=bool(graphs))
+        op = self._operator(node, scope.host.opset, control_flow=bool(graphs))
         made = Node(op, inputs, outputs, name=node.name or "", position=(index,), source=node)
         scope.graph.add(made)
         if node.op_type == "Constant" and node.domain == "":
@@ -94,24 +94,25 @@ class _Importer:
         if bodies:
             self.bodies[made] = [Body(body.graph, body.captured) for body in bodies]
 
+    def _operator(self, node: onnx_ir.Node, opset: int, *, control_flow: bool) -> Opaque:
+        """The operator of a node. What depends on an attribute of the enclosing function cannot be known."""
+        kind = f"{node.domain}::{node.op_type}" if node.domain else node.op_type
+        if control_flow or any(entry.is_ref() for entry in node.attributes.values()):
+            return Opaque(kind)
+        if node.domain:
+            known = node.op_identifier() in self.model.functions
+            return Opaque(kind, evaluate=call_evaluator(self.model, node, opset) if known else None)
+        return Opaque(
+            kind,
+            evaluate=evaluator(node, opset),
+            lift=lifter(node.op_type, opset),
+            homogeneous=node.op_type in HOMOGENEOUS,
+        )
+
 
 def _graphs(entry: onnx_ir.Attr) -> Iterator[onnx_ir.Graph]:
     if entry.type in CONTROL_FLOW and not entry.is_ref():
         yield from [entry.value] if entry.type == onnx_ir.AttributeType.GRAPH else entry.value
-
-
-def _operator(node: onnx_ir.Node, opset: int, *, control_flow: bool) -> Opaque:
-    """The operator of a node. What depends on an attribute of the enclosing function cannot be known."""
-    if node.domain != "":
-        return Opaque(f"{node.domain}::{node.op_type}")
-    if control_flow or any(entry.is_ref() for entry in node.attributes.values()):
-        return Opaque(node.op_type)
-    return Opaque(
-        node.op_type,
-        evaluate=evaluator(node, opset),
-        lift=lifter(node.op_type, opset),
-        homogeneous=node.op_type in HOMOGENEOUS,
-    )
 
 
 def _declare(scope: _Scope, source: onnx_ir.Value) -> Value:
@@ -136,9 +137,14 @@ def _read(scope: _Scope, source: onnx_ir.Value) -> Value:
 
 
 def _shape(value: onnx_ir.Value) -> tuple[Dim, ...] | None:
-    if value.shape is None:
-        return None
-    return tuple(dim if isinstance(dim, int) else dim.value for dim in value.shape.dims)
+    return None if value.shape is None else tuple(map(_dim, value.shape.dims))
+
+
+def _dim(dim: int | onnx_ir.SymbolicDim) -> Dim:
+    """An extent. Exporters that do not know it write -1 or a question mark, for different extents alike."""
+    if isinstance(dim, int):
+        return dim if dim >= 0 else None
+    return None if dim.value in NO_NAMES else dim.value
 
 
 def _constant(node: onnx_ir.Node) -> Constant | None:
@@ -153,5 +159,3 @@ def _constant(node: onnx_ir.Node) -> Constant | None:
         if name in ("value_int", "value_ints"):
             return Constant.of(np.asarray(entry.value, dtype=np.int64))
     return None
-
-

@@ -41,7 +41,9 @@ def _skeleton(model: onnx_ir.Model, graph: Graph) -> tuple[onnx.ModelProto, list
     proto = onnx.ModelProto(ir_version=max(model.ir_version or 0, 8))
     for domain, version in model.opset_imports.items():
         proto.opset_import.add(domain=domain, version=version)
-    proto.functions.extend(onnx_ir.serde.serialize_function(function) for function in model.functions.values())
+    proto.functions.extend(
+        onnx_ir.serde.serialize_function(function) for function in model.functions.values()
+    )
     proto.graph.name = graph.name
     proto.graph.node.extend(onnx_ir.serde.serialize_node(source(node)) for node in nodes)
     proto.graph.output.extend(_info(value) for value in graph.outputs)
@@ -94,7 +96,9 @@ def _apply(
             info = infos.get(value.name)
             if info is not None and info.type.HasField("tensor_type"):
                 changed |= _set(value, info.type.tensor_type)
-        graphs = [g for entry in inferred.attribute for g in ([entry.g] if entry.HasField("g") else entry.graphs)]
+        graphs = [
+            g for entry in inferred.attribute for g in ([entry.g] if entry.HasField("g") else entry.graphs)
+        ]
         for body, inner in zip(bodies.get(node, ()), graphs, strict=False):
             for value, info in zip(body.graph.inputs, inner.input, strict=False):
                 changed |= _set(value, info.type.tensor_type)

@@ -1,4 +1,4 @@
-"""ONNX files and models in and out: what is read is checked, what is written is complete before it gets its name."""
+"""ONNX models in and out: what is read is checked, what is written is complete before it gets its name."""
 
 import errno
 import os
@@ -11,7 +11,7 @@ from typing import Any
 
 import onnx
 import onnx_ir as ir
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from fuser.errors import InputError, OutputError
 from fuser.hosts.onnx_check import is_sorted
@@ -23,8 +23,8 @@ def load(path: str | os.PathLike[str]) -> ir.Model:
     """The model in a file, its large tensors left there.
 
     Raises:
-        InputError: the file cannot be read, is no ONNX model, is cut off, or holds an invalid graph; or its external
-            data is missing, cut off, or outside the folder of the model.
+        InputError: the file cannot be read, is no ONNX model, is cut off, or holds an invalid graph; or its
+            external data is missing, cut off, or outside the folder of the model.
     """
     where = os.fspath(path)
     source = _source(where)
@@ -61,9 +61,8 @@ def from_any(model: Any) -> ir.Model:
         # External data of a message is looked for in the current folder: there is no other.
         _attach(copy, _Files("the model"))
         return copy
-    raise InputError(
-        f"a model is an onnx.ModelProto or an onnx_ir.Model, not a {type(model).__module__}.{type(model).__qualname__}"
-    )
+    found = f"{type(model).__module__}.{type(model).__qualname__}"
+    raise InputError(f"a model is an onnx.ModelProto or an onnx_ir.Model, not a {found}")
 
 
 def to_same(model: ir.Model, like: Any) -> Any:
@@ -85,7 +84,7 @@ def save(model: ir.Model, path: str | os.PathLike[str]) -> None:
 
 @contextmanager
 def staged(model: ir.Model, path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Write a model beside `path`, yield where, and move it to `path` when the block ends without an exception.
+    """Write a model beside `path`, yield where, and move it to `path` if the block ends without an exception.
 
     Raises:
         OutputError: as for `save`.
@@ -126,7 +125,7 @@ def _reported(where: str) -> Iterator[None]:
 
 
 def _move(folder: Path, target: Path) -> None:
-    """Give the finished files their names, the weights first. An old file of weights comes back if the model cannot follow."""
+    """Give the finished files their names, weights first; old ones come back if the model cannot follow."""
     data = target.with_name(target.name + DATA_SUFFIX)
     made = folder / data.name
     for finished, old in ((made, data), (folder / target.name, target)):
@@ -150,14 +149,12 @@ def _move(folder: Path, target: Path) -> None:
 
 def _source(where: str) -> Source:
     """An open file."""
+    if Path(where).is_dir():
+        raise InputError(f"{where}: this is a folder, not a file")
     try:
         source = Source(where)
-        if Path(where).is_dir():
-            raise IsADirectoryError
     except FileNotFoundError:
         raise InputError(f"{where}: there is no such file") from None
-    except IsADirectoryError:
-        raise InputError(f"{where}: this is a folder, not a file") from None
     except OSError as error:
         raise InputError(f"{where}: the file cannot be read: {error.strerror or error}") from None
     if source.size == 0:
@@ -166,7 +163,7 @@ def _source(where: str) -> Source:
 
 
 def _attach(model: ir.Model, files: "_Files") -> None:
-    """Give every tensor that is elsewhere its bytes, and check that the others have as many as their shapes say."""
+    """Give every tensor that is elsewhere its bytes; check that each has as many as its shape says."""
     for tensor, put in [*initializers(model), *attributes(model)]:
         if isinstance(tensor, ir.ExternalTensor):
             put(files.resolve(tensor))
@@ -229,21 +226,21 @@ class _Files:
         """Refuse a tensor that has not as many bytes as its shape says."""
         if found != tensor.nbytes:
             raise InputError(
-                f"{self.where}: the model is invalid: {tensor.name!r} has {found} bytes of data, and its shape "
-                f"{list(tensor.shape)} of {tensor.dtype} takes {tensor.nbytes}"
+                f"{self.where}: the model is invalid: {tensor.name!r} has {found} bytes of data, and "
+                f"{tensor.dtype}{list(tensor.shape)} takes {tensor.nbytes}"
             )
 
     def _external(self, name: str | None, location: str) -> Source:
         """A file of external data, which must be in the folder of the model.
 
-        Model hubs and package managers lay both files out as links, so the folder that the model's own link leads to
-        counts as well.
+
+        to counts as well.
         """
         if location in self.external:
             return self.external[location]
         what = f"{self.where}: the external data of {name!r} at {location!r}"
         folder = Path(self.where).absolute().parent
-        if os.path.isabs(location) or not _inside(Path(os.path.normpath(folder / location)), folder):
+        if Path(location).is_absolute() or not _inside(Path(os.path.normpath(folder / location)), folder):
             raise InputError(f"{what} is outside the folder of the model, {str(folder)!r}")
         real = Path(os.path.realpath(folder / location))
         allowed = {Path(os.path.realpath(folder)), Path(os.path.realpath(self.where)).parent}

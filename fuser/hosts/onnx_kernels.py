@@ -109,7 +109,20 @@ def cast(node: "Kernel", x: Array) -> Result:
 
 
 _PLAIN: Final = frozenset(
-    {"FLOAT", "DOUBLE", "FLOAT16", "INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64", "BOOL"}
+    {
+        "FLOAT",
+        "DOUBLE",
+        "FLOAT16",
+        "INT8",
+        "INT16",
+        "INT32",
+        "INT64",
+        "UINT8",
+        "UINT16",
+        "UINT32",
+        "UINT64",
+        "BOOL",
+    }
 )
 
 
@@ -252,12 +265,18 @@ def _global(function: Callable[..., Array]) -> Compute:
     return lambda node, x: function(x, axis=tuple(range(2, x.ndim)), keepdims=True)
 
 
+def matmul(node: "Kernel", a: Array, b: Array) -> Result:
+    """Matrix product. For the short floating-point types numpy would answer in a longer one."""
+    return np.matmul(a, b).astype(np.result_type(a, b))
+
+
 def gemm(node: "Kernel", a: Array, b: Array, c: Array | None = None) -> Result:
     """alpha * A B + beta * C."""
     a = a.T if node.attribute("transA", 0) else a
     b = b.T if node.attribute("transB", 0) else b
     product = node.attribute("alpha", 1.0) * (a @ b)
-    return product if c is None else product + node.attribute("beta", 1.0) * c
+    total = product if c is None else product + node.attribute("beta", 1.0) * c
+    return total.astype(np.result_type(a, b))
 
 
 def pool(node: "Kernel", x: Array) -> Result:
@@ -268,7 +287,11 @@ def pool(node: "Kernel", x: Array) -> Result:
     size = node.attribute("kernel_shape")
     rank = len(size)
     stride, dilation = node.attribute("strides") or [1] * rank, node.attribute("dilations") or [1] * rank
-    pads = (node.attribute("pads") or [0] * (2 * rank)) if node.attribute("auto_pad", "NOTSET") == "NOTSET" else [0] * (2 * rank)
+    pads = (
+        (node.attribute("pads") or [0] * (2 * rank))
+        if node.attribute("auto_pad", "NOTSET") == "NOTSET"
+        else [0] * (2 * rank)
+    )
     widths = [(0, 0), (0, 0), *zip(pads[:rank], pads[rank:], strict=True)]
     if node.node.op_type == "MaxPool":
         return _slide(np.pad(x, widths, constant_values=-np.inf), size, stride, dilation, np.maximum)
@@ -279,6 +302,28 @@ def pool(node: "Kernel", x: Array) -> Result:
     return total / _slide(inside, size, stride, dilation, np.add)
 
 
+def resize(node: "Kernel", x: Array, *rest: Array | None) -> Result:
+    """Nearest neighbours by whole factors, as networks enlarge; everything else is left to the reference."""
+    mode = node.attribute("coordinate_transformation_mode", "half_pixel")
+    rounding = node.attribute("nearest_mode", "round_prefer_floor")
+    # With whole factors all of these repeat each element.
+    plain = (mode == "half_pixel" and "round" in rounding) or (mode == "asymmetric" and rounding == "floor")
+    known = node.attribute("axes") is None and node.attribute("mode", "nearest") in ("nearest", b"nearest")
+    scales = rest[0] if node.opset < 11 and rest else rest[1] if len(rest) > 1 else None
+    sizes = rest[2] if len(rest) > 2 else None
+    if not plain or not known or (scales is None and sizes is None):
+        return NotImplemented
+    if sizes is not None and sizes.size:
+        factors = [m / n for m, n in zip(sizes.tolist(), x.shape, strict=True)]
+    else:
+        factors = [] if scales is None else scales.tolist()
+    if len(factors) != x.ndim or any(f != int(f) or f < 1 for f in factors):
+        return NotImplemented
+    for axis, factor in enumerate(factors):
+        x = np.repeat(x, int(factor), axis=axis) if factor != 1 else x
+    return x
+
+
 def _slide(
     x: Array,
     size: list[int],
@@ -287,11 +332,14 @@ def _slide(
     function: Callable[[Array, Array], Array],
 ) -> Array:
     """`function` over the taps of each window of `x [N, C, *extent]`."""
-    extent = [(n - (k - 1) * d - 1) // s + 1 for n, k, s, d in zip(x.shape[2:], size, stride, dilation, strict=True)]
+    extent = [
+        (n - (k - 1) * d - 1) // s + 1 for n, k, s, d in zip(x.shape[2:], size, stride, dilation, strict=True)
+    ]
     result: Array | None = None
     for tap in np.ndindex(*size):
         window = tuple(
-            slice(t * d, t * d + (m - 1) * s + 1, s) for t, d, m, s in zip(tap, dilation, extent, stride, strict=True)
+            slice(t * d, t * d + (m - 1) * s + 1, s)
+            for t, d, m, s in zip(tap, dilation, extent, stride, strict=True)
         )
         part = x[(slice(None), slice(None), *window)]
         result = part.copy() if result is None else function(result, part)
@@ -326,7 +374,7 @@ KERNELS: Final[dict[str, Compute]] = {
     "LeakyRelu": leaky_relu,
     "Less": _fold(np.less),
     "Log": _unary(np.log),
-    "MatMul": _fold(np.matmul),
+    "MatMul": matmul,
     "Max": _fold(np.maximum),
     "MaxPool": pool,
     "Mean": mean,
@@ -346,6 +394,7 @@ KERNELS: Final[dict[str, Compute]] = {
     "ReduceSum": _reduce(np.sum),
     "Relu": _unary(lambda x: np.maximum(x, x.dtype.type(0))),
     "Reshape": reshape,
+    "Resize": resize,
     "Shape": shape,
     "Sigmoid": sigmoid,
     "Slice": slice_,

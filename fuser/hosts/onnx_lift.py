@@ -39,7 +39,19 @@ NEWEST_OPSET: Final = 28
 
 # These compute with numbers that are not integers; of the others some change nothing whatever the type.
 FLOATING: Final = frozenset(
-    {"Add", "AveragePool", "BatchNormalization", "Conv", "ConvTranspose", "Div", "Gemm", "MatMul", "Mean", "Mul", "Neg"}
+    {
+        "Add",
+        "AveragePool",
+        "BatchNormalization",
+        "Conv",
+        "ConvTranspose",
+        "Div",
+        "Gemm",
+        "MatMul",
+        "Mean",
+        "Mul",
+        "Neg",
+    }
     | {"Sub", "Sum"}
 )
 
@@ -107,7 +119,9 @@ def lift_conv_transpose(node: Node, opset: int) -> Apply:
     x, weight = data(node), constant(node, 1, "weight")
     groups = attribute(node, "group", 1)
     size, stride, dilation = _geometry(node, weight)
-    require(weight.shape[0] % groups == 0, f"{weight.shape[0]} input channels do not divide into {groups} groups")
+    require(
+        weight.shape[0] % groups == 0, f"{weight.shape[0]} input channels do not divide into {groups} groups"
+    )
     begin, end = _transposed_pads(node, size, stride, dilation)
     inputs, outputs = weight.shape[0], weight.shape[1] * groups
     shape = (outputs, inputs // groups, *size)
@@ -221,7 +235,9 @@ def lift_matmul(node: Node, opset: int) -> Apply | None:
     left, right = data(node), data(node, 1)
     if left.constant is None and right.constant is None:
         return None
-    require(left.constant is None, f"the constant {left.name!r} is on the left: a map of the last axis but one")
+    require(
+        left.constant is None, f"the constant {left.name!r} is on the left: a map of the last axis but one"
+    )
     weight = constant(node, 1, "weight")
     require(len(weight.shape) == 2, f"the constant has shape {weight.shape}, and not two axes")
     require(rank_of(left) >= 2, f"{left.name!r} has {rank_of(left)} axis, and a linear layer needs two")
@@ -245,12 +261,19 @@ def _linear(weight: Constant, bias: Array, alpha: float, *, transposed: bool) ->
 def lift_batch_normalization(node: Node, opset: int) -> Apply:
     """(x - mean) / sqrt(var + eps) * scale + shift  ->  a scale and a shift of each channel."""
     x = data(node)
-    require(not attribute(node, "training_mode", 0), "training_mode is 1: the statistics are those of the batch")
-    require(attribute(node, "spatial", 1) == 1, "spatial is 0: the statistics differ from position to position")
+    require(
+        not attribute(node, "training_mode", 0), "training_mode is 1: the statistics are those of the batch"
+    )
+    require(
+        attribute(node, "spatial", 1) == 1, "spatial is 0: the statistics differ from position to position"
+    )
     extra = [value.name for value in node.outputs[1:] if value.name]
-    require(not extra or opset >= 14, f"the outputs {extra} ask for the statistics of the batch, as in training")
+    require(
+        not extra or opset >= 14, f"the outputs {extra} ask for the statistics of the batch, as in training"
+    )
     scale, shift, mean, variance = (
-        numbers(node, index, role) for index, role in ((1, "scale"), (2, "shift"), (3, "mean"), (4, "variance"))
+        numbers(node, index, role)
+        for index, role in ((1, "scale"), (2, "shift"), (3, "mean"), (4, "variance"))
     )
     epsilon = float(attribute(node, "epsilon", 1e-5))
     spread = variance + epsilon

@@ -6,7 +6,7 @@ from typing import Final
 import numpy as np
 
 from fuser.conv import scale_shift
-from fuser.errors import Declined, require
+from fuser.errors import require
 from fuser.hosts.onnx_node import (
     INT_MAX,
     attribute,
@@ -137,7 +137,9 @@ def _channel_axis(shape: tuple[int, ...], rank: int, x: Value) -> int:
     varying = [axis for axis, n in enumerate(aligned) if n != 1]
     if varying == [rank - 1]:
         return -1
-    require(varying == [1], f"the constant of shape {shape} is not one value per channel of {x.name!r}, {x.shape}")
+    require(
+        varying == [1], f"the constant of shape {shape} is not one value per channel of {x.name!r}, {x.shape}"
+    )
     return 1
 
 
@@ -243,7 +245,10 @@ def lift_slice(node: Node, opset: int) -> Apply | None:
     axes = tuple(range(len(starts))) if axes is None else axes
     if any(start != 0 for start in starts):
         return None
-    dims = [x.shape[axis] if x.shape is not None and -len(x.shape) <= axis < len(x.shape) else None for axis in axes]
+    dims = [
+        x.shape[axis] if x.shape is not None and -len(x.shape) <= axis < len(x.shape) else None
+        for axis in axes
+    ]
     whole = all(
         end >= INT_MAX or (isinstance(dim, int) and end >= dim) for end, dim in zip(ends, dims, strict=True)
     )

@@ -68,7 +68,9 @@ def constant(node: Node, index: int, role: str) -> Constant:
         return value.constant
     host = source(node).inputs[index] if index < len(source(node).inputs) else None
     if host is not None and host.name == value.name and host.is_graph_input() and host.is_initializer():
-        raise Declined(f"the {role} {value.name!r} is a graph input with a default, which callers may override")
+        raise Declined(
+            f"the {role} {value.name!r} is a graph input with a default, which callers may override"
+        )
     raise Declined(f"the {role} {value.name!r} is not a constant")
 
 
@@ -157,7 +159,9 @@ def resolve_pads(
         elif isinstance(n, int):
             totals.append(max(0, (-(-n // stride[axis]) - 1) * stride[axis] + reach + 1 - n))
         else:
-            raise Declined(f"auto_pad {mode} with stride {stride} needs the extent of axis {axis}, which is {n}")
+            raise Declined(
+                f"auto_pad {mode} with stride {stride} needs the extent of axis {axis}, which is {n}"
+            )
     half = tuple(total // 2 for total in totals)
     rest = tuple(total - h for total, h in zip(totals, half, strict=True))
     return (half, rest) if mode == "SAME_UPPER" else (rest, half)

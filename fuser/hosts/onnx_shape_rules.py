@@ -1,13 +1,16 @@
 """One rule per operator: the shapes of its outputs from those of its inputs, extents kept symbolic."""
 
-from collections.abc import Callable, Iterable
-from math import gcd
+# Every rule has the signature of the table.
+# ruff: noqa: ARG001
+
+from collections.abc import Callable
 from typing import Final
 
 import numpy as np
 
 from fuser.conv import Ints
 from fuser.errors import Declined
+from fuser.hosts.onnx_extents import Extents, Shape
 from fuser.hosts.onnx_node import (
     DTYPES,
     INT_MAX,
@@ -21,56 +24,6 @@ from fuser.hosts.onnx_node import (
     source,
 )
 from fuser.ir import Dim, Node, Value
-
-Shape = tuple[Dim, ...]
-
-
-class Extents:
-    """Symbolic extents `floor((k * base + a) / d)`, written so that equal ones have equal names."""
-
-    def __init__(self) -> None:
-        self._parts: dict[str, tuple[str, int, int, int]] = {}
-
-    def affine(self, dim: Dim, add: int = 0, divisor: int = 1, factor: int = 1) -> Dim:
-        """`floor((factor * dim + add) / divisor)`."""
-        if dim is None:
-            return None
-        if isinstance(dim, int):
-            return (factor * dim + add) // divisor
-        base, k, a, d = self._parts.get(dim, (dim, 1, 0, 1))
-        if factor != 1 and d != 1:
-            base, k, a, d = dim, 1, 0, 1
-        # A floor of a floor is one floor: the inner denominator goes into the outer one.
-        k, a, d = k * factor, a * factor + add * d, d * divisor
-        common = gcd(k, a, d)
-        k, a, d = k // common, a // common, d // common
-        if (k, a, d) == (1, 0, 1):
-            return base
-        name = base if k == 1 else f"{k}*{base}"
-        if a:
-            name = f"({name} {'+' if a > 0 else '-'} {abs(a)})"
-        name = name if d == 1 else f"{name}//{d}"
-        self._parts[name] = (base, k, a, d)
-        return name
-
-    def window(self, dim: Dim, slack: int, stride: int) -> Dim:
-        """The positions of a window: `floor((dim + slack - 1) / stride) + 1`."""
-        return self.affine(dim, slack - 1 + stride, stride)
-
-    def product(self, dims: Iterable[Dim], divisor: int = 1) -> Dim:
-        """The product over `divisor`; None with two symbolic extents or more."""
-        factor, symbol = 1, None
-        for dim in dims:
-            if isinstance(dim, int):
-                factor *= dim
-            elif dim is None or symbol is not None:
-                return None
-            else:
-                symbol = dim
-        if symbol is None:
-            return factor // divisor if divisor and factor % divisor == 0 else None
-        return self.affine(symbol, factor=factor // divisor) if divisor and factor % divisor == 0 else None
-
 
 Shapes = list[Shape | None]
 Rule = Callable[[Node, int, Extents], Shapes]
@@ -146,7 +99,9 @@ def _windows(node: Node, extent: Shape, size: Ints, extents: Extents) -> list[Di
     result = [extents.window(n, t, s) for n, t, s in zip(extent, slack, stride, strict=True)]
     if attribute(node, "ceil_mode", 0):
         # Runtimes differ on a last window that begins in the padding; what divides evenly has none.
-        fits = [isinstance(n, int) and (n + t - 1) % s == 0 for n, t, s in zip(extent, slack, stride, strict=True)]
+        fits = [
+            isinstance(n, int) and (n + t - 1) % s == 0 for n, t, s in zip(extent, slack, stride, strict=True)
+        ]
         return [dim if ok or s == 1 else None for dim, ok, s in zip(result, fits, stride, strict=True)]
     return result
 
@@ -166,8 +121,13 @@ def conv_transpose(node: Node, opset: int, extents: Extents) -> Shapes:
         return [(x[0], channels, *(extents.affine(n, factor=s) for n, s in zip(x[2:], stride, strict=True)))]
     begin, end = resolve_pads(node, size, stride, dilation, x[2:])
     extra = ints(node, "output_padding") or (0,) * rank
-    more = [(k - 1) * d + 1 - s - b - e + o for k, d, s, b, e, o in zip(size, dilation, stride, begin, end, extra, strict=True)]
-    return [(x[0], channels, *(extents.affine(n, m, 1, s) for n, m, s in zip(x[2:], more, stride, strict=True)))]
+    more = [
+        (k - 1) * d + 1 - s - b - e + o
+        for k, d, s, b, e, o in zip(size, dilation, stride, begin, end, extra, strict=True)
+    ]
+    return [
+        (x[0], channels, *(extents.affine(n, m, 1, s) for n, m, s in zip(x[2:], more, stride, strict=True)))
+    ]
 
 
 def global_pool(node: Node, opset: int, extents: Extents) -> Shapes:
@@ -199,7 +159,13 @@ def concat(node: Node, opset: int, extents: Extents) -> Shapes:
     known = [shape[axis] for shape in shapes]
     numbers = [n for n in known if isinstance(n, int)]
     symbols = [n for n in known if not isinstance(n, int)]
-    total = sum(numbers) if not symbols else extents.affine(symbols[0], sum(numbers)) if len(symbols) == 1 else None
+    total = (
+        sum(numbers)
+        if not symbols
+        else extents.affine(symbols[0], sum(numbers))
+        if len(symbols) == 1
+        else None
+    )
     rest = [next((n for n in dims if isinstance(n, int)), dims[0]) for dims in zip(*shapes, strict=True)]
     return [(*rest[:axis], total, *rest[axis + 1 :])]
 
@@ -229,22 +195,29 @@ def flatten(node: Node, opset: int, extents: Extents) -> Shapes:
 def reshape(node: Node, opset: int, extents: Extents) -> Shapes:
     """A constant target: 0 keeps an axis, -1 is what remains."""
     x = shape_of(data(node))
-    target = integers(node, 1, "shape") or ()
+    target = extents.elements(data(node, 1))
+    if target is None:
+        raise Declined("the target is not known")
     zeros = bool(attribute(node, "allowzero", 0)) and opset >= 14
     if any(n == 0 and not zeros and i >= len(x) for i, n in enumerate(target)):
         raise Declined("a kept axis does not exist")
     result: list[Dim] = [x[i] if n == 0 and not zeros else n for i, n in enumerate(target)]
     if -1 in target:
-        left, taken = list(x), 1
-        for i, dim in enumerate(result):
-            if target[i] == -1:
-                continue
-            if isinstance(dim, int):
-                taken *= dim
-            elif dim in left:
-                left.remove(dim)
-        result[target.index(-1)] = extents.product(left, taken)
+        result[target.index(-1)] = _remainder(x, [dim for dim in result if dim != -1], extents)
     return [tuple(result)]
+
+
+def _remainder(x: Shape, taken: list[Dim], extents: Extents) -> Dim:
+    """The extent that is left of `x` when all others are `taken`."""
+    left, divisor = list(x), 1
+    for dim in taken:
+        if isinstance(dim, int):
+            divisor *= dim
+        elif dim is not None and dim in left:
+            left.remove(dim)
+        else:
+            return None
+    return extents.product(left, divisor)
 
 
 def transpose(node: Node, opset: int, extents: Extents) -> Shapes:
@@ -306,7 +279,9 @@ def gather(node: Node, opset: int, extents: Extents) -> Shapes:
 def slice_(node: Node, opset: int, extents: Extents) -> Shapes:
     """A range of each axis."""
     x = shape_of(data(node))
-    starts, ends, axes = (list_of(node, name, i, opset, 10) for i, name in ((1, "starts"), (2, "ends"), (3, "axes")))
+    starts, ends, axes = (
+        list_of(node, name, i, opset, 10) for i, name in ((1, "starts"), (2, "ends"), (3, "axes"))
+    )
     if starts is None or ends is None:
         raise Declined("the range is absent")
     axes = tuple(range(len(starts))) if axes is None else axes
@@ -344,7 +319,9 @@ def pad(node: Node, opset: int, extents: Extents) -> Shapes:
 
 def expand(node: Node, opset: int, extents: Extents) -> Shapes:
     """Broadcasting with a constant shape."""
-    x, target = shape_of(data(node)), integers(node, 1, "shape") or ()
+    x, target = shape_of(data(node)), extents.elements(data(node, 1))
+    if target is None:
+        raise Declined("the target is not known")
     rank = max(len(x), len(target))
     pair = zip((1,) * (rank - len(x)) + x, (1,) * (rank - len(target)) + target, strict=True)
     return [tuple(_broadcast(dims) for dims in pair)]
@@ -359,10 +336,13 @@ def tile(node: Node, opset: int, extents: Extents) -> Shapes:
 def resize(node: Node, opset: int, extents: Extents) -> Shapes:
     """Constant scales, or constant sizes."""
     x = shape_of(data(node))
-    if attribute(node, "axes") is not None or attribute(node, "keep_aspect_ratio_policy", "stretch") != "stretch":
+    if (
+        attribute(node, "axes") is not None
+        or attribute(node, "keep_aspect_ratio_policy", "stretch") != "stretch"
+    ):
         raise Declined("a rare form")
     if opset >= 11 and operand(node, 3) is not None:
-        return [tuple(integers(node, 3, "sizes") or ())]
+        return [extents.elements(operand(node, 3))]
     scales = operand(node, 1 if opset < 11 else 2)
     listed = attribute(node, "scales")
     if scales is not None:
@@ -394,7 +374,7 @@ def constant(node: Node, opset: int, extents: Extents) -> Shapes:
 
 def constant_of_shape(node: Node, opset: int, extents: Extents) -> Shapes:
     """A constant shape."""
-    return [integers(node, 0, "shape") or ()]
+    return [extents.elements(data(node))]
 
 
 def scalar(node: Node, opset: int, extents: Extents) -> Shapes:
@@ -402,18 +382,11 @@ def scalar(node: Node, opset: int, extents: Extents) -> Shapes:
     return [()]
 
 
-_UNARY: Final = (
-    "Abs Acos Acosh Asin Asinh Atan Atanh BitwiseNot Cast Ceil Celu Clip Cos Cosh CumSum DequantizeLinear Dropout Elu Erf Exp "
-    "Floor Gelu GroupNormalization HardSigmoid HardSwish Hardmax Identity InstanceNormalization IsInf IsNaN LRN LeakyRelu Log "
-    "LogSoftmax LpNormalization MeanVarianceNormalization Mish Neg Not PRelu QuantizeLinear Reciprocal Relu Round Selu Shrink "
-    "Sigmoid Sign Sin Sinh Softmax Softplus Softsign Sqrt Swish Tan Tanh ThresholdedRelu Trilu ScatterND ScatterElements"
-).split()
+_UNARY: Final = ["Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "BitwiseNot", "Cast", "Ceil", "Celu", "Clip", "Cos", "Cosh", "CumSum", "DequantizeLinear", "Dropout", "Elu", "Erf", "Exp", "Floor", "Gelu", "GroupNormalization", "HardSigmoid", "HardSwish", "Hardmax", "Identity", "InstanceNormalization", "IsInf", "IsNaN", "LRN", "LeakyRelu", "Log", "LogSoftmax", "LpNormalization", "MeanVarianceNormalization", "Mish", "Neg", "Not", "PRelu", "QuantizeLinear", "Reciprocal", "Relu", "Round", "Selu", "Shrink", "Sigmoid", "Sign", "Sin", "Sinh", "Softmax", "Softplus", "Softsign", "Sqrt", "Swish", "Tan", "Tanh", "ThresholdedRelu", "Trilu", "ScatterND", "ScatterElements"]
 _FIRST: Final = ("BatchNormalization", "LayerNormalization", "RMSNormalization")
-_COMPARISONS: Final = "And Equal Greater GreaterOrEqual Less LessOrEqual Or Xor".split()
-_ELEMENTWISE: Final = "Add BitwiseAnd BitwiseOr BitwiseXor Div Max Mean Min Mod Mul Pow Sub Sum".split()
-_REDUCTIONS: Final = (
-    "ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare"
-).split()
+_COMPARISONS: Final = ["And", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Or", "Xor"]
+_ELEMENTWISE: Final = ["Add", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "Div", "Max", "Mean", "Min", "Mod", "Mul", "Pow", "Sub", "Sum"]
+_REDUCTIONS: Final = ["ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare"]
 
 SHAPE_RULES: Final[dict[str, Rule]] = {
     **dict.fromkeys(_UNARY, same),
@@ -473,13 +446,16 @@ def _filled_type(node: Node) -> list[str | None]:
 
 
 _FIRST_INPUT: Final = _of_input(0)
-_BOOL: Final[TypeRule] = lambda node: ["bool"]
-_INT64: Final[TypeRule] = lambda node: ["int64"]
+
+
+def _always(dtype: str) -> TypeRule:
+    return lambda node: [dtype] * len(node.outputs)
+
 
 DTYPE_RULES: Final[dict[str, TypeRule]] = {
     **dict.fromkeys(SHAPE_RULES, _FIRST_INPUT),
-    **dict.fromkeys([*_COMPARISONS, "Not", "IsInf", "IsNaN"], _BOOL),
-    **dict.fromkeys(["ArgMax", "ArgMin", "Shape", "Size"], _INT64),
+    **dict.fromkeys([*_COMPARISONS, "Not", "IsInf", "IsNaN"], _always("bool")),
+    **dict.fromkeys(["ArgMax", "ArgMin", "Shape", "Size"], _always("int64")),
     "BatchNormalization": lambda node: [_FIRST_INPUT(node)[0]],
     "Cast": lambda node: [DTYPES.get(attribute(node, "to"))],
     "Constant": _constant_type,

@@ -11,15 +11,18 @@ from dataclasses import dataclass, field
 import onnx_ir
 
 from fuser.errors import Declined
+from fuser.hosts.onnx_extents import ELEMENT_RULES, Extents, Shape
 from fuser.hosts.onnx_infer import Body, fill_in
 from fuser.hosts.onnx_node import source
-from fuser.hosts.onnx_shape_rules import DTYPE_RULES, SHAPE_RULES, Extents, Shape
+from fuser.hosts.onnx_shape_rules import DTYPE_RULES, SHAPE_RULES
 from fuser.ir import Dim, Graph, Node, Value
 
 __all__ = ["Body", "infer_shapes"]
 
 
-def infer_shapes(model: onnx_ir.Model, graphs: Sequence[Graph], bodies: Mapping[Node, Sequence[Body]]) -> None:
+def infer_shapes(
+    model: onnx_ir.Model, graphs: Sequence[Graph], bodies: Mapping[Node, Sequence[Body]]
+) -> None:
     """Set shape and element type of every value of `graphs` that they can be known of. The model is not changed."""
     inside = {id(body.graph) for group in bodies.values() for body in group}
     roots = [graph for graph in graphs if id(graph) not in inside]

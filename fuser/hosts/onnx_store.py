@@ -1,7 +1,7 @@
 """A model as a message and as bytes on disk, with one weight in memory at a time.
 
-Whatever onnx-ir does not keep of a model is carried along and put back, so that what no rewrite touched comes out as it
-went in.
+Whatever onnx-ir does not keep of a model is carried along and put back, so that what no rewrite touched comes
+out as it went in.
 """
 
 from collections.abc import Callable, Iterator
@@ -37,7 +37,7 @@ Put = Callable[[ir.TensorProtocol], None]
 
 @dataclass
 class Kept:
-    """What onnx-ir does not carry from a model to its result. `external`: the source came with external data."""
+    """What onnx-ir does not carry along with a model. `external`: the source came with external data."""
 
     value_info: list[str] = field(default_factory=list)
     opsets: list[onnx.OperatorSetIdProto] = field(default_factory=list)
@@ -103,7 +103,7 @@ def serialised(model: ir.Model) -> onnx.ModelProto:
         # Some write the domain of the standard operators as an empty string, some not at all.
         proto.ClearField("opset_import")
         proto.opset_import.extend(rest.opsets)
-    # onnx-ir adds one for each initializer. The source's own come in the order of the source, then those of new values.
+    # onnx-ir adds one for each initializer. The source's own come in its order, then those of new values.
     found = {info.name: info for info in proto.graph.value_info}
     stored = {tensor.name for tensor in proto.graph.initializer}
     names = dict.fromkeys(name for name in rest.value_info if name in found)
@@ -116,7 +116,7 @@ def serialised(model: ir.Model) -> onnx.ModelProto:
 
 
 def write(model: ir.Model, path: Path) -> None:
-    """Write a model file and, where the weights are too large or the source's were so, external data beside it.
+    """Write a model file; where weights are too large, or the source's were so, external data beside it.
 
     Raises:
         OSError: no permission, no space.
@@ -155,7 +155,7 @@ def _write_tensor(file: IO[bytes], tensor: ir.TensorProtocol) -> None:
 def _stubs(
     model: ir.Model, weights: IO[bytes] | None = None, location: str = ""
 ) -> Iterator[dict[str, ir.TensorProtocol]]:
-    """Put stubs in the place of large tensors for the time of the block; yields the tensors that they stand for.
+    """Put stubs in the place of large tensors for the time of the block; yields what they stand for.
 
     Initializers go to the file `weights`, if there is one, and their stubs refer to it as `location`.
     """

@@ -1,8 +1,8 @@
 """ONNX files at the level of protobuf bytes: large tensors stay in their file until somebody looks at them.
 
-A parsed ModelProto holds every weight, and writing one needs a second and a third copy. So a file is read as its
-skeleton, in which each large tensor is a stub that names a place in the file, and written as the skeleton's bytes
-with tensors streamed in where the stubs are. A model of any size then costs the memory of one tensor at a time.
+A parsed ModelProto holds every weight, and writing one needs a second and a third copy. So a file is read as
+its skeleton, in which each large tensor is a stub that names a place in the file, and written as the bytes of
+the skeleton with tensors streamed in where the stubs are. That takes the memory of one tensor.
 """
 
 import mmap
@@ -157,7 +157,7 @@ def skeleton(data: bytes | memoryview) -> tuple[bytes, list[tuple[int, int]]]:
 def _reduced(
     data: bytes | memoryview, start: int, end: int, kind: str, places: list[tuple[int, int]]
 ) -> bytes:
-    parts: list[bytes] = []
+    parts: list[bytes | memoryview] = []
     kept = start
     for number, begin, payload, stop in _fields(data, start, end):
         if stop - payload < LARGE:
@@ -181,7 +181,7 @@ Piece = bytes | ir.TensorProtocol
 
 
 def expanded(data: bytes, tensors: Mapping[str, ir.TensorProtocol]) -> tuple[list[Piece], int]:
-    """What to write for a skeleton: bytes, and the tensors that stand in place of the stubs; and how long it is."""
+    """What to write for a skeleton, bytes and the tensors that stand for the stubs; and how long it is."""
     marks = []
     at = data.find(MARK.encode())
     while at >= 0:

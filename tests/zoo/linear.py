@@ -1,0 +1,50 @@
+"""Linear layers: heads, chains, and the convolution that is written as a matrix."""
+
+from torch import Tensor, nn
+
+from tests.zoo.harness import Case
+from tests.zoo.layers import Total, conv_norm
+
+
+def norm_linear(inputs: int, outputs: int) -> nn.Module:
+    return nn.Sequential(nn.BatchNorm1d(inputs), nn.Linear(inputs, outputs))
+
+
+class Distilled(nn.Module):
+    """(L(BN x) + L'(BN' x)) / 2: the two heads of RepViT."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.head = norm_linear(inputs, outputs)
+        self.teacher = norm_linear(inputs, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (self.head(x) + self.teacher(x)) / 2
+
+
+class RepMLP(nn.Module):
+    """BN(grouped C1 of the rows) + sum of BN(dw k x) at a fixed extent: convolution as a matrix (arXiv 2105.01883)."""
+
+    def __init__(self, channels: int, height: int, width: int) -> None:
+        super().__init__()
+        self.extent = height, width
+        rows = channels * height * width
+        self.full = conv_norm(rows, rows, 1, groups=channels)
+        self.local = Total(*(conv_norm(channels, channels, size, groups=channels) for size in (1, 3)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        channels = x.shape[1]
+        rows = self.full(x.reshape(-1, channels * self.extent[0] * self.extent[1], 1, 1))
+        return rows.reshape(-1, channels, *self.extent) + self.local(x)
+
+
+LINEAR = {"MatMul": 1, "Add": 1}
+
+CASES = (
+    Case("repvit_head", lambda: Distilled(29, 11), (5, 29), {"Gemm": 1}),
+    Case("linear_norm", lambda: nn.Sequential(nn.Linear(9, 12), nn.BatchNorm1d(12)), (5, 9), {"Gemm": 1}),
+    Case("linear_chain", lambda: nn.Sequential(nn.Linear(9, 20), nn.Linear(20, 7)), (5, 9), {"Gemm": 1}),
+    Case("linear_chain_tokens", lambda: nn.Sequential(nn.Linear(9, 20), nn.Linear(20, 7)), (2, 5, 9), LINEAR),
+    Case("linear_skip", lambda: Total(nn.Linear(9, 9), nn.Identity()), (2, 5, 9), LINEAR),
+    Case("repmlp", lambda: RepMLP(3, 4, 5), (2, 3, 4, 5), {"Reshape": 2, "Conv": 1}),
+)
