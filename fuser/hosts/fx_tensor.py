@@ -46,10 +46,15 @@ def to_torch(array: NDArray[Any]) -> torch.Tensor:
 
 
 def rounded(array: NDArray[Any], dtype: torch.dtype) -> torch.Tensor:
-    """Values in float64 rounded once to `dtype`, as a contiguous tensor."""
-    if dtype == torch.bfloat16 and array.dtype == np.float64:
-        return torch.from_numpy(np.array(array)).to(torch.float64).to(dtype)
-    return torch.from_numpy(np.array(array)).to(dtype).contiguous()
+    """The values, in float64, as the nearest ones in `dtype`: torch itself rounds twice, through float32."""
+    array = np.asarray(array)
+    if array.dtype == np.float64 and dtype == torch.bfloat16:
+        # Eight bits, or what is left of them below the smallest normal number.
+        quantum = np.maximum(np.frexp(array)[1] - 8, -133)
+        array = np.ldexp(np.rint(np.ldexp(array, -quantum)), quantum)
+    elif array.dtype == np.float64 and dtype == torch.float16:
+        array = array.astype(np.float16)
+    return to_torch(array).to(dtype).contiguous()
 
 
 def is_real(tensor: torch.Tensor) -> bool:

@@ -1,7 +1,8 @@
 """What an ONNX node computes, in numpy: for constant folding, and for the float64 oracle.
 
-Arrays are computed in the type that they come in, so that a float32 model can be evaluated in float64. The table holds what
-real models use often; everything else goes through `onnx.reference`, which is slow and imported when it is first needed.
+Arrays are computed in the type that they come in, so that a float32 model can be evaluated in float64. The
+table holds what real models use often; everything else goes through `onnx.reference`, which is slow and
+imported when it is first needed.
 """
 
 from collections.abc import Callable
@@ -53,7 +54,7 @@ NOT_EVALUATED: Final = frozenset(
 
 @dataclass(frozen=True)
 class Reference:
-    """A node as `onnx.reference` computes it: an operator of the default domain, or a call of a function of the model."""
+    """A node as `onnx.reference` computes it: of the default domain, or a call of a function of the model."""
 
     node: onnx_ir.Node
     opset: int
@@ -149,7 +150,7 @@ def evaluator(node: onnx_ir.Node, opset: int) -> Callable[..., Arrays] | None:
 
 
 def call_evaluator(model: onnx_ir.Model, node: onnx_ir.Node, opset: int) -> Callable[..., Arrays] | None:
-    """What computes a call of a function of the model; None where the function holds what is not evaluated."""
+    """What computes a call of a function of the model; None where that holds what is not evaluated."""
     inside = (part for function in _called(model, node) for part in function.all_nodes())
     known = all(
         part.op_identifier() in model.functions or (part.domain == "" and part.op_type not in NOT_EVALUATED)

@@ -234,7 +234,7 @@ class _Export:
     def _remove_unused(self) -> None:
         """Remove initializers and Constant nodes that only removed nodes read, in graphs around as well."""
         for value in self.candidates:
-            if value.uses() or value.is_graph_output():
+            if value.uses() or value.is_graph_output() or value.name in self.names.annotations:
                 continue
             producer = value.producer()
             if value.is_initializer() and value.graph is not None:
@@ -245,20 +245,25 @@ class _Export:
 
 
 class _Names:
-    """The names that a model uses, of values and of nodes; both are unique in the whole model."""
+    """The names that a model uses, of values and of nodes; both are unique in the whole model.
+
+    `annotations` are the tensors that quantisation annotations name: they count as read.
+    """
 
     def __init__(self, model: ir.Model) -> None:
         self.values: set[str] = set()
         self.nodes: set[str] = set()
+        self.annotations: set[str] = set()
         for graph in (model.graph, *(function.graph for function in model.functions.values())):
             self._collect(graph)
 
     def _collect(self, graph: ir.Graph) -> None:
         for part in (graph, *graph.subgraphs()):
-            self.values.update(value.name or "" for value in (*part.inputs, *part.initializers.values()))
-            for node in part:
-                self.nodes.add(node.name or "")
-                self.values.update(value.name or "" for value in node.outputs)
+            made = (output for node in part for output in node.outputs)
+            for value in (*part.inputs, *part.initializers.values(), *made):
+                self.values.add(value.name or "")
+                self.annotations.update(value.meta.get("quant_parameter_tensor_names", {}).values())
+            self.nodes.update(node.name or "" for node in part)
 
     def release(self, nodes: Iterable[ir.Node], staying: Iterable[ir.Node]) -> None:
         """Give back the names of nodes that go, except those that others have as well."""

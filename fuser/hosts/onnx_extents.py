@@ -102,7 +102,9 @@ def _gather(node: Node, extents: Extents) -> Shape | None:
 
 def _slice(node: Node, extents: Extents) -> Shape | None:
     x = extents.elements(data(node))
-    bounds = [ints(node, name) or extents.elements(operand(node, i)) for i, name in ((1, "starts"), (2, "ends"))]
+    bounds = [
+        ints(node, name) or extents.elements(operand(node, i)) for i, name in ((1, "starts"), (2, "ends"))
+    ]
     step = extents.elements(operand(node, 4)) or (1,)
     if x is None or any(bound is None or len(bound) != 1 for bound in (*bounds, step)):
         return None

@@ -1,7 +1,7 @@
 """How ONNX expresses an operator: the plan of one or a few ONNX operators for a `Conv` or a `Sum`.
 
-A plan is made before anything is edited, so that the driver can ask whether there is one and how many operators
-it takes. The weights in it are computed when the file is written.
+A plan is made before anything is edited: the driver asks whether there is one, and how many operators it has.
+The weights in it are computed when the file is written.
 """
 
 from collections.abc import Callable, Mapping
@@ -92,7 +92,6 @@ def plan(op: Op, output: Value, opset: int) -> Step:
         return _scale_shift(op, output)
     if op.rank == 0:
         return _linear(op, output, opset)
-    require(op.axis == 1, f"spatial axes need the channels on axis 1, not {op.axis}")
     if op.transposed:
         return _conv_transpose(op)
     return _pad(op, 0, opset) if _only_pads(op) else _conv(op, opset)
@@ -212,6 +211,9 @@ def _sum(op: Sum, output: Value) -> Step:
         exact or output.dtype in FLOATS,
         f"the dtype of {output.name!r} is {output.dtype}, not a floating one, for {op}",
     )
+    largest = max(map(abs, (*op.coefficients, op.offset)))
+    limit = _largest(output.dtype)
+    require(largest <= limit, f"{largest:.6g} overflows {output.dtype}, whose largest number is {limit:.6g}")
     common = magnitudes.pop() if len(magnitudes) == 1 and len(op.coefficients) > 1 else 1.0
     plus: list[int | Step] = []
     minus: list[int | Step] = []
@@ -233,6 +235,13 @@ def _sum(op: Sum, output: Value) -> Step:
     if op.offset:
         total = Step("Add", (total, _scalar("offset", op.offset)))
     return total if isinstance(total, Step) else Step("Identity", (total,))
+
+
+def _largest(dtype: str | None) -> float:
+    """The largest number of a dtype; one is enough for those in which nothing is scaled."""
+    if dtype not in FLOATS:
+        return 1.0
+    return float(np.finfo("float32" if dtype == "bfloat16" else dtype).max)
 
 
 def _total(terms: list[int | Step]) -> int | Step | None:

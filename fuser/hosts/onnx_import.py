@@ -1,7 +1,8 @@
-"""ONNX to the graph of passes: one `Graph` for the main graph, for each body of If, Loop and Scan, and for each function.
+"""ONNX to the graph of passes: a `Graph` for the main graph, each body of If, Loop and Scan, each function.
 
-Nothing is lifted here and no weight is read. Every node becomes an `Opaque` that carries how to evaluate and how to lift
-it; initializers and Constant nodes become constants that are read when somebody looks at them. The model is not changed.
+Nothing is lifted here and no weight is read. Every node becomes an `Opaque` that carries how to evaluate
+and how to lift it; initializers and Constant nodes become constants that are read when somebody looks at
+them. The model is not changed.
 """
 
 from collections.abc import Iterator
@@ -27,7 +28,7 @@ CONTROL_FLOW: Final = frozenset({onnx_ir.AttributeType.GRAPH, onnx_ir.AttributeT
 
 
 def import_model(model: onnx_ir.Model) -> list[Graph]:
-    """The graphs of a model: the main one, then bodies in the order of their nodes, then functions and their bodies.
+    """The graphs of a model: the main one, its bodies in the order of their nodes, functions with their bodies.
 
     Shapes and element types come from the file where it states them, and are inferred where it does not.
     """
@@ -64,7 +65,7 @@ class _Importer:
         self.graphs.append(scope.graph)
         inputs = list(source.inputs)
         if isinstance(source, onnx_ir.Graph):
-            # Before version 4 of the format every initializer was listed among the inputs, and none could be overridden.
+            # Before version 4 of the format every initializer was listed as an input, and none can be overridden.
             overridable = set(inputs) if (self.model.ir_version or 4) >= 4 else set()
             for initializer in source.initializers.values():
                 value = _declare(scope, initializer)

@@ -18,21 +18,21 @@ _ELEMENT_TYPES: Final = {name: int(member) for member, name in DTYPES.items() if
 
 @dataclass(frozen=True)
 class Body:
-    """The graph of a control-flow body; `captured`: what it reads from around it, ours to the outer graph's."""
+    """A control-flow body; `captured`: what it reads from around it, its own value to the outer one."""
 
     graph: Graph
     captured: Mapping[Value, Value]
 
 
 def fill_in(model: onnx_ir.Model, graph: Graph, bodies: Mapping[Node, Sequence[Body]]) -> bool:
-    """Set shapes and types that are missing in the main graph and its bodies; True if there were any to set."""
+    """Set missing shapes and types in the main graph and its bodies; True if there were any to set."""
     proto, nodes = _skeleton(model, graph)
     try:
         inferred = onnx.shape_inference.infer_shapes(proto, data_prop=True)
     except (onnx.shape_inference.InferenceError, ValueError, RuntimeError):
-        # An operator that onnx does not know, or a model that it finds wrong. What is not known stays unknown.
+        # An operator that onnx does not know, or a model that it finds wrong: they stay unknown.
         return False
-    return _apply(graph, nodes, inferred.graph, bodies)
+    return _apply(nodes, inferred.graph, bodies)
 
 
 def _skeleton(model: onnx_ir.Model, graph: Graph) -> tuple[onnx.ModelProto, list[Node]]:
@@ -85,9 +85,7 @@ def _info(value: Value) -> onnx.ValueInfoProto:
     return info
 
 
-def _apply(
-    graph: Graph, nodes: Sequence[Node], proto: onnx.GraphProto, bodies: Mapping[Node, Sequence[Body]]
-) -> bool:
+def _apply(nodes: Sequence[Node], proto: onnx.GraphProto, bodies: Mapping[Node, Sequence[Body]]) -> bool:
     """Take over what was inferred for values of which nothing is known."""
     infos = {info.name: info for info in (*proto.value_info, *proto.output)}
     changed = False
@@ -102,7 +100,7 @@ def _apply(
         for body, inner in zip(bodies.get(node, ()), graphs, strict=False):
             for value, info in zip(body.graph.inputs, inner.input, strict=False):
                 changed |= _set(value, info.type.tensor_type)
-            changed |= _apply(body.graph, list(body.graph.nodes), inner, bodies)
+            changed |= _apply(list(body.graph.nodes), inner, bodies)
     return changed
 
 

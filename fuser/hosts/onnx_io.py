@@ -233,8 +233,8 @@ class _Files:
     def _external(self, name: str | None, location: str) -> Source:
         """A file of external data, which must be in the folder of the model.
 
-
-        to counts as well.
+        Model hubs and package managers lay both files out as links, so where the link of the model leads
+        counts as its folder too.
         """
         if location in self.external:
             return self.external[location]

@@ -1,7 +1,11 @@
-"""The table of numpy kernels behind `onnx_eval`: one function per operator, `(attributes and opset, *inputs) -> outputs`.
+"""The table of numpy kernels behind `onnx_eval`: one function per operator, `(node, *inputs) -> outputs`.
 
-A kernel that meets a case that it does not cover returns NotImplemented, and the reference implementation takes over.
+A kernel that meets a case that it does not cover returns NotImplemented, and the reference implementation
+takes over.
 """
+
+# Every kernel has the signature of the table.
+# ruff: noqa: ARG001, ARG005
 
 from collections.abc import Callable
 from math import prod

@@ -1,9 +1,13 @@
 """Lifting: the affine form of each ONNX operator, where it has one.
 
-A rule looks at a node whose weights are constants and returns the operator applied to the inputs that remain, or None
-where the node computes nothing affine. Where the node is affine in principle but a condition fails, it declines with the
-reason and both values. The rules for sums, scales and operators that change nothing are in `onnx_lift_sums`.
+A rule looks at a node whose weights are constants and returns the operator applied to the inputs that
+remain, or None where the node computes nothing affine. Where the node is affine in principle but a
+condition fails, it declines with the reason and both values. The rules for sums, scales and operators that
+change nothing are in `onnx_lift_sums`.
 """
+
+# Every rule has the signature of the table.
+# ruff: noqa: ARG001
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -95,7 +99,6 @@ def lifter(kind: str, opset: int) -> Lifter | None:
 
 def lift_conv(node: Node, opset: int) -> Apply:
     """Conv  ->  the operator itself, `auto_pad` resolved. Kernel `[O, I/groups, *k]`."""
-    del opset
     x, weight = data(node), constant(node, 1, "weight")
     size, stride, dilation = _geometry(node, weight)
     begin, end = resolve_pads(node, size, stride, dilation, x.shape[2:] if x.shape else None)
@@ -115,7 +118,6 @@ def lift_conv(node: Node, opset: int) -> Apply:
 
 def lift_conv_transpose(node: Node, opset: int) -> Apply:
     """ConvTranspose  ->  the mirrored operator. ONNX kernel `[I, O/groups, *k]`, ours `[O, I/groups, *k]`."""
-    del opset
     x, weight = data(node), constant(node, 1, "weight")
     groups = attribute(node, "group", 1)
     size, stride, dilation = _geometry(node, weight)
@@ -181,7 +183,7 @@ def _require_channels(node: Node, channels: int) -> None:
 
 
 def _transposed_pads(node: Node, size: Ints, stride: Ints, dilation: Ints) -> tuple[Ints, Ints]:
-    """Pads of a transposed convolution; `output_padding` extends the output, so it is taken off the end pad."""
+    """Pads of a transposed convolution; `output_padding` extends the output: it is taken off the end."""
     rank = len(size)
     extra = ints(node, "output_padding") or (0,) * rank
     span = tuple((k - 1) * d + 1 for k, d in zip(size, dilation, strict=True))
@@ -208,8 +210,7 @@ def _transposed_pads(node: Node, size: Ints, stride: Ints, dilation: Ints) -> tu
 
 
 def lift_gemm(node: Node, opset: int) -> Apply:
-    """alpha * A B + beta * C  ->  a linear layer, kernel `[N, K]`, scales and transposition folded into it."""
-    del opset
+    """alpha * A B + beta * C  ->  a linear layer, kernel `[N, K]`, alpha and beta folded into it."""
     require(not attribute(node, "transA", 0), "transA is 1: the first operand is transposed")
     alpha, beta = attribute(node, "alpha", 1.0), attribute(node, "beta", 1.0)
     weight = constant(node, 1, "weight")
@@ -231,7 +232,6 @@ def _row(node: Node, outputs: int) -> Array:
 
 def lift_matmul(node: Node, opset: int) -> Apply | None:
     """x W  ->  a linear layer on the last axis of x."""
-    del opset
     left, right = data(node), data(node, 1)
     if left.constant is None and right.constant is None:
         return None
@@ -339,7 +339,6 @@ def _pad_value(node: Node, opset: int) -> float:
 
 def lift_average_pool(node: Node, opset: int) -> Apply:
     """AveragePool whose divisor is the same everywhere  ->  a depthwise kernel of equal taps."""
-    del opset
     x = data(node)
     size = ints(node, "kernel_shape") or ()
     require(bool(size) and rank_of(x) == len(size) + 2, f"kernel_shape is {size} for {x.name!r} of {x.shape}")
@@ -375,7 +374,6 @@ def _require_plain_auto_pad(node: Node, size: Ints, stride: Ints, dilation: Ints
 
 def lift_shape(node: Node, opset: int) -> Constant | None:
     """Shape of a tensor whose extents are all known  ->  a constant."""
-    del opset
     x = data(node)
     start, end = attribute(node, "start", 0), attribute(node, "end")
     dims = None if x.shape is None else x.shape[start:end]

@@ -1,5 +1,8 @@
 """Lifting of sums, scales, shifts, and of operators that change nothing."""
 
+# Every rule has the signature of the table.
+# ruff: noqa: ARG001
+
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -40,13 +43,11 @@ def nothing(node: Node) -> Apply:
 
 def lift_add(node: Node, opset: int) -> Apply:
     """x + c  ->  a shift of each channel; x + y  ->  a sum."""
-    del opset
     return _binary(node, lambda c: (np.ones_like(c), c), (1.0, 1.0))
 
 
 def lift_sub(node: Node, opset: int) -> Apply:
     """x - c, c - x  ->  a shift of each channel (and a sign); x - y  ->  a sum."""
-    del opset
     if data(node).constant is not None:
         return _binary(node, lambda c: (-np.ones_like(c), c), (1.0, -1.0))
     return _binary(node, lambda c: (np.ones_like(c), -c), (1.0, -1.0))
@@ -54,7 +55,6 @@ def lift_sub(node: Node, opset: int) -> Apply:
 
 def lift_mul(node: Node, opset: int) -> Apply | None:
     """x * c, c * x  ->  a scale of each channel."""
-    del opset
     if data(node).constant is None and data(node, 1).constant is None:
         return None
     return _binary(node, lambda c: (c, np.zeros_like(c)), None)
@@ -62,7 +62,6 @@ def lift_mul(node: Node, opset: int) -> Apply | None:
 
 def lift_div(node: Node, opset: int) -> Apply | None:
     """x / c  ->  a scale of each channel."""
-    del opset
     if data(node, 1).constant is None:
         return None
 
@@ -75,32 +74,28 @@ def lift_div(node: Node, opset: int) -> Apply | None:
 
 def lift_neg(node: Node, opset: int) -> Apply | None:
     """-x  ->  a sum of one term."""
-    del opset
     return Apply(Sum((-1.0,)), (data(node),), "sum")
 
 
 def lift_sum(node: Node, opset: int) -> Apply:
     """Sum of any number of tensors of one shape; terms that are uniform constants become the offset."""
-    del opset
     return _nary(node, 1.0)
 
 
 def lift_mean(node: Node, opset: int) -> Apply:
     """Mean of any number of tensors of one shape."""
-    del opset
     return _nary(node, 1.0 / len(node.inputs))
 
 
 def lift_extremum(node: Node, opset: int) -> Apply | None:
     """Max or Min of one tensor  ->  that tensor."""
-    del opset
     return nothing(node) if len(node.inputs) == 1 else None
 
 
 def _binary(
     node: Node, affine: Callable[[Array], tuple[Array, Array]], signs: tuple[float, float] | None
 ) -> Apply:
-    """A node of two operands: `affine` gives scale and shift of one where the other is constant; `signs` their sum."""
+    """Two operands: `affine` gives scale and shift of one where the other is constant; `signs` their sum."""
     left, right = data(node), data(node, 1)
     index = 0 if left.constant is not None else 1
     x, c = (right, left) if index == 0 else (left, right)
@@ -159,9 +154,10 @@ def _nary(node: Node, factor: float) -> Apply:
         )
         offset += float(values[0])
     _require_same_shape(terms)
-    for value in node.inputs:
-        if value is not None and value.constant is not None:
-            _require_fits(value.constant.shape, terms[0])
+    for index in range(len(node.inputs)):
+        held = data(node, index).constant
+        if held is not None:
+            _require_fits(held.shape, terms[0])
     return Apply(Sum((factor,) * len(terms), offset * factor), tuple(terms), "sum")
 
 
@@ -170,7 +166,8 @@ def _require_same_shape(terms: Sequence[Value]) -> None:
     for other in terms[1:]:
         require(
             other is first or same_shape(first.shape, other.shape),
-            f"shapes are not known to be equal: {first.shape} of {first.name!r} and {other.shape} of {other.name!r}",
+            f"shapes are not known to be equal: {first.shape} of {first.name!r} and {other.shape} of "
+            f"{other.name!r}",
         )
 
 
@@ -184,7 +181,6 @@ def same_shape(a: Shape | None, b: Shape | None) -> bool:
 
 def lift_identity(node: Node, opset: int) -> Apply | None:
     """Identity(x)  ->  x, where x is a tensor."""
-    del opset
     return nothing(node) if data(node).dtype is not None else None
 
 
@@ -202,7 +198,6 @@ def lift_dropout(node: Node, opset: int) -> Apply:
 
 def lift_cast(node: Node, opset: int) -> Apply | None:
     """Cast(x)  ->  x, where x has that type already."""
-    del opset
     before, after = data(node).dtype, node.outputs[0].dtype
     return nothing(node) if before is not None and before == after else None
 
@@ -218,14 +213,13 @@ def lift_reshape(node: Node, opset: int) -> Apply | None:
     wanted = integers(node, 1, "shape") or ()
     if opset >= 14 and attribute(node, "allowzero", 0) and 0 in wanted:
         return None
-    kept = [n == 0 or n == dim for n, dim in zip(wanted, x.shape, strict=False)]
+    kept = [n in (0, dim) for n, dim in zip(wanted, x.shape, strict=False)]
     unknown = [n for n, same in zip(wanted, kept, strict=False) if not same]
     return nothing(node) if len(wanted) == len(x.shape) and unknown in ([], [-1]) else None
 
 
 def lift_same_shape(node: Node, opset: int) -> Apply | None:
     """Flatten, Squeeze, Unsqueeze, Expand or Tile to the shape that x has  ->  x."""
-    del opset
     return nothing(node) if same_shape(data(node).shape, node.outputs[0].shape) else None
 
 
@@ -257,7 +251,6 @@ def lift_slice(node: Node, opset: int) -> Apply | None:
 
 def lift_transpose(node: Node, opset: int) -> Apply | None:
     """Transpose that leaves every axis in its place  ->  x."""
-    del opset
     order = attribute(node, "perm")
     if order is None:
         return nothing(node) if data(node).rank in (0, 1) else None
@@ -266,7 +259,6 @@ def lift_transpose(node: Node, opset: int) -> Apply | None:
 
 def lift_single(node: Node, opset: int) -> Apply | None:
     """Concat of one tensor, Split into one part  ->  x."""
-    del opset
     if source(node).op_type == "Split":
         return nothing(node) if len(node.outputs) == 1 else None
     return nothing(node) if len(node.inputs) == 1 else None
@@ -274,13 +266,11 @@ def lift_single(node: Node, opset: int) -> Apply | None:
 
 def lift_leaky_relu(node: Node, opset: int) -> Apply | None:
     """LeakyRelu with slope 1  ->  x."""
-    del opset
     return nothing(node) if attribute(node, "alpha", 0.01) == 1.0 else None
 
 
 def lift_prelu(node: Node, opset: int) -> Apply | None:
     """PRelu with slopes that are all 1  ->  x."""
-    del opset
     slope = data(node, 1).constant
     return nothing(node) if slope is not None and bool((np.asarray(slope.array()) == 1).all()) else None
 

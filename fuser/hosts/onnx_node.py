@@ -1,4 +1,6 @@
-"""Reading an ONNX node: attributes with their defaults, constant inputs, pads. Used by lifting, shapes and evaluation."""
+"""Reading an ONNX node: attributes with their defaults, constant inputs, pads. Used by lifting, shapes and
+evaluation.
+"""
 
 from collections.abc import Sequence
 from typing import Any, Final

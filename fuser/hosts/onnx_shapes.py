@@ -1,12 +1,13 @@
 """Shapes and element types of every value, from the file where it states them and inferred where it does not.
 
-Extents stay symbolic: a 3x3 and a 1x1 convolution of stride 2 of an image of unknown height both give `(height + 1)//2`,
-by that name, so that their sum is known to be one of equal shapes. The inference of the onnx package invents a new name for
-each; it is asked only where an operator is met that has no rule here.
+Extents stay symbolic: a 3x3 and a 1x1 convolution of stride 2 of an image of unknown height both give
+`(height + 1)//2`, by that name, so that their sum is known to be one of equal shapes. The inference of the
+onnx package invents a new name for each; it is asked only where an operator is met that has no rule here.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 import onnx_ir
 
@@ -17,13 +18,15 @@ from fuser.hosts.onnx_node import source
 from fuser.hosts.onnx_shape_rules import DTYPE_RULES, SHAPE_RULES
 from fuser.ir import Dim, Graph, Node, Value
 
+INTEGERS: Final = frozenset({"int32", "int64"})
+
 __all__ = ["Body", "infer_shapes"]
 
 
 def infer_shapes(
     model: onnx_ir.Model, graphs: Sequence[Graph], bodies: Mapping[Node, Sequence[Body]]
 ) -> None:
-    """Set shape and element type of every value of `graphs` that they can be known of. The model is not changed."""
+    """Set shape and element type of the values of `graphs` as far as they can be known. The model stays."""
     inside = {id(body.graph) for group in bodies.values() for body in group}
     roots = [graph for graph in graphs if id(graph) not in inside]
     inference = _Inference(bodies)
@@ -57,23 +60,27 @@ class _Inference:
         host = source(node)
         known: list[Shape | None] = []
         if host.domain == "":
-            opset = getattr(graph.host, "opset", 0)
-            types = DTYPE_RULES.get(host.op_type)
-            if types is not None:
-                for value, dtype in zip(node.outputs, types(node), strict=False):
-                    value.dtype = value.dtype or dtype
-            rule = SHAPE_RULES.get(host.op_type)
-            if rule is not None:
-                try:
-                    known = rule(node, opset, self.extents)
-                except Declined:
-                    known = []
+            known = self._infer(node, host.op_type, getattr(graph.host, "opset", 0))
         for index, value in enumerate(node.outputs):
             inferred = known[index] if index < len(known) else None
             value.shape = _named(value, self._merge(inferred, value.shape))
 
+    def _infer(self, node: Node, kind: str, opset: int) -> list[Shape | None]:
+        """The shapes of the outputs; types and elements are set on the way."""
+        if kind in DTYPE_RULES:
+            for value, dtype in zip(node.outputs, DTYPE_RULES[kind](node), strict=False):
+                value.dtype = value.dtype or dtype
+        try:
+            if kind in ELEMENT_RULES and node.outputs[0].dtype in INTEGERS:
+                elements = ELEMENT_RULES[kind](node, self.extents)
+                if elements is not None:
+                    self.extents.numbers[node.outputs[0]] = elements
+            return SHAPE_RULES[kind](node, opset, self.extents) if kind in SHAPE_RULES else []
+        except Declined:
+            return []
+
     def _merge(self, inferred: Shape | None, stated: Shape | None) -> Shape | None:
-        """What is inferred, completed by what the file states. The file may be older than its input shapes."""
+        """What is inferred, completed by what the file states, which may be out of date."""
         if stated is None:
             return inferred
         if inferred is None or len(inferred) != len(stated):

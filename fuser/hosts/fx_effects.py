@@ -1,0 +1,212 @@
+"""What works in place. In a graph each value is one thing for ever; in fx an operator may change a tensor that others read.
+
+Where a change is seen through its result alone, the operator computes the same out of place, and whoever reads the tensor
+later reads the result. Where the tensor has other names, views of it or the module's own buffer, nothing is known: all that
+touches it stays where it is.
+"""
+
+import operator
+from copy import copy
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+import torch
+from torch import fx, nn
+
+from fuser.hosts.fx_call import ADAPTIVE_POOLS, AVERAGE_POOLS, MAX_POOLS, UNARY, canonical, name_of
+
+FRESH: Final = frozenset(
+    "conv batch_norm linear addmm matmul mm bmm add sub mul div neg rsub cat mean convolution conv1d conv2d conv3d "
+    "conv_transpose1d conv_transpose2d conv_transpose3d functional_batch_norm native_batch_norm inference_batch_norm sum "
+    "clone interpolate lift_fresh_copy".split()
+).union(UNARY, AVERAGE_POOLS, MAX_POOLS, ADAPTIVE_POOLS)
+"""The result is a tensor of its own. What is not listed may return its operand or a view of it."""
+
+FRESH_MODULES: Final = (
+    nn.modules.conv._ConvNd,
+    nn.modules.batchnorm._BatchNorm,
+    nn.Linear,
+    nn.AvgPool2d,
+    nn.MaxPool2d,
+    nn.AdaptiveAvgPool2d,
+    nn.LayerNorm,
+    nn.GroupNorm,
+)
+
+Modules = Callable[[fx.Node], nn.Module | None]
+
+
+def resolve_effects(graph: fx.Graph, modules: Modules) -> frozenset[fx.Node]:
+    """Let later readers of a tensor that is changed in place read the result of the change.
+
+    Returns the nodes whose result may be changed unseen; they, and whoever reads them, are to be left alone.
+    """
+    order = {node: index for index, node in enumerate(graph.nodes)}
+    views = _Views()
+    pinned: set[fx.Node] = set()
+    for node in graph.nodes:
+        for changed in mutated(node, modules):
+            _settle(node, changed, views, order, pinned, modules)
+        for source in aliased(node, modules):
+            views.join(node, source)
+    for node in list(pinned):
+        pinned.update(views.members(node))
+    return frozenset(pinned)
+
+
+def _settle(
+    node: fx.Node,
+    changed: fx.Node,
+    views: "_Views",
+    order: dict[fx.Node, int],
+    pinned: set[fx.Node],
+    modules: Modules,
+) -> None:
+    others = [other for other in views.members(changed) if other is not changed]
+    seen = any(order[user] > order[node] for other in others for user in other.users)
+    outside = any(other.op in {"placeholder", "get_attr"} for other in (*others, changed))
+    if seen or outside or functional(node, modules) is None or node.target is operator.setitem:
+        pinned.update((node, changed, *others))
+        return
+    # Later readers of the tensor read what it is then.
+    changed.replace_all_uses_with(node, delete_user_cb=lambda user: order[user] > order[node])
+
+
+class _Views:
+    """Groups of nodes that may share memory."""
+
+    def __init__(self) -> None:
+        self._groups: dict[fx.Node, list[fx.Node]] = {}
+
+    def members(self, node: fx.Node) -> list[fx.Node]:
+        return self._groups.get(node, [node])
+
+    def join(self, a: fx.Node, b: fx.Node) -> None:
+        if self.members(a) is self.members(b):
+            return
+        merged = self.members(a) + self.members(b)
+        for member in merged:
+            self._groups[member] = merged
+
+
+def mutated(node: fx.Node, modules: Modules) -> Iterator[fx.Node]:
+    """The operands that a node changes."""
+    for operand in _changed(node, modules):
+        if isinstance(operand, fx.Node):
+            yield operand
+
+
+def _changed(node: fx.Node, modules: Modules) -> Iterator[Any]:
+    if node.op not in {"call_function", "call_method", "call_module"}:
+        return
+    if node.op == "call_module":
+        module = modules(node)
+        # Dropout that drops nothing changes nothing.
+        if getattr(module, "inplace", False) is True and not isinstance(module, nn.modules.dropout._DropoutNd):
+            yield from node.args[:1]
+        return
+    if name_of(node) in {"detach_", "requires_grad_"}:
+        return
+    if isinstance(node.target, torch._ops.OpOverload):
+        for argument, value in zip(node.target._schema.arguments, node.args, strict=False):
+            if argument.alias_info is not None and argument.alias_info.is_write:
+                yield from value if isinstance(value, list | tuple) else [value]
+        written = {a.name for a in node.target._schema.arguments if a.alias_info is not None and a.alias_info.is_write}
+        yield from (value for name, value in node.kwargs.items() if name in written)
+        return
+    if isinstance(node.target, torch._ops.HigherOrderOperator):
+        return
+    if in_place_name(node) or node.kwargs.get("inplace") is True or _positional_inplace(node):
+        yield from node.args[:1] or list(node.kwargs.values())[:1]
+    if "out" in node.kwargs:
+        out = node.kwargs["out"]
+        yield from out if isinstance(out, list | tuple) else [out]
+
+
+def in_place_name(node: fx.Node) -> bool:
+    """Whether a function or method says by its name that it changes its first operand."""
+    name = name_of(node) or str(getattr(node.target, "__name__", ""))
+    bare = name.strip("_")
+    return (name.endswith("_") and not name.endswith("__")) or (name.startswith("__i") and bare[1:] in _ARITHMETIC)
+
+
+_ARITHMETIC: Final = frozenset("add sub mul truediv floordiv pow and or xor matmul".split())
+
+# The position of `inplace` among the arguments of a function of torch.nn.functional.
+_INPLACE_POSITION: Final[dict[str, int]] = {
+    "relu": 1,
+    "relu6": 1,
+    "silu": 1,
+    "mish": 1,
+    "hardswish": 1,
+    "hardsigmoid": 1,
+    "selu": 1,
+    "elu": 2,
+    "celu": 2,
+    "leaky_relu": 2,
+    "hardtanh": 3,
+}
+
+
+def _positional_inplace(node: fx.Node) -> bool:
+    position = _INPLACE_POSITION.get(getattr(node.target, "__name__", ""))
+    return position is not None and len(node.args) > position and node.args[position] is True
+
+
+def aliased(node: fx.Node, modules: Modules) -> list[fx.Node]:
+    """The operands that the result of a node may be, or may be a view of."""
+    changed = list(mutated(node, modules))
+    if changed:
+        return changed
+    if node.op == "call_module":
+        return [] if isinstance(modules(node), FRESH_MODULES) else list(node.all_input_nodes)
+    if node.op in {"placeholder", "get_attr", "output"} or canonical(name_of(node)) in FRESH:
+        return []
+    return list(node.all_input_nodes)
+
+
+def functional(node: fx.Node, modules: Modules) -> Any:
+    """What computes out of place what `node` computes in place: a target, or a module; None where there is none."""
+    if node.op == "call_module":
+        module = modules(node)
+        return type(module) if module is not None else None
+    if node.op == "call_method":
+        name = str(node.target)
+        bare = name.removesuffix("_")
+        return bare if bare != name and hasattr(torch.Tensor, bare) else None
+    if isinstance(node.target, torch._ops.OpOverload):
+        packet = getattr(torch.ops.aten, node.target._schema.name.partition("::")[2].removesuffix("_"), None)
+        return getattr(packet, node.target._overloadname, None)
+    if node.kwargs.get("inplace") is True or _positional_inplace(node):
+        return node.target
+    if node.target in _OPERATORS:
+        return _OPERATORS[node.target]
+    name = name_of(node)
+    return getattr(torch, name.removesuffix("_"), None) if name.endswith("_") else None
+
+
+_OPERATORS: Final[dict[Any, Any]] = {
+    operator.iadd: operator.add,
+    operator.isub: operator.sub,
+    operator.imul: operator.mul,
+    operator.itruediv: operator.truediv,
+}
+
+
+def make_functional(node: fx.Node, modules: Modules) -> nn.Module | None:
+    """Let a node that works in place compute the same out of place.
+
+    Returns the module to be called instead, where the node calls a module.
+    """
+    target = functional(node, modules)
+    if node.op == "call_module":
+        copied = copy(modules(node))
+        assert copied is not None
+        copied.inplace = False
+        return copied
+    if "inplace" in node.kwargs:
+        node.kwargs = {**node.kwargs, "inplace": False}
+    position = _INPLACE_POSITION.get(getattr(node.target, "__name__", ""), len(node.args))
+    node.args = tuple(False if i == position else value for i, value in enumerate(node.args))
+    node.target = target
+    return None

@@ -1,0 +1,604 @@
+"""What rewrites leave behind, lowered to ONNX and applied to the model: numbers, structure, names, refusals."""
+
+from collections.abc import Callable
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import onnx
+import onnx_ir
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper, parser
+
+from fuser.conv import Conv, pad, scale_shift
+from fuser.errors import Declined
+from fuser.hosts import onnx_io
+from fuser.hosts.onnx_export import export_graph, rounded
+from fuser.hosts.onnx_host import plan
+from fuser.hosts.onnx_import import import_model
+from fuser.ir import Constant, Graph, Node, Op, Sum, Value
+from tests.hosts.onnx_models import model_of, run
+from tests.strategies import convs, integers, seeds
+
+Edit = Callable[[Graph], object]
+
+
+def edited(model: onnx.ModelProto, *edits: Edit) -> onnx.ModelProto:
+    """The model after each of its graphs went through the edit for it."""
+    copy = onnx_io.from_any(model)
+    graphs = import_model(copy)
+    for graph, edit in zip(graphs, edits, strict=False):
+        edit(graph)
+    for graph in graphs:
+        export_graph(graph)
+    result: onnx.ModelProto = onnx_io.to_same(copy, model)
+    onnx.checker.check_model(result, full_check=True)
+    return result
+
+
+def find(graph: Graph, name: str) -> Node:
+    return next(node for node in graph.nodes if node.name == name)
+
+
+def put(graph: Graph, gone: list[str], op: Op, *inputs: Value) -> Node:
+    """Let `op` make what the last of the nodes called `gone` made; all of them vanish."""
+    nodes = [find(graph, name) for name in gone]
+    for node in reversed(nodes):
+        graph.remove(node)
+    root = nodes[-1]
+    return graph.add(Node(op, inputs, root.outputs, name=root.name, position=root.position))
+
+
+def skip(graph: Graph, name: str) -> None:
+    """Eliminate a no-op as the driver does."""
+    node = find(graph, name)
+    (old,), (new,) = node.outputs, node.inputs[:1]
+    assert new is not None
+    graph.remove(node)
+    for user in list(old.users):
+        graph.connect(user, [new if value is old else value for value in user.inputs])
+    graph.replaced[old] = new
+
+
+def store(graph: Graph, name: str, array: NDArray[Any]) -> None:
+    """Let a constant be what a node made."""
+    node = find(graph, name)
+    graph.remove(node)
+    node.outputs[0].constant = Constant.of(array)
+
+
+def placeholder(
+    shape: list[int], type_: int = TensorProto.FLOAT, *, count: int = 1, opset: int = 17
+) -> onnx.ModelProto:
+    """One node that reads all inputs, to be replaced."""
+    names = [f"x{index}" for index in range(count)]
+    node = helper.make_node("Sum", names, ["y"], name="block")
+    given_ = dict.fromkeys(names, shape)
+    model = model_of([node], opset=opset, given=given_, type_=type_)
+    model.graph.output[0].CopyFrom(helper.make_tensor_value_info("y", type_, [None] * len(shape)))
+    return model
+
+
+def lowered(op: Op, *arrays: NDArray[Any], opset: int = 17) -> tuple[onnx.ModelProto, NDArray[Any]]:
+    """The model that `op` becomes, and its result in onnxruntime."""
+    type_ = helper.np_dtype_to_tensor_dtype(arrays[0].dtype)
+    source = placeholder(list(arrays[0].shape), type_, count=len(arrays), opset=opset)
+    source.graph.ClearField("value_info")
+
+    def edit(graph: Graph) -> None:
+        put(graph, ["block"], op, *graph.inputs)
+
+    model = edited(source, edit)
+    (result,) = run(model, {f"x{index}": array for index, array in enumerate(arrays)})
+    return model, result
+
+
+def kinds(model: onnx.ModelProto) -> list[str]:
+    return [node.op_type for node in model.graph.node]
+
+
+# --- numbers: each operator, computed by onnxruntime, equals its direct evaluation exactly
+
+
+@given(convs(transposed=None, taps=2), st.sampled_from([7, 10, 11, 17, 21]), seeds)
+def test_convolutions_are_lowered_exactly_or_declined(
+    conv: Conv, opset: int, seed: int
+) -> None:
+    extent = tuple(max(5, -b - e + 5) for b, e in zip(conv.begin, conv.end, strict=True))
+    x = integers(seed, 1, conv.inputs, *extent)
+    value = Value("y", (None,) * x.ndim, "float32")
+    if min(conv.extent(extent), default=1) < 1:
+        return
+    try:
+        steps = plan(conv, value, opset).steps()
+    except Declined as reason:
+        assert str(reason)  # noqa: PT017  # which reason is for the tests below
+        return
+    model, result = lowered(conv, x.astype(np.float32), opset=opset)
+    assert len(model.graph.node) == len(steps)
+    np.testing.assert_array_equal(result, conv.evaluate(x))
+
+
+@pytest.mark.parametrize("rank", [2, 3, 4])
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("bias", [False, True])
+def test_linear_layers(rank: int, groups: int, bias: bool) -> None:
+    conv = Conv.of(integers(1, 6, 4 // groups), integers(2, 6) * bias, groups=groups, axis=-1)
+    x = integers(3, *(2, 3, 5)[: rank - 1], 4)
+    model, result = lowered(conv, x.astype(np.float32))
+    np.testing.assert_array_equal(result, conv.evaluate(x))
+    assert kinds(model) == (["Gemm"] if rank == 2 else ["MatMul", "Add"] if bias else ["MatMul"])
+
+
+@pytest.mark.parametrize(
+    ("scale", "shift", "expected"),
+    [(2, 3, ["Mul", "Add"]), (2, 0, ["Mul"]), (1, 3, ["Add"]), (1, 0, ["Identity"])],
+)
+@pytest.mark.parametrize(
+    ("axis", "shape"), [(1, (1, 3, 4, 5)), (1, (2, 3, 4)), (-1, (2, 3)), (-1, (2, 5, 3))]
+)
+def test_a_scale_and_shift_takes_only_what_is_not_neutral(
+    scale: int, shift: int, expected: list[str], axis: int, shape: tuple[int, ...]
+) -> None:
+    spatial = len(shape) - 2 if axis == 1 else 0
+    conv = scale_shift(np.full(3, float(scale)), np.full(3, float(shift)), spatial, axis)
+    x = integers(1, *shape)
+    model, result = lowered(conv, x.astype(np.float32))
+    np.testing.assert_array_equal(result, conv.evaluate(x))
+    assert kinds(model) == expected
+
+
+@pytest.mark.parametrize(
+    ("coefficients", "offset", "expected"),
+    [
+        ((1,), 0, ["Identity"]),
+        ((-1,), 0, ["Neg"]),
+        ((3,), 0, ["Mul"]),
+        ((3,), 2, ["Mul", "Add"]),
+        ((1, 1), 0, ["Add"]),
+        ((1, -1), 0, ["Sub"]),
+        ((-1, 1), 0, ["Sub"]),
+        ((-1, -1), 0, ["Add", "Neg"]),
+        ((1, 1, 1), 0, ["Sum"]),
+        ((1, -1, 1, -1), 0, ["Add", "Sub", "Sub"]),
+        ((0.5, 0.5), 0, ["Add", "Mul"]),
+        ((0.5, -0.5), 4, ["Sub", "Mul", "Add"]),
+        ((2, 1), 0, ["Mul", "Add"]),
+        ((2, -3), 1, ["Mul", "Mul", "Add", "Add"]),
+        ((0,), 5, ["Mul", "Add"]),
+    ],
+)
+@pytest.mark.parametrize("opset", [7, 17])
+def test_sums(coefficients: tuple[float, ...], offset: float, expected: list[str], opset: int) -> None:
+    op = Sum(coefficients, offset)
+    arrays = [integers(index, 2, 3) for index in range(len(coefficients))]
+    model, result = lowered(op, *(array.astype(np.float32) for array in arrays), opset=opset)
+    np.testing.assert_array_equal(result, op.evaluate(*arrays))
+    assert kinds(model) == expected
+
+
+@pytest.mark.parametrize("opset", [10, 17])
+def test_a_border_of_a_constant_becomes_a_pad(opset: int) -> None:
+    conv = Conv.of(integers(1, 2, 3, 3, 3), begin=(1, 2), end=(0, 1), pad_value=np.full(3, -4.0))
+    x = integers(2, 1, 3, 5, 6)
+    model, result = lowered(conv, x.astype(np.float32), opset=opset)
+    np.testing.assert_array_equal(result, conv.evaluate(x))
+    assert kinds(model) == ["Pad", "Conv"]
+
+
+def test_what_only_pads_is_a_pad_and_may_crop() -> None:
+    conv = pad(3, (1, -1), (2, 0))
+    x = integers(1, 1, 3, 4, 5)
+    model, result = lowered(conv, x.astype(np.float32))
+    np.testing.assert_array_equal(result, conv.evaluate(x))
+    assert kinds(model) == ["Pad"]
+
+
+def test_output_padding_of_a_transposed_convolution() -> None:
+    conv = Conv.of(
+        integers(1, 4, 2, 3), integers(2, 4), groups=2, stride=(3,), begin=(1,), end=(-2,), transposed=True
+    )
+    x = integers(3, 1, 4, 5)
+    model, result = lowered(conv, x.astype(np.float32))
+    np.testing.assert_array_equal(result, conv.evaluate(x))
+    assert kinds(model) == ["ConvTranspose"]
+
+
+def test_weights_are_rounded_once_to_the_dtype_of_the_result() -> None:
+    third = np.full((1, 1, 1), 1 / 3)
+    for dtype in (np.float16, np.float64):
+        source = placeholder([1, 1, 4], helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
+        model = edited(
+            source, lambda graph: put(graph, ["block"], Conv.of(third, stride=(2,)), *graph.inputs)
+        )
+        (weight,) = model.graph.initializer
+        array = numpy_helper.to_array(weight)
+        assert array.dtype == dtype
+        np.testing.assert_array_equal(array, third.astype(dtype))
+
+
+@given(st.floats(2.0**-100, 1e30))
+def test_bfloat16_is_the_nearest_one(value: float) -> None:
+    (result,) = rounded(np.array([value]), np.dtype(ml_dtypes.bfloat16))
+    bits = int(np.array(result).view(np.uint16))
+    # Both neighbours are farther away, or as far and have an odd last bit.
+    for other in (bits - 1, bits + 1):
+        neighbour = float(np.array(other, np.uint16).view(ml_dtypes.bfloat16))
+        distances = abs(value - float(result)), abs(value - neighbour)
+        assert distances[0] < distances[1] or (distances[0] == distances[1] and not bits & 1)
+
+
+def test_bfloat16_sees_on_which_side_of_a_tie_a_value_is() -> None:
+    values = np.array([1 + 2**-8 + 2**-40, 1 + 2**-8 - 2**-40, 1 + 2**-8, np.inf, np.nan])
+    result = rounded(values, np.dtype(ml_dtypes.bfloat16)).astype(np.float64)
+    np.testing.assert_array_equal(result, [1 + 2**-7, 1, 1, np.inf, np.nan])
+
+
+# --- refusals
+
+
+@pytest.mark.parametrize(
+    ("op", "value", "reason"),
+    [
+        (Conv.of(np.ones((1, 1, 2)), begin=(-1,)), "float32", r"negative pads: \(-1, 0\)"),
+        (
+            Conv.of(np.ones((1, 1, 2)), begin=(-1,), transposed=True),
+            "float32",
+            r"negative pads at the begin: \(-1,\)",
+        ),
+        (
+            Conv.of(np.ones((1, 1, 2)), end=(-1,), transposed=True),
+            "float32",
+            r"output_padding \(1,\) is not less than .* \(1,\)",
+        ),
+        (
+            Conv.of(np.ones((1, 2, 2)), begin=(1,), pad_value=np.array([1.0, 2.0])),
+            "float32",
+            "differs between channels: 1 and 2",
+        ),
+        (Conv.of(np.ones((1, 1, 2))), "int32", "the dtype of 'y' is int32, not a floating one"),
+        (Conv.of(np.ones((1, 1, 2))), None, "the dtype of 'y' is None"),
+        (Sum((1e5,)), "float16", "100000 overflows float16, whose largest number is 65504"),
+        (Sum((2.0,)), "int32", "the dtype of 'y' is int32, not a floating one"),
+        (Conv.of(np.ones((2, 3)), axis=1), "float32", "channels on axis 1 of a tensor with 3 axes"),
+        (
+            scale_shift(np.full(2, 2.0), np.zeros(2), 2),
+            "float32",
+            "the tensor has 3 axes, the kernel is for 4",
+        ),
+    ],
+)
+def test_what_onnx_cannot_say_is_declined(op: Op, value: str | None, reason: str) -> None:
+    with pytest.raises(Declined, match=reason):
+        plan(op, Value("y", (1, 2, 3), value), 17)
+
+
+def test_opsets_without_broadcasting_are_declined() -> None:
+    with pytest.raises(Declined, match="opset 6 is older than 7"):
+        plan(Sum((1.0,)), Value("y", (1,), "float32"), 6)
+
+
+# --- structure: a diff and no more
+
+CHAIN = """
+<ir_version: 8, opset_import: ["": 17, "my.domain": 3], producer_name: "somebody",
+ doc_string: "kept", model_version: 5, metadata_props: ["who": "me"]>
+main (float[N,2,8] x) => (float[N,2,8] y)
+<float[2,2,1] w = {1,2,3,4}, float[2] b = {5,6}, float[2,2,1] v = {1,1,1,0}, float two = {2}, float[N,2,8] a>
+{
+   [first] a = Conv(x, w, b)
+   [double] d = Mul(a, two)
+   [second] c = Conv(d, v)
+   [last] y = Relu(c)
+}
+"""
+
+
+def chain() -> onnx.ModelProto:
+    model = parser.parse_model(CHAIN)
+    model.graph.node[3].doc_string = "the last"
+    model.graph.node[3].metadata_props.add(key="scope", value="head")
+    model.graph.quantization_annotation.add(tensor_name="c").quant_parameter_tensor_names.add(
+        key="SCALE_TENSOR", value="two"
+    )
+    for node in model.graph.node:
+        node.ClearField("domain")
+    return model
+
+
+def test_without_an_edit_nothing_changes() -> None:
+    model = chain()
+    assert edited(model) == model
+
+
+def test_a_rewrite_takes_place_and_name_of_what_it_replaced() -> None:
+    def edit(graph: Graph) -> None:
+        put(graph, ["first", "double", "second"], Conv.of(np.ones((2, 2, 1)), np.ones(2)), graph.inputs[0])
+
+    model = chain()
+    result = edited(model, edit)
+    assert [(node.name, node.op_type, list(node.input), list(node.output)) for node in result.graph.node] == [
+        ("second", "Conv", ["x", "second_fused_weight", "second_fused_bias"], ["c"]),
+        ("last", "Relu", ["c"], ["y"]),
+    ]
+    # `two` is named by a quantisation annotation.
+    assert [tensor.name for tensor in result.graph.initializer] == [
+        "two",
+        "second_fused_weight",
+        "second_fused_bias",
+    ]
+    assert result.graph.node[1] == model.graph.node[3]
+    for name in (
+        "ir_version",
+        "opset_import",
+        "producer_name",
+        "doc_string",
+        "model_version",
+        "metadata_props",
+    ):
+        assert getattr(result, name) == getattr(model, name)
+    for name in ("name", "input", "output", "quantization_annotation"):
+        assert getattr(result.graph, name) == getattr(model.graph, name)
+
+
+def test_tensors_that_others_read_stay() -> None:
+    model = chain()
+    model.graph.node[2].input[1] = "w"
+
+    def edit(graph: Graph) -> None:
+        first = find(graph, "first")
+        put(graph, ["first"], Conv.of(np.ones((2, 2, 1))), first.inputs[0] or graph.inputs[0])
+
+    result = edited(model, edit)
+    # `v` had no reader before, which is not for us to judge.
+    assert [tensor.name for tensor in result.graph.initializer] == ["w", "v", "two", "first_fused_weight"]
+
+
+def test_new_names_do_not_clash() -> None:
+    model = chain()
+    for node in model.graph.node:
+        for index, name in enumerate(node.input):
+            if name == "two":
+                node.input[index] = "second_fused_weight"
+    model.graph.initializer[3].name = "second_fused_weight"
+    del model.graph.quantization_annotation[:]
+
+    def edit(graph: Graph) -> None:
+        second = find(graph, "second")
+        put(graph, ["second"], Conv.of(np.ones((2, 2, 1))), second.inputs[0] or graph.inputs[0])
+
+    result = edited(model, edit)
+    assert [tensor.name for tensor in result.graph.initializer] == [
+        "w",
+        "b",
+        "second_fused_weight",
+        "second_fused_weight_1",
+    ]
+
+
+def test_readers_of_an_eliminated_value_read_the_other_one() -> None:
+    def edit(graph: Graph) -> None:
+        skip(graph, "double")
+
+    result = edited(chain(), edit)
+    assert [list(node.input) for node in result.graph.node] == [["x", "w", "b"], ["a", "v"], ["c"]]
+
+
+def test_a_graph_output_keeps_its_name_when_a_no_op_before_it_goes() -> None:
+    def edit(graph: Graph) -> None:
+        node, maker = find(graph, "last"), find(graph, "second")
+        (value,), (other,) = node.outputs, maker.outputs
+        graph.remove(node)
+        maker.outputs, value.producer, other.producer = (value,), maker, None
+        graph.replaced[other] = value
+
+    result = edited(chain(), edit)
+    assert [list(node.output) for node in result.graph.node] == [["a"], ["d"], ["y"]]
+    assert result.graph.node[2].name == "second"
+
+
+def test_a_node_that_makes_another_value_keeps_the_rest() -> None:
+    def edit(graph: Graph) -> None:
+        # last(second(d)) with a scale moved behind the last: relu(c) = y becomes t = relu(c), y = 3 t.
+        node = find(graph, "last")
+        (value,), inputs = node.outputs, node.inputs
+        graph.remove(node)
+        between = Value("t", value.shape, value.dtype)
+        moved = graph.add(Node(node.op, inputs, [between], name="last", position=(*node.position, 0)))
+        moved.source = node.source
+        graph.add(Node(Sum((3.0,)), [between], [value], name="last", position=(*node.position, 1)))
+
+    model = chain()
+    result = edited(model, edit)
+    assert [(n.op_type, list(n.input), list(n.output)) for n in result.graph.node[3:]] == [
+        ("Relu", ["c"], ["t"]),
+        ("Mul", ["t", "last_fused_factor"], ["y"]),
+    ]
+    assert result.graph.node[3].metadata_props == model.graph.node[3].metadata_props
+
+
+def test_one_reader_may_change_while_others_read_the_old_value() -> None:
+    model = parser.parse_model(
+        """<ir_version: 8, opset_import: ["": 17]> main (float[2] x) => (float[2] y, float[2] z)
+        { [n] a = Neg(x)  [one] y = Relu(a)  [two] z = Relu(a) }"""
+    )
+
+    def edit(graph: Graph) -> None:
+        node = find(graph, "one")
+        graph.replaced[find(graph, "n").outputs[0]] = graph.inputs[0]
+        graph.connect(node, [graph.inputs[0]])
+
+    result = edited(model, edit)
+    assert [list(node.input) for node in result.graph.node] == [["x"], ["x"], ["a"]]
+
+
+def test_a_stored_constant_becomes_an_initializer_under_its_name() -> None:
+    def edit(graph: Graph) -> None:
+        store(graph, "double", np.full((1, 2, 8), 7, np.float32))
+        graph.remove(find(graph, "first"))
+
+    result = edited(chain(), edit)
+    assert [node.name for node in result.graph.node] == ["second", "last"]
+    (stored,) = [tensor for tensor in result.graph.initializer if tensor.name == "d"]
+    np.testing.assert_array_equal(numpy_helper.to_array(stored), np.full((1, 2, 8), 7, np.float32))
+
+
+def test_steps_stand_where_the_node_stood() -> None:
+    def edit(graph: Graph) -> None:
+        node = find(graph, "double")
+        conv = Conv.of(np.ones((2, 2, 3)), begin=(1,), end=(1,), pad_value=np.full(2, 2.0))
+        put(graph, ["double"], conv, *(v for v in node.inputs[:1] if v))
+
+    result = edited(chain(), edit)
+    assert [node.name for node in result.graph.node] == ["first", "double_pad", "double", "second", "last"]
+    assert list(result.graph.node[1].output) == ["d_pad"]
+
+
+def test_before_ir_version_4_new_tensors_are_nodes() -> None:
+    model = parser.parse_model(
+XX        """<ir_version: 3, opset_import: ["": 8]> main (float[1,2,4] x) => (float[1,2,4] y) { [r] y = Relu(x) }"""
+    )
+
+    def edit(graph: Graph) -> None:
+        put(graph, ["r"], Conv.of(np.ones((2, 2, 1))), graph.inputs[0])
+
+    result = edited(model, edit)
+    assert kinds(result) == ["Constant", "Conv"]
+    assert [value.name for value in result.graph.input] == ["x"]
+
+
+# --- bodies and functions
+
+BRANCHES = """
+<ir_version: 8, opset_import: ["": 17]>
+main (bool c, float[2] x) => (float[2] y)
+<float[2] k = {1, 2}, float[2] unused_after = {3, 4}>
+{
+   [noop] a = Identity(x)
+   [sum] s = Add(a, unused_after)
+   [branch] y = If (c) <
+      then_branch = then () => (float[2] t) <float[2] k2 = {1, 1}> { [inner] t = Add(a, k) },
+      else_branch = other () => (float[2] e) { [x_] x_1 = Neg(s)  [inner2] e = Neg(x_1) }
+   >
+}
+"""
+
+
+def test_captured_values_follow() -> None:
+    def edit(graph: Graph) -> None:
+        skip(graph, "noop")
+        put(graph, ["sum"], Sum((2.0,)), graph.inputs[1])
+
+    model = parser.parse_model(BRANCHES)
+    result = edited(model, edit)
+    then, other = (attribute.g for attribute in result.graph.node[-1].attribute)
+    assert list(then.node[0].input) == ["x", "k"]
+    assert list(other.node[0].input) == ["s"]
+    assert [tensor.name for tensor in result.graph.initializer] == ["k", "sum_fused_factor"]
+    x = np.array([1, 2], np.float32)
+    for condition in (True, False):
+        (got,) = run(result, {"c": np.array(condition), "x": x})
+        np.testing.assert_array_equal(got, x + np.array([1, 2]) if condition else 2 * x)
+
+
+def test_a_rewrite_in_a_body_reads_what_the_outer_graph_has_become() -> None:
+    def outer(graph: Graph) -> None:
+        put(graph, ["sum"], Sum((2.0,)), graph.inputs[1])
+
+    def inner(graph: Graph) -> None:
+        put(graph, ["x_", "inner2"], Sum((3.0,)), graph.captured[0])
+
+    result = edited(parser.parse_model(BRANCHES), outer, lambda _: None, inner)
+    other = result.graph.node[-1].attribute[1].g
+    assert [(node.op_type, list(node.input)) for node in other.node] == [
+        ("Mul", ["s", "inner2_fused_factor"])
+    ]
+    assert [tensor.name for tensor in other.initializer] == ["inner2_fused_factor"]
+
+
+def test_what_only_a_body_read_goes_with_its_reader() -> None:
+    def inner(graph: Graph) -> None:
+        put(graph, ["inner"], Sum((3.0,)), graph.captured[0])
+
+    result = edited(parser.parse_model(BRANCHES), lambda _: None, inner)
+    assert [tensor.name for tensor in result.graph.initializer] == ["unused_after"]
+
+
+def test_a_body_that_hides_a_name_is_given_another() -> None:
+    model = parser.parse_model(
+        """<ir_version: 8, opset_import: ["": 17]>
+        main (bool c, float[2] x) => (float[2] y)
+        {
+           [noop] a = Identity(x)
+           [branch] y = If (c) <
+              then_branch = then () => (float[2] t) { [n] h = Neg(a)  [m] t = Add(h, a) },
+              else_branch = other () => (float[2] e) { [o] e = Neg(a) }
+           >
+        }"""
+    )
+    body = model.graph.node[1].attribute[0].g
+    body.node[0].output[0] = "x"
+    body.node[1].input[0] = "x"
+    copy = onnx_io.from_any(model)
+    graphs = import_model(copy)
+    skip(graphs[0], "noop")
+    for graph in graphs:
+        export_graph(graph)
+    result = onnx_io.to_same(copy, model)
+    then = result.graph.node[0].attribute[0].g
+    assert [(list(node.input), list(node.output)) for node in then.node] == [
+        (["x"], ["x_1"]),
+        (["x_1", "x"], ["t"]),
+    ]
+
+
+FUNCTION = """
+<ir_version: 9, opset_import: ["": 17, "local": 1]>
+main (float[1,2,4] x) => (float[1,2,4] y) { [call] y = local.f(x) }
+<domain: "local", opset_import: ["": 17]>
+f (p) => (q) { [neg] n = Neg(p)  [relu] q = Relu(n) }
+"""
+
+
+def test_functions_hold_constants_as_nodes() -> None:
+    def edit(graph: Graph) -> None:
+        relu = find(graph, "relu")
+        relu.outputs[0].dtype = "float32"
+        put(graph, ["neg", "relu"], Sum((3.0,)), graph.inputs[0])
+
+    model = parser.parse_model(FUNCTION)
+    result = edited(model, lambda _: None, edit)
+    (function,) = result.functions
+    assert [node.op_type for node in function.node] == ["Constant", "Mul"]
+    assert list(function.output) == ["q"]
+    x = np.arange(8, dtype=np.float32).reshape(1, 2, 4)
+    np.testing.assert_array_equal(run(result, {"x": x})[0], 3 * x)
+
+
+def test_the_body_of_a_removed_node_is_left_alone() -> None:
+    def outer(graph: Graph) -> None:
+        put(graph, ["branch"], Sum((2.0,)), graph.inputs[1])
+        graph.remove(find(graph, "sum"))
+        graph.remove(find(graph, "noop"))
+
+    result = edited(parser.parse_model(BRANCHES), outer)
+    assert kinds(result) == ["Mul"]
+    assert [tensor.name for tensor in result.graph.initializer] == ["branch_fused_factor"]
+
+
+def test_a_graph_that_does_not_come_from_onnx_is_refused() -> None:
+    with pytest.raises(AssertionError, match="other does not come from ONNX"):
+        export_graph(Graph("other", object()))  # type: ignore[arg-type]  # no host at all
+
+
+def test_a_lazy_tensor_of_the_result_has_values() -> None:
+    copy = onnx_io.from_any(chain())
+    (graph,) = import_model(copy)
+    put(graph, ["second"], Conv.of(np.full((2, 2, 1), 0.1)), find(graph, "double").outputs[0])
+    export_graph(graph)
+    tensor = copy.graph.initializers["second_fused_weight"].const_value
+    assert isinstance(tensor, onnx_ir.LazyTensor)
+    np.testing.assert_array_equal(tensor.numpy(), np.full((2, 2, 1), 0.1, np.float32))
