@@ -75,7 +75,10 @@ class Conv:
     def __post_init__(self) -> None:
         rank = len(self.kernel.shape) - 2
         require(rank >= 0, f"a kernel has the axes [O, I/groups, *k], not {list(self.kernel.shape)}")
-        require(self.axis == 1 or (self.axis == -1 and rank == 0), f"channel axis {self.axis} with {rank} spatial axes")
+        require(
+            self.axis == 1 or (self.axis == -1 and rank == 0),
+            f"channel axis {self.axis} with {rank} spatial axes",
+        )
         for name, default in (("stride", 1), ("dilation", 1), ("begin", 0), ("end", 0)):
             value = getattr(self, name) or (default,) * rank
             require(len(value) == rank, f"{name} {value} does not fit the {rank} spatial axes of the kernel")
@@ -86,14 +89,21 @@ class Conv:
             self.groups > 0 and self.outputs % self.groups == 0,
             f"{self.outputs} output channels do not divide into {self.groups} groups",
         )
-        require(self.bias.shape == (self.outputs,), f"bias {self.bias.shape} for {self.outputs} output channels")
+        require(
+            self.bias.shape == (self.outputs,), f"bias {self.bias.shape} for {self.outputs} output channels"
+        )
         # Normal form: what has no meaning has one spelling.
-        dilation = tuple(1 if taps == 1 else step for taps, step in zip(self.size, self.dilation, strict=True))
+        dilation = tuple(
+            1 if taps == 1 else step for taps, step in zip(self.size, self.dilation, strict=True)
+        )
         object.__setattr__(self, "dilation", dilation)
         object.__setattr__(self, "transposed", self.transposed and rank > 0)
         if not self.reads_outside or self.pad_value.size == 0:
             object.__setattr__(self, "pad_value", np.zeros(self.inputs))
-        require(self.pad_value.shape == (self.inputs,), f"pad_value {self.pad_value.shape} for {self.inputs} channels")
+        require(
+            self.pad_value.shape == (self.inputs,),
+            f"pad_value {self.pad_value.shape} for {self.inputs} channels",
+        )
 
     @classmethod
     def of(cls, weight: Array, bias: Array | None = None, **attributes: object) -> "Conv":

@@ -9,7 +9,7 @@ from math import prod
 from typing import Final
 
 from fuser.conv import Conv
-from fuser.ir import Dim, Op, Sum, Value
+from fuser.ir import Dim, Op, Select, Sum, Value
 
 MULTIPLY_ADDS_PER_SECOND: Final = 50e9
 BYTES_PER_SECOND: Final = 10e9
@@ -64,6 +64,9 @@ def operator_cost(op: Op, output: Value, kernels: int) -> Cost:
             # Each further kernel reads and writes the result once more.
             moved += ELEMENT_BYTES * 2 * (kernels - 1) * at * op.outputs
         return Cost(at * weights, moved, kernels)
+    if isinstance(op, Select):
+        part = operator_cost(Sum((1.0,)), output, kernels)
+        return Cost(0, part.bytes * sum(size for _, size in op.ranges) / op.ranges[0][1], kernels)
     elements = prod(
         dim if isinstance(dim, int) else NOMINAL_EXTENT if i else NOMINAL_BATCH for i, dim in enumerate(output.shape or ())
     )

@@ -220,9 +220,11 @@ class Driver:
 
     def _replace(self, targets: Mapping[Value, Apply]) -> list[Node]:
         """Let applications make the target values, if that is cheaper than what vanishes by it."""
-        roots = [_maker(value) for value in targets]
+        makers = {value: _maker(value) for value in targets}
+        roots = list(dict.fromkeys(makers.values()))
         for root in roots:
-            require(len(root.outputs) == 1, f"{describe(root)} has {len(root.outputs)} outputs")
+            missing = [v for v in root.outputs if v not in targets and (v.users or v.is_output)]
+            require(not missing, f"{describe(root)} has another output that is read: {[v.name for v in missing]}")
         kept = {leaf for application in targets.values() for leaf in application.leaves()}
         gone = self._vanishing(roots, kept)
         self._require_gain(targets, gone, kept)
@@ -234,10 +236,10 @@ class Driver:
             check_application(targets, region)
         origin = tuple(node.origin or Step.of(node) for node in region)
         internal = [value for value in targets if not is_visible(value, gone)]
-        steps = [Step.of(root) for root in roots]
+        steps = {value: Step.of(root) for value, root in makers.items()}
         self._remove(gone)
-        for step, root in zip(steps, roots, strict=True):
-            self._build(step, targets[step.outputs[0]], root, origin)
+        for value, application in targets.items():
+            self._build(value, application, makers[value], steps[value], origin)
         for value in internal:
             value.redefined = True
         self._revisit(targets)
@@ -278,9 +280,10 @@ class Driver:
                 return f"; {value.name!r} is also read by {', '.join(others[:3])}"
         return ""
 
-    def _build(self, step: Step, application: Apply, root: Node, origin: tuple[object, ...]) -> None:
-        """Make the nodes of an application; the last one makes the value of `step`, in the place of `root`."""
-        (value,) = step.outputs
+    def _build(
+        self, value: Value, application: Apply, root: Node, step: Step, origin: tuple[object, ...]
+    ) -> None:
+        """Make the nodes of an application; the last one makes `value`, in the place of `root`, which was `step`."""
         parts = list(application.applications())
         results: dict[Apply, Value] = {}
         for index, part in enumerate(parts):
@@ -290,7 +293,7 @@ class Driver:
             node = Node(part.op, inputs, [result], name=root.name, label=part.label, position=position)
             node.origin = origin
             node.extent = part.extent
-            if part.op is root.op:
+            if isinstance(part.op, Opaque) and part.op is root.op:
                 # The operator stays and only reads something else, so it keeps its place in the source.
                 node.source, node.parameters = root.source, step.parameters
                 pairs = zip(step.inputs, inputs, strict=True)

@@ -86,7 +86,40 @@ class Opaque:
         return self.kind
 
 
-Op = Conv | Sum | Opaque
+@dataclass(frozen=True)
+class Concat:
+    """The inputs one behind the other along the channel axis: 1, or -1 for linear layers."""
+
+    axis: int
+
+    def evaluate(self, *parts: Array) -> Array:
+        """The concatenation, computed directly."""
+        return np.concatenate(parts, axis=self.axis)
+
+    def __str__(self) -> str:
+        return f"concat, axis {self.axis}"
+
+
+@dataclass(frozen=True)
+class Select:
+    """Ranges of channels, `(first, size)` each, one for every output: Split, and Slice of the channels.
+
+    `channels` is the number of channels of the input, `axis` theirs: 1, or -1 for linear layers.
+    """
+
+    ranges: tuple[tuple[int, int], ...]
+    channels: int
+    axis: int
+
+    def evaluate(self, x: Array) -> tuple[Array, ...]:
+        """The ranges, computed directly."""
+        return tuple(np.take(x, range(first, first + size), axis=self.axis) for first, size in self.ranges)
+
+    def __str__(self) -> str:
+        return f"channels {', '.join(f'{a}:{a + n}' for a, n in self.ranges)} of {self.channels}"
+
+
+Op = Conv | Sum | Concat | Select | Opaque
 
 
 class Value:

@@ -8,7 +8,7 @@ import numpy as np
 from fuser import algebra
 from fuser.conv import Conv, Ints, scale_shift
 from fuser.errors import Declined
-from fuser.ir import Apply, Node, Sum, Value
+from fuser.ir import Apply, Node, Select, Sum, Value
 
 # A rewrite looks at most this many nodes upstream: far enough for every published block, and the compiler stays linear.
 REACH = 8
@@ -39,6 +39,10 @@ class Branch:
         source = node.inputs[0]
         assert source is not None
         inner = node.op
+        if isinstance(inner, Select):
+            assert isinstance(self.op, Conv)
+            first, _ = inner.ranges[node.outputs.index(self.source)]
+            return replace(self, op=algebra.widen(self.op, first, inner.channels), source=source)
         assert isinstance(inner, Conv | Sum)
         if isinstance(self.op, Sum):
             return replace(self, op=combine(self.op, inner), source=source)
@@ -57,7 +61,7 @@ class Branch:
         yield branch
         for _ in range(REACH):
             node = branch.source.producer
-            if node is None or not affine(node):
+            if node is None or not (affine(node) or (isinstance(node.op, Select) and isinstance(branch.op, Conv))):
                 return
             branch = branch.after(node)
             yield branch

@@ -20,7 +20,8 @@ def unclipped(conv: Conv, n: Ints) -> Ints:
             for m, s, r, b, e in zip(n, conv.stride, reach, conv.begin, conv.end, strict=True)
         )
     return tuple(
-        (m + b + e - r - 1) // s + 1 for m, s, r, b, e in zip(n, conv.stride, reach, conv.begin, conv.end, strict=True)
+        (m + b + e - r - 1) // s + 1
+        for m, s, r, b, e in zip(n, conv.stride, reach, conv.begin, conv.end, strict=True)
     )
 
 
@@ -42,7 +43,8 @@ def _plain(conv: Conv, x: Array) -> Array:
         y[(..., *t)] = conv.bias
         for j in np.ndindex(conv.size):
             q = tuple(
-                s * a + d * b - p for s, a, d, b, p in zip(conv.stride, t, conv.dilation, j, conv.begin, strict=True)
+                s * a + d * b - p
+                for s, a, d, b, p in zip(conv.stride, t, conv.dilation, j, conv.begin, strict=True)
             )
             inside = all(0 <= at < m for at, m in zip(q, n, strict=True))
             column = x[(..., *q)] if inside else np.broadcast_to(conv.pad_value, x.shape[:2])
@@ -57,7 +59,8 @@ def _transposed(conv: Conv, x: Array) -> Array:
     for t in np.ndindex(n):
         for j in np.ndindex(conv.size):
             q = tuple(
-                s * a + d * b - p for s, a, d, b, p in zip(conv.stride, t, conv.dilation, j, conv.begin, strict=True)
+                s * a + d * b - p
+                for s, a, d, b, p in zip(conv.stride, t, conv.dilation, j, conv.begin, strict=True)
             )
             if all(0 <= at < m for at, m in zip(q, y.shape[2:], strict=True)):
                 y[(..., *q)] += x[(..., *t)] @ kernel[(..., *j)].T

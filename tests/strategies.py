@@ -48,7 +48,9 @@ def convs(
     outputs = draw(st.sampled_from([1, 2, 3, 4, 6])) if outputs is None else outputs
     groups = draw(st.sampled_from([g for g in (1, 2, 3, 4) if inputs % g == outputs % g == 0]))
     conv = Conv(
-        Conv.of(integers(draw(seeds), outputs, inputs // groups, *_axes(draw, rank, 1, taps if rank < 3 else 2))).kernel,
+        Conv.of(
+            integers(draw(seeds), outputs, inputs // groups, *_axes(draw, rank, 1, taps if rank < 3 else 2))
+        ).kernel,
         integers(draw(seeds), outputs) * draw(st.booleans()),
         groups=groups,
         stride=_axes(draw, rank, 1, 3),
@@ -70,7 +72,9 @@ def chains(draw: st.DrawFn) -> tuple[Conv, Conv]:
     """An outer convolution and an inner one that feeds it, their borders often such that they meet."""
     rank = draw(st.integers(1, 2))
     inner = draw(convs(rank=rank, taps=draw(st.sampled_from([1, 3]))))
-    outer = draw(convs(rank=rank, inputs=inner.outputs, pads=draw(st.sampled_from([(-2, 0), (0, 3), (-2, 4)]))))
+    outer = draw(
+        convs(rank=rank, inputs=inner.outputs, pads=draw(st.sampled_from([(-2, 0), (0, 3), (-2, 4)])))
+    )
     if draw(st.booleans()):
         outer = replace(outer, pad_value=inner.bias + inner.respond(inner.pad_value))
     return outer, inner

@@ -35,7 +35,10 @@ def one_after_the_other(outer: Conv, inner: Conv, x: Array) -> Array:
 
 def all_extents(*convolutions: Conv) -> Iterator[Ints]:
     """The first extents that leave something of every axis, then larger ones of each residue of the strides."""
-    smallest = [next(n for n in range(1, 60) if reaches(n, axis, *convolutions)) for axis in range(convolutions[0].rank)]
+    smallest = [
+        next(n for n in range(1, 60) if reaches(n, axis, *convolutions))
+        for axis in range(convolutions[0].rank)
+    ]
     steps = max((prod(c.stride[axis] for c in convolutions) for axis in range(len(smallest))), default=1)
     for more in (0, 1, 2, *range(8, 8 + steps)):
         yield tuple(n + more for n in smallest)
@@ -98,8 +101,8 @@ def test_compose_with_a_known_extent(chain: tuple[Conv, Conv], seed: int, data: 
         event("declined")
         with pytest.raises(Declined):
             compose(outer, inner)
-        # The law does not look closely where pads and dilation are larger than the input itself.
-        if min(n) < 6 or not expected.size:
+        # The law does not look closely where pads and dilation are larger than the input, so that it hardly matters.
+        if min(n) < 6 or np.array_equal(expected, one_after_the_other(outer, inner, 0 * x)):
             return
         with without_border_conditions():
             wrong = compose(outer, inner)
@@ -188,7 +191,10 @@ ACCEPTED = {
         conv(2, 4, 3, 3, seed=2),
         conv(4, 2, 3, 3, begin=(2, 2), end=(2, 2)),
     ),
-    "Tucker: 1x1 without bias before a padded 3x3": (conv(4, 3, 3, 3, seed=2, **SAME), conv(3, 2, 1, 1, bias=False)),
+    "Tucker: 1x1 without bias before a padded 3x3": (
+        conv(4, 3, 3, 3, seed=2, **SAME),
+        conv(3, 2, 1, 1, bias=False),
+    ),
     "DBB, ECBSR: padded with the bias of the 1x1": (
         conv(4, 3, 3, 3, seed=2, pad_value=integers(1, 3), **SAME),
         conv(3, 2, 1, 1),
@@ -198,14 +204,22 @@ ACCEPTED = {
         conv(4, 3, 3, 3, seed=2, begin=(1, 1), end=(0, 0)),
         conv(3, 2, 2, 2, stride=(2, 2), bias=False),
     ),
-    "strided 1x1 before a padded 3x3": (conv(4, 3, 3, 3, seed=2, **SAME), conv(3, 2, 1, 1, stride=(2, 2), bias=False)),
+    "strided 1x1 before a padded 3x3": (
+        conv(4, 3, 3, 3, seed=2, **SAME),
+        conv(3, 2, 1, 1, stride=(2, 2), bias=False),
+    ),
     "a value that continues itself": (
         pad(2, (1,), (1,), 5.0),
-        replace(scale_shift(np.full(2, 2.0), np.full(2, -5.0), 1), begin=(1,), end=(1,), pad_value=np.full(2, 5.0)),
+        replace(
+            scale_shift(np.full(2, 2.0), np.full(2, -5.0), 1), begin=(1,), end=(1,), pad_value=np.full(2, 5.0)
+        ),
     ),
     "a pad of a pad": (pad(2, (1,), (2,), 3.0), pad(2, (2,), (1,), 3.0)),
     "crop behind a padded kernel": (pad(3, (-1, -1), (-1, -1)), conv(3, 2, 3, 3, **SAME)),
-    "crop before a strided 1x1, padded again": (pad(2, (1,), (0,)), replace(identity(2, 1), stride=(2,), begin=(-1,))),
+    "crop before a strided 1x1, padded again": (
+        pad(2, (1,), (0,)),
+        replace(identity(2, 1), stride=(2,), begin=(-1,)),
+    ),
     "a stride that never reads the position that mixes": (
         conv(2, 2, 1, stride=(2,), begin=(2,), seed=3),
         conv(2, 2, 2, bias=False),
@@ -316,8 +330,16 @@ UP = conv(2, 2, 3, stride=(2,), transposed=True)
 @pytest.mark.parametrize(
     ("outer", "inner", "reason"),
     [
-        (UP, UP, "composes with a 1x1 of stride 1 without pads only: (transposed 3 conv, 2 -> 2, stride (2,)) after"),
-        (conv(2, 2, 3), UP, "composes with a 1x1 of stride 1 without pads only: (3 conv, 2 -> 2) after (transposed"),
+        (
+            UP,
+            UP,
+            "composes with a 1x1 of stride 1 without pads only: (transposed 3 conv, 2 -> 2, stride (2,)) after",
+        ),
+        (
+            conv(2, 2, 3),
+            UP,
+            "composes with a 1x1 of stride 1 without pads only: (3 conv, 2 -> 2) after (transposed",
+        ),
         (UP, conv(2, 2, 1, begin=(1,), bias=False), "composes with a 1x1 of stride 1 without pads only"),
         (
             UP,
@@ -338,18 +360,23 @@ def test_compose_with_a_transposed_convolution_says_why_not(outer: Conv, inner: 
 @given(branches(), seeds)
 def test_add_is_exact_for_every_extent_or_declines(pair: tuple[Conv, Conv], seed: int) -> None:
     a, b = pair
-    inputs = [integers(seed, 2, a.inputs, *n, largest=BY_NO_CHANCE) for side in pair for n in all_extents(side)]
+    inputs = [
+        integers(seed, 2, a.inputs, *n, largest=BY_NO_CHANCE) for side in pair for n in all_extents(side)
+    ]
     sides = [(a.evaluate(x), b.evaluate(x), x) for x in inputs]
     try:
         total = add(a, b)
     except Declined as reason:
         event(str(reason).split(":")[0])
-        different = {
-            "stride": a.stride != b.stride,
-            "output extent": any(u.shape != v.shape for u, v, _ in sides),
-            "pad value": all(wrong_with(side.pad_value, a, b, sides) for side in pair),
-        }
-        assert different[str(reason).split(" differs")[0]]
+        match str(reason).split(" differs")[0]:
+            case "stride":
+                assert a.stride != b.stride
+            case "output extent":
+                assert any(u.shape != v.shape for u, v, _ in sides)
+            case "pad value":
+                assert all(wrong_with(side.pad_value, a, b, sides) for side in pair)
+            case other:
+                pytest.fail(other)
         return
     event("accepted")
     assert total == add(b, a)
@@ -444,7 +471,9 @@ def test_add_aligns_windows(a: Conv, b: Conv, geometry: tuple[Ints, ...]) -> Non
         assert np.array_equal(total.evaluate(x), a.evaluate(x) + b.evaluate(x))
 
 
-@pytest.mark.parametrize(("first", "second", "groups"), [(4, 4, 4), (4, 2, 2), (2, 8, 2), (1, 8, 1), (8, 8, 8)])
+@pytest.mark.parametrize(
+    ("first", "second", "groups"), [(4, 4, 4), (4, 2, 2), (2, 8, 2), (1, 8, 1), (8, 8, 8)]
+)
 def test_add_meets_in_the_common_groups(first: int, second: int, groups: int) -> None:
     a, b = conv(8, 8, 3, groups=first, begin=(1,), end=(1,)), conv(8, 8, 1, groups=second, seed=4)
     total = add(a, b)
@@ -556,7 +585,11 @@ def test_a_repvgg_block_is_one_convolution(groups: int, stride: int) -> None:
     whole = sums[0]
     for branch in sums[1:]:
         whole = add(whole, branch)
-    expected = sum(one_after_the_other(part[1], part[0], x) if len(part) == 2 else part[0].evaluate(x) for part in parts if part)
+    expected = sum(
+        one_after_the_other(part[1], part[0], x) if len(part) == 2 else part[0].evaluate(x)
+        for part in parts
+        if part
+    )
     assert (whole.size, whole.groups, whole.begin, whole.end) == ((3, 3), groups, (1, 1), (1, 1))
     assert np.array_equal(whole.evaluate(x), expected)
 
@@ -570,7 +603,11 @@ def unseen(outputs: int, inputs: int, *size: int, **attributes: Any) -> Conv:
     def compute() -> Array:
         raise LookupError("the kernel was looked at")
 
-    return Conv(Lazy((outputs, inputs // attributes.get("groups", 1), *size), compute), np.zeros(outputs), **attributes)
+    return Conv(
+        Lazy((outputs, inputs // attributes.get("groups", 1), *size), compute),
+        np.zeros(outputs),
+        **attributes,
+    )
 
 
 @pytest.mark.parametrize(
@@ -600,7 +637,9 @@ def test_add_and_what_it_uses_look_at_no_kernel() -> None:
 
 def test_a_bias_looks_at_the_kernel_behind_it_only() -> None:
     shifted = shift(unseen(4, 4, 1), 1.0)
-    assert np.array_equal(compose(conv(2, 4, 3), shifted).bias, conv(2, 4, 3).respond(np.ones(4)) + conv(2, 4, 3).bias)
+    assert np.array_equal(
+        compose(conv(2, 4, 3), shifted).bias, conv(2, 4, 3).respond(np.ones(4)) + conv(2, 4, 3).bias
+    )
     with pytest.raises(LookupError):
         compose(unseen(4, 4, 3), shifted)
 

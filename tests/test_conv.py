@@ -152,7 +152,9 @@ def test_the_windows_are_what_an_output_position_reads(data: st.DataObject) -> N
     st.tuples(st.integers(-9, 9), LENGTHS, LENGTHS),
     st.tuples(st.integers(-9, 9), LENGTHS, LENGTHS),
 )
-def test_the_union_holds_both_windows_on_the_widest_grid(a: tuple[int, int, int], b: tuple[int, int, int]) -> None:
+def test_the_union_holds_both_windows_on_the_widest_grid(
+    a: tuple[int, int, int], b: tuple[int, int, int]
+) -> None:
     offsets = [range(first, first + step * count, step) for first, step, count in (a, b)]
     u, v = (Window(taps[0], taps[-1], taps.step) for taps in offsets)
     union = u | v
@@ -171,7 +173,9 @@ def test_respond_is_the_output_for_a_constant_image(data: st.DataObject) -> None
     constant = data.draw(st.booleans()) * integers(data.draw(seeds), conv.inputs)
     image = np.broadcast_to(constant[:, None], (1, conv.inputs, 9))
     response = conv.respond(constant) + conv.bias
-    assert np.array_equal(direct(conv, image)[0], np.broadcast_to(response[:, None], (conv.outputs, *conv.extent((9,)))))
+    assert np.array_equal(
+        direct(conv, image)[0], np.broadcast_to(response[:, None], (conv.outputs, *conv.extent((9,))))
+    )
 
 
 def test_respond_to_zero_does_not_look_at_the_weights() -> None:
@@ -220,7 +224,11 @@ def test_the_identity_of_a_grouped_convolution(channels: int, groups: int) -> No
 
 @given(st.integers(1, 4), st.integers(0, 2), seeds)
 def test_scale_shift_is_per_channel(channels: int, rank: int, seed: int) -> None:
-    scale, shift, x = integers(seed, channels), integers(seed + 1, channels), integers(seed, 2, channels, *(3,) * rank)
+    scale, shift, x = (
+        integers(seed, channels),
+        integers(seed + 1, channels),
+        integers(seed, 2, channels, *(3,) * rank),
+    )
     column = (channels, *(1,) * rank)
     conv = scale_shift(scale, shift, rank)
     assert conv.pointwise
@@ -366,7 +374,10 @@ def test_a_kernel_without_taps_or_channels_is_refused() -> None:
             Conv.of(np.ones((4, 1, 3, 3)), groups=2, stride=(2, 2), begin=(1, 1), end=(1, 0)),
             "3x3 conv, 2 -> 4, groups 2, stride (2, 2), pads (1, 1, 1, 0)",
         ),
-        (Conv.of(np.ones((4, 2, 2)), dilation=(2,), transposed=True), "transposed 2 conv, 2 -> 4, dilation (2,)"),
+        (
+            Conv.of(np.ones((4, 2, 2)), dilation=(2,), transposed=True),
+            "transposed 2 conv, 2 -> 4, dilation (2,)",
+        ),
     ],
 )
 def test_a_convolution_describes_itself_in_field_terms(conv: Conv, words: str) -> None:

@@ -1,0 +1,93 @@
+"""Convolutions side by side are one convolution: [k*x, m*x] = [k, m]*x, and over parts of x a grouped one.
+
+Szegedy et al., "Going Deeper with Convolutions", CVPR 2015, read backwards; DBB transform IV.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import groupby
+
+from fuser import algebra
+from fuser.conv import Conv
+from fuser.errors import Declined
+from fuser.ir import Apply, Concat, Node, Select, Sum, Value
+from fuser.rewrite import MERGE, Candidate, rewrite
+from passes._branch import Branch, extent_of
+
+
+@rewrite(Concat, stage=MERGE)
+def merge_siblings(node: Node) -> Iterator[Candidate]:
+    """concat(conv(x, k), conv(x, m))  ->  conv(x, [k, m]), and concat(conv(x[:i], k), conv(x[i:], m))  ->  grouped conv(x).
+
+    Runs of neighbours in the concatenation; what is not a convolution of the same value stays beside the merged one.
+    """
+    assert isinstance(node.op, Concat)
+    terms = [Branch(Sum((1.0,)), value) for value in node.inputs if value is not None]
+    convs = [nearest(term) for term in terms]
+    reasons: list[str] = []
+    for run in runs(convs):
+        try:
+            merged = merge([convs[i] for i in run])
+        except Declined as reason:
+            reasons.append(str(reason))
+            continue
+        parts: list[Value | Apply] = [*(t.source for t in terms[: run[0]]), merged, *(t.source for t in terms[run[-1] + 1 :])]
+        yield merged if len(parts) == 1 else Apply(node.op, tuple(parts))
+    if reasons:
+        raise Declined("; ".join(dict.fromkeys(reasons)))
+
+
+def nearest(term: Branch) -> Branch | None:
+    """The convolution that makes the term, if one does."""
+    maker = term.source.producer
+    return term.after(maker) if maker is not None and isinstance(maker.op, Conv) else None
+
+
+def runs(convs: Sequence[Branch | None]) -> Iterator[list[int]]:
+    """Neighbours that read one value, or parts of one value."""
+    for origin, members in groupby(range(len(convs)), key=lambda i: origin_of(convs[i])):
+        run = list(members)
+        if origin is not None and len(run) > 1:
+            yield run
+
+
+def origin_of(branch: Branch | None) -> Value | None:
+    """The value that a branch reads, or reads a part of."""
+    if branch is None:
+        return None
+    maker = branch.source.producer
+    return maker.inputs[0] if maker is not None and isinstance(maker.op, Select) else branch.source
+
+
+def merge(branches: Sequence[Branch | None]) -> Apply:
+    """One convolution for branches of one origin."""
+    found = [branch for branch in branches if branch is not None]
+    convs = [branch.op for branch in found if isinstance(branch.op, Conv)]
+    source = found[0].source
+    if all(branch.source is source for branch in found):
+        return replace(found[0], op=algebra.stack(convs, extent_of(source, convs[0]))).apply
+    origin = origin_of(found[0])
+    assert origin is not None
+    ranges = [part_of(branch) for branch in found]
+    if covers(ranges):
+        return Apply(algebra.block_diagonal(convs), (origin,))
+    raise Declined(f"the parts {[r[:2] for r in ranges]} are not all {ranges[0][2]} channels in order")
+
+
+def part_of(branch: Branch) -> tuple[int, int, int]:
+    """First channel and size of the part that a branch reads, and the number of channels there are."""
+    maker = branch.source.producer
+    if maker is not None and isinstance(maker.op, Select):
+        return (*maker.op.ranges[maker.outputs.index(branch.source)], maker.op.channels)
+    assert isinstance(branch.op, Conv)
+    return 0, branch.op.inputs, branch.op.inputs
+
+
+def covers(ranges: Sequence[tuple[int, int, int]]) -> bool:
+    """Whether the parts are all channels, each once and in order."""
+    end = 0
+    for first, size, _ in ranges:
+        if first != end:
+            return False
+        end += size
+    return end == ranges[0][2]
