@@ -13,7 +13,7 @@ import numpy as np
 
 from fuser.conv import Conv
 from fuser.errors import Declined, require
-from fuser.ir import Apply, Graph, Node, Op, Step, Value
+from fuser.ir import Apply, Concat, Graph, Node, Op, Step, Value
 from fuser.lazy import Array, Lazy, known
 
 # Relative to the largest output: far above float64 rounding, far below any mistake in a kernel.
@@ -132,8 +132,18 @@ def apply(op: Op, inputs: Sequence[Array | None]) -> tuple[Array, ...]:
     """The outputs of any operator, computed directly."""
     if op.evaluate is None:
         raise Declined(f"{op} cannot be evaluated")
+    if isinstance(op, Concat):
+        inputs = _with_channels(inputs, op.axis)
     result = op.evaluate(*inputs)  # type: ignore[arg-type]  # only an Opaque has absent inputs
     return result if isinstance(result, tuple) else (result,)
+
+
+def _with_channels(parts: Sequence[Array | None], axis: int) -> list[Array | None]:
+    """The parts of a concatenation, a scalar (a value that only this reads) as one channel beside the others."""
+    shape = next((list(part.shape) for part in parts if part is not None and part.ndim), [])
+    if shape:
+        shape[axis] = 1
+    return [np.broadcast_to(part, shape) if part is not None and not part.ndim else part for part in parts]
 
 
 def _inline(application: Apply, inner: Mapping[Value, Apply]) -> Apply:

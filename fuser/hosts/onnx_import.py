@@ -28,7 +28,7 @@ CONTROL_FLOW: Final = frozenset({onnx_ir.AttributeType.GRAPH, onnx_ir.AttributeT
 
 
 def import_model(model: onnx_ir.Model) -> list[Graph]:
-    """The graphs of a model: the main one, its bodies in the order of their nodes, functions with their bodies.
+    """The graphs of a model: the main one, its bodies in the order of their nodes, then the functions.
 
     Shapes and element types come from the file where it states them, and are inferred where it does not.
     """
@@ -65,7 +65,7 @@ class _Importer:
         self.graphs.append(scope.graph)
         inputs = list(source.inputs)
         if isinstance(source, onnx_ir.Graph):
-            # Before version 4 of the format every initializer was listed as an input, and none can be overridden.
+            # Before version 4 of the format every initializer was an input too, and none can be overridden.
             overridable = set(inputs) if (self.model.ir_version or 4) >= 4 else set()
             for initializer in source.initializers.values():
                 value = _declare(scope, initializer)

@@ -1,6 +1,4 @@
-"""Reading an ONNX node: attributes with their defaults, constant inputs, pads. Used by lifting, shapes and
-evaluation.
-"""
+"""Reading an ONNX node: attributes with their defaults, constant inputs, pads."""
 
 from collections.abc import Sequence
 from typing import Any, Final
