@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from fuser.compiler import optimize as optimize
     from fuser.compiler import optimize_file as optimize_file
     from fuser.compiler import pass_names as pass_names
-    from fuser.verify import verify as verify
+    from fuser.verification import verify as verify
 
 _HOME = {
     "benchmark": "fuser.bench",
@@ -20,7 +20,7 @@ _HOME = {
     "optimize": "fuser.compiler",
     "optimize_file": "fuser.compiler",
     "pass_names": "fuser.compiler",
-    "verify": "fuser.verify",
+    "verify": "fuser.verification",
 }
 
 __all__ = ["benchmark", "inspect_file", "optimize", "optimize_file", "pass_names", "verify"]

@@ -1,8 +1,8 @@
 """The laws: what may be done with convolutions, exactly, and when.
 
-Each function states its equation, checks its conditions through `require`, and returns the one `Conv` that computes the
-same function, borders included. Kernels stay lazy; only a condition that depends on values looks at them. Arrays only:
-nothing here knows a graph.
+Each function states its equation, checks its conditions through `require`, and returns the one `Conv` that
+computes the same function, borders included. Kernels stay lazy; only a condition that depends on values looks
+at them. Arrays only: nothing here knows a graph.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from math import gcd
 
 import numpy as np
 
-from fuser.conv import Conv, Ints, Window, diagonal, regroup, taps
+from fuser.conv import Conv, Ints, Window, diagonal, regroup, spatial, taps
 from fuser.errors import require
 from fuser.lazy import Array, defer
 
@@ -20,8 +20,8 @@ def compose(outer: Conv, inner: Conv, extent: Ints | None = None) -> Conv:
     """outer(inner(x))  ->  one convolution: strides multiply, kernels convolve.
 
     `extent` is the spatial extent of `x` where it is known; with it more is exact at the end border.
-    With outer (k2, s2, d2, p2) on inner (k1, s1, d1, p1): stride `s1*s2`, a tap at `d1*i + s1*d2*j` for every pair of
-    taps, pads `p1 + s1*p2`, bias `b2 + sum(W2) b1`, and the pad value of `inner`.
+    With outer (k2, s2, d2, p2) on inner (k1, s1, d1, p1): stride `s1*s2`, a tap at `d1*i + s1*d2*j` for every
+    pair of taps, pads `p1 + s1*p2`, bias `b2 + sum(W2) b1`, and the pad value of `inner`.
 
     Raises:
         Declined: channels, axes or the border do not allow it.
@@ -37,16 +37,17 @@ def compose(outer: Conv, inner: Conv, extent: Ints | None = None) -> Conv:
         Window(
             first=a.first + s * b.first,
             last=a.last + s * b.last,
-            step=a.step
-            if b.first == b.last
-            else s * b.step
-            if a.first == a.last
-            else gcd(a.step, s * b.step),
+            step=_common_step(a, replace(b, first=s * b.first, last=s * b.last, step=s * b.step)),
         )
         for a, b, s in zip(inner.windows, outer.windows, inner.stride, strict=True)
     ]
     slack = [a + s * b for a, b, s in zip(inner.slack, outer.slack, inner.stride, strict=True)]
     return _product(outer, inner, windows, slack, offsets)
+
+
+def _common_step(a: Window, b: Window) -> int:
+    """The widest grid that holds the taps of one window after the other's; one tap is on any grid."""
+    return gcd(*(window.step for window in (a, b) if window.first != window.last)) or 1
 
 
 def _product(outer: Conv, inner: Conv, windows: list[Window], slack: list[int], offsets: list[int]) -> Conv:
@@ -64,14 +65,15 @@ def _product(outer: Conv, inner: Conv, windows: list[Window], slack: list[int], 
         if all(n == 1 for n in outer.size) or all(n == 1 for n in inner.size):
             return _multiply(left, right, w2, w1).reshape(shape)
         result = np.zeros(shape)
-        # Each tap of the outer kernel adds a copy of the inner one, shifted; a strided slice spreads it on the grid.
+        # Each tap of the outer kernel adds a copy of the inner one, shifted; a strided slice spreads it on
+        # the grid.
         for tap in taps(outer.size):
             target = tuple(
                 slice(j * a, j * a + (k - 1) * b + 1, b)
                 for j, a, b, k in zip(tap, outer_stride, inner_stride, inner.size, strict=True)
             )
-            part = _multiply(left, right, w2[(..., *tap)], w1)
-            result[(..., *target)] += part.reshape(*shape[:2], *inner.size)
+            part = _multiply(left, right, w2[spatial(tap)], w1)
+            result[spatial(target)] += part.reshape(*shape[:2], *inner.size)
         return result
 
     bias = outer.bias + outer.respond(inner.bias)
@@ -89,10 +91,10 @@ def _product(outer: Conv, inner: Conv, windows: list[Window], slack: list[int], 
 
 
 def _aligned(outer: Conv, inner: Conv) -> tuple[Conv, Conv, int, int]:
-    """Both operators on a grouping in which their product is block-wise; that grouping and its input channels each.
+    """Both operators on a grouping in which their product is block-wise, that grouping, and its input channels.
 
-    A depthwise side scales the rows or columns of the other and keeps the other's groups; otherwise the groups meet in
-    their greatest common divisor.
+    A depthwise side scales the rows or columns of the other and keeps the other's groups; otherwise the
+    groups meet in their greatest common divisor.
     """
     if inner.depthwise:
         return outer, inner, outer.groups, outer.kernel.shape[1]
@@ -116,11 +118,14 @@ def _multiply(outer: Conv, inner: Conv, w2: Array, w1: Array) -> Array:
         return (blocks * w1.reshape(outer.groups, 1, w2.shape[1], -1)).reshape(outputs, w2.shape[1], -1)
     if outer.groups == outer.inputs:
         rows = w1.reshape(outer.inputs, 1, channels, -1)
-        return (w2.reshape(outer.inputs, -1, 1, w2[0, 0].size) * rows).reshape(outputs, channels, -1)
-    # Several taps of `outer` are so many more rows of the left matrix, several taps of `inner` columns of the right one.
+        columns = w2.reshape(outer.inputs, outputs // outer.inputs, 1, -1)
+        return (columns * rows).reshape(outputs, channels, -1)
+    # Several taps of `outer` are so many more rows of the left matrix, several taps of `inner` columns of the
+    # right one.
     left = w2.reshape(outputs, w2.shape[1], -1).swapaxes(1, 2).reshape(outer.groups, -1, w2.shape[1])
     product = np.matmul(left, w1.reshape(outer.groups, w2.shape[1], -1))
-    return product.reshape(outputs, -1, channels, w1[0, 0].size).swapaxes(1, 2).reshape(outputs, channels, -1)
+    result: Array = product.reshape(outputs, -1, channels, w1[0, 0].size).swapaxes(1, 2)
+    return result.reshape(outputs, channels, -1)
 
 
 def _require_border(outer: Conv, inner: Conv, extent: Ints | None) -> None:
@@ -137,15 +142,15 @@ def _require_border(outer: Conv, inner: Conv, extent: Ints | None) -> None:
         outside = outside or before > 0 or past > 0
         require(
             before == 0 or before * stride + begin > reach,
-            f"the border mixes input and padding on axis {axis}: the outer pad is {outer.begin[axis]}, and the "
-            f"inner kernel reaches {reach} past stride + pad {before * stride + begin}",
+            f"the border mixes input and padding on axis {axis}: the outer pad is {outer.begin[axis]}, and "
+            f"the inner kernel reaches {reach} past stride + pad {before * stride + begin}",
         )
         first = (reached - 1 + past) * stride - begin if reached is not None else None
         beyond = first is not None and extent is not None and first >= extent[axis]
         require(
             past == 0 or end >= reach or beyond,
-            f"the border mixes input and padding on axis {axis}: the outer pad is {outer.end[axis]}, and the "
-            f"inner kernel reaches {reach} past its end pad {end}",
+            f"the border mixes input and padding on axis {axis}: the outer pad is {outer.end[axis]}, and "
+            f"the inner kernel reaches {reach} past its end pad {end}",
         )
     if not outside:
         return
@@ -154,8 +159,8 @@ def _require_border(outer: Conv, inner: Conv, extent: Ints | None) -> None:
         at = _first_unequal(border, outer.pad_value)
         require(
             False,
-            f"the border differs: the inner operator continues with {border[at]:.6g}, the outer one pads with "
-            f"{outer.pad_value[at]:.6g} (channel {at})",
+            f"the border differs: the inner operator continues with {border[at]:.6g}, the outer one pads "
+            f"with {outer.pad_value[at]:.6g} (channel {at})",
         )
 
 
@@ -192,14 +197,16 @@ def _compose_transposed(outer: Conv, inner: Conv) -> Conv:
     else:
         require(
             inner.local,
-            f"a transposed convolution composes with a 1x1 of stride 1 without pads only: ({outer}) after ({inner})",
+            f"a transposed convolution composes with a 1x1 of stride 1 without pads only: "
+            f"({outer}) after ({inner})",
         )
-        # A position of the output sums a number of taps that varies with the position, so a shift does not pass.
+        # A position of the output sums a number of taps that varies with it, so a shift does not pass.
         if inner.bias.any():
             at = _first_unequal(inner.bias, np.zeros(1))
             require(
                 False,
-                f"a shift does not pass through a transposed convolution: {inner.bias[at]:.6g} (channel {at})",
+                f"a shift does not pass through a transposed convolution: "
+                f"{inner.bias[at]:.6g} (channel {at})",
             )
         other = outer
     product = _product(outer, inner, list(other.windows), list(other.slack), list(outer.dilation))
@@ -228,13 +235,13 @@ def add(a: Conv, b: Conv, extent: Ints | None = None) -> Conv:
     def accumulate(*weights: Array) -> Array:
         result = np.zeros(shape)
         for conv, weight in zip((a, b), weights, strict=True):
-            blocks = diagonal(result, groups, conv.groups)[(..., *_slots(conv, windows))]
+            blocks = diagonal(result, groups, conv.groups)[spatial(_slots(conv, windows), 4)]
             blocks += weight.reshape(blocks.shape)
         return result
 
     def total(*weights: Array) -> Array:
-        same = all(weight.shape == shape for weight in weights)
-        return np.add(*weights) if same else accumulate(*weights)
+        u, v = weights
+        return u + v if u.shape == v.shape == shape else accumulate(u, v)
 
     return replace(
         a,
@@ -272,7 +279,7 @@ def _common_pad_value(a: Conv, b: Conv) -> Array:
 
 
 def embed(conv: Conv, windows: tuple[Window, ...]) -> Conv:
-    """The same kernel on larger windows, zeros at the taps that it does not have. Pads follow the caller's windows."""
+    """The same kernel on larger windows, zero at the taps that it does not have. Pads are left to the caller."""
     step = tuple(w.step for w in windows)
     shape = (*conv.kernel.shape[:2], *_size(windows))
     if conv.kernel.shape == shape and conv.dilation == step:
@@ -280,7 +287,7 @@ def embed(conv: Conv, windows: tuple[Window, ...]) -> Conv:
 
     def spread(weight: Array) -> Array:
         result = np.zeros(shape)
-        result[(..., *_slots(conv, windows))] = weight
+        result[spatial(_slots(conv, windows))] = weight
         return result
 
     return replace(conv, kernel=defer(shape, spread, conv.kernel), dilation=step)
@@ -314,7 +321,8 @@ def shift(conv: Conv, offset: float) -> Conv:
 def stack(parts: Sequence[Conv], extent: Ints | None = None) -> Conv:
     """concat(a(x), b(x), ...)  ->  one convolution: the kernels one behind the other on the output axis.
 
-    `extent` is the spatial extent of `x` where it is known. Groups are given up: each part reads all channels.
+    `extent` is the spatial extent of `x` where it is known. Groups are given up: each part reads all
+    channels.
 
     Raises:
         Declined: stride, output extent, pad value or input channels differ.
@@ -373,7 +381,7 @@ def block_diagonal(parts: Sequence[Conv]) -> Conv:
 
 
 def select(conv: Conv, first: int, size: int) -> Conv:
-    """conv(x)[first : first + size]  ->  a smaller convolution: these rows of the kernel. Groups are given up."""
+    """conv(x)[first : first + size]  ->  a smaller convolution: these rows of the kernel, groups given up."""
     dense = regroup(conv, 1)
     rows = slice(first, first + size)
     shape = (size, *dense.kernel.shape[1:])

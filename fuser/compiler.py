@@ -155,7 +155,7 @@ def _rewritten(model: "onnx_ir.Model", rewrites: Sequence[Rewrite]) -> tuple[lis
 
 
 def _verify(src: Name, written: Path, report: Report) -> None:
-    from fuser.verify import verify
+    from fuser.verification import verify
 
     report.verification = verify(src, written)
     if not report.verification.ok:

@@ -9,10 +9,11 @@ over the channels `i` of `o`'s group and the taps `j`. A linear layer is the cas
 
     y[o, stride * t + dilation * j - begin] += weight[o, i, j] * x[i, t]
 
-This module knows the operator and its direct evaluation; `algebra` knows what may be done with it. Neither knows graphs.
+This module knows the operator and its direct evaluation; `algebra` knows what may be done with it. Neither
+knows graphs.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import product
 from math import gcd, prod
@@ -26,7 +27,7 @@ from fuser.lazy import Array, Lazy, defer, known
 
 Ints = tuple[int, ...]
 
-# Elements of the unfolded input that `evaluate` holds at a time (32 MB): beyond, the output is computed in slabs.
+# Elements of the unfolded input that `evaluate` holds at a time (32 MB): a larger output is computed in slabs.
 UNFOLDED: Final = 1 << 22
 
 
@@ -51,11 +52,11 @@ class Window:
 class Conv:
     """A convolution with bias: `kernel [O, I/groups, *k]`, `bias [O]` and `pad_value [I]` in float64.
 
-    `begin` and `end` are the pads of each axis; negative pads crop. `axis` is the channel axis of the tensors that it
-    acts on: 1 with the spatial axes behind it, or -1 for a linear layer (no spatial axes).
+    `begin` and `end` are the pads of each axis; negative pads crop. `axis` is the channel axis of the tensors
+    that it acts on: 1 with the spatial axes behind it, or -1 for a linear layer (no spatial axes).
 
-    Equal by value, in a normal form: an axis with one tap has dilation 1, the pad value is zero where nothing is read
-    outside, and without spatial axes nothing is transposed.
+    Equal by value, in a normal form: an axis with one tap has dilation 1, the pad value is zero where nothing
+    is read outside, and without spatial axes nothing is transposed.
 
     Raises:
         Declined: the attributes do not fit the kernel.
@@ -268,7 +269,7 @@ def average_pool(channels: int, size: Ints, stride: Ints, dilation: Ints, begin:
 
 
 def regroup(conv: Conv, groups: int) -> Conv:
-    """The same map written with fewer groups: `groups` divides `conv.groups`, blocks off the diagonal are zero."""
+    """The same map in fewer groups, which divide those of `conv`: blocks off the diagonal are zero."""
     if groups == conv.groups:
         return conv
     require(conv.groups % groups == 0, f"{conv.groups} groups do not become {groups}")
@@ -300,6 +301,11 @@ def taps(size: Ints) -> Iterator[Ints]:
     return product(*(range(n) for n in size))
 
 
+def spatial(index: Iterable[int | slice], before: int = 2) -> tuple[int | slice, ...]:
+    """An index of the spatial axes, all of the `before` axes in front of them."""
+    return (*(slice(None),) * before, *index)
+
+
 def _column(values: Array, rank: int) -> Array:
     """A value for each channel, to be broadcast over the spatial axes behind."""
     return values.reshape(-1, *(1,) * rank)
@@ -314,22 +320,21 @@ def _evaluate(conv: Conv, x: Array) -> Array:
         view = _unfold(conv, _extend(conv, x))
         slab = max(1, UNFOLDED * extent[0] // view.size) if extent else 1
         for start in range(0, extent[0] if extent else 1, slab):
-            part = (slice(None), slice(start, start + slab)) if extent else ()
-            columns = view[(slice(None),) * (1 + conv.rank) + part]
+            part = (slice(start, start + slab),) if extent else ()
+            columns = view[spatial(part, 2 + conv.rank)]
             product = np.matmul(kernel, columns.reshape(*kernel.shape[::2], -1))
-            y[(slice(None), *part)] = product.reshape(conv.outputs, *columns.shape[1 + conv.rank :])
+            y[spatial(part)] = product.reshape(conv.outputs, *columns.shape[1 + conv.rank :])
     y += _column(conv.bias, 1 + conv.rank)
     return y.swapaxes(0, 1)
 
 
 def _unfold(conv: Conv, x: Array) -> Array:
     """What each output position reads of the extended input: a view `[I, *k, N, *extent]`, nothing copied."""
-    spatial = tuple(range(2, 2 + conv.rank))
+    axes = tuple(range(2, 2 + conv.rank))
     span = tuple(step * (k - 1) + 1 for step, k in zip(conv.dilation, conv.size, strict=True))
-    windows = sliding_window_view(x, span, axis=spatial) if spatial else x
-    steps = tuple(slice(None, None, step) for step in conv.stride + conv.dilation)
-    taps_axes = tuple(axis + conv.rank for axis in spatial)
-    return windows[(slice(None), slice(None), *steps)].transpose(1, *taps_axes, 0, *spatial)
+    windows = sliding_window_view(x, span, axis=axes) if axes else x
+    steps = (slice(None, None, step) for step in conv.stride + conv.dilation)
+    return windows[spatial(steps)].transpose(1, *(axis + conv.rank for axis in axes), 0, *axes)
 
 
 def _extend(conv: Conv, x: Array) -> Array:
@@ -343,7 +348,7 @@ def _extend(conv: Conv, x: Array) -> Array:
     common = [(max(0, b), max(0, b, n + b + min(0, e))) for n, b, e in pads]
     target = tuple(slice(first, stop) for first, stop in common)
     source = tuple(slice(first - b, stop - b) for (first, stop), (_, b, _) in zip(common, pads, strict=True))
-    padded[(..., *target)] = x[(..., *source)]
+    padded[spatial(target)] = x[spatial(source)]
     return padded
 
 
@@ -364,6 +369,6 @@ def _evaluate_transposed(conv: Conv, x: Array) -> Array:
         start = [a + step * j for a, step, j in zip(lead, conv.dilation, tap, strict=True)]
         window = tuple(slice(a, a + s * m, s) for a, s, m in zip(start, conv.stride, n, strict=True))
         product = np.matmul(kernel[tap].reshape(conv.groups, -1, columns.shape[1]), columns)
-        y[(..., *window)] += np.moveaxis(product.reshape(conv.outputs, x.shape[0], *n), 0, 1)
+        y[spatial(window)] += np.moveaxis(product.reshape(conv.outputs, x.shape[0], *n), 0, 1)
     crop = tuple(slice(a + b, a + b + m) for a, b, m in zip(lead, conv.begin, extent, strict=True))
-    return y[(..., *crop)] + _column(conv.bias, conv.rank)
+    return y[spatial(crop)] + _column(conv.bias, conv.rank)

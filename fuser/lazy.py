@@ -1,8 +1,9 @@
 """Arrays that are computed when somebody looks at them, and not before.
 
-A large model holds gigabytes of weights that no rewrite touches, and a rewrite chain computes kernels that the next
-rewrite replaces. So the algebra works on `Lazy` arrays: the shape is known, the values are computed on demand and not
-kept. What is looked at twice is computed twice; that is cheap beside keeping every intermediate kernel in float64.
+A large model holds gigabytes of weights that no rewrite touches, and a rewrite chain computes kernels that
+the next rewrite replaces. So the algebra works on `Lazy` arrays: the shape is known, the values are computed
+on demand and not kept. What is looked at twice is computed twice; that is cheap beside keeping every
+intermediate kernel in float64.
 """
 
 from collections.abc import Callable
@@ -13,9 +14,9 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
-# An array that takes more computations than this is computed at once and kept, so that a chain of ten thousand layers
-# neither recurses ten thousand levels deep nor computes its first kernel ten thousand times, and a chain in which
-# each array is used twice does not double the work at each step.
+# An array that takes more computations than this is computed at once and kept, so that a chain of ten
+# thousand layers neither recurses ten thousand levels deep nor computes its first kernel ten thousand times,
+# and a chain in which each array is used twice does not double the work at each step.
 MAX_WORK: Final = 64
 
 
@@ -33,6 +34,7 @@ class Lazy:
         self._compute = compute
 
     def __call__(self) -> Array:
+        """The values, computed now."""
         array = self._compute()
         assert array.shape == self.shape, f"computed shape {array.shape}, promised {self.shape}"
         return array

@@ -112,7 +112,7 @@ def _compute(node: Node, read: Read) -> tuple[NDArray[Any], ...]:
 def _outputs(node: Node, read: Read) -> tuple[NDArray[Any], ...]:
     op = node.op
     if not isinstance(op, Opaque):
-        return (_application(Apply(op, tuple(filter(None, node.inputs))), read),)
+        return _application(Apply(op, tuple(filter(None, node.inputs))), read)
     if op.kind == "Cast" and node.inputs[0] is not None and _is_floating(node.outputs[0]):
         source = read(node.inputs[0])
         if source.dtype == np.float64:
@@ -121,7 +121,7 @@ def _outputs(node: Node, read: Read) -> tuple[NDArray[Any], ...]:
     if isinstance(lifted, Constant):
         return (lifted.array(),)
     if lifted is not None:
-        return (_application(lifted, read),)
+        return _application(lifted, read)
     if op.evaluate is None:
         raise OracleUnavailable(f"{_named(node)} cannot be evaluated in float64: {op.kind} is not known here")
     return op.evaluate(*(None if value is None else read(value) for value in node.inputs))
@@ -134,14 +134,12 @@ def _lifted(node: Node, op: Opaque) -> Apply | Constant | None:
         return None
 
 
-def _application(apply: Apply, read: Read) -> NDArray[Any]:
-    inputs = [read(part) if isinstance(part, Value) else _application(part, read) for part in apply.inputs]
-    op = apply.op
-    if isinstance(op, Opaque):
-        assert op.evaluate is not None, op
-        return op.evaluate(*inputs)[0]
-    result: NDArray[Any] = op.evaluate(*inputs)
-    return result
+def _application(apply: Apply, read: Read) -> tuple[NDArray[Any], ...]:
+    """The outputs of an application; of a nested one the first is read."""
+    assert apply.op.evaluate is not None, apply.op
+    inputs = [read(part) if isinstance(part, Value) else _application(part, read)[0] for part in apply.inputs]
+    result: NDArray[Any] | tuple[NDArray[Any], ...] = apply.op.evaluate(*inputs)
+    return result if isinstance(result, tuple) else (result,)
 
 
 def _is_floating(value: Value) -> bool:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from fuser.bench import Benchmark
     from fuser.rewrite import Event
-    from fuser.verify import Row, Verification
+    from fuser.verification import Row, Verification
 
 __all__ = ["Report", "Summary", "summarise"]
 

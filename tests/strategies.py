@@ -1,4 +1,4 @@
-"""Hypothesis strategies: convolutions of every geometry with small integers in float64, where arithmetic is exact."""
+"""Hypothesis strategies: convolutions of every geometry with small integers in float64, which is exact."""
 
 from dataclasses import replace
 
@@ -15,7 +15,8 @@ seeds = st.integers(0, 2**32 - 1)
 def integers(seed: int, *shape: int, largest: int = 9) -> Array:
     """Integers from -largest to largest without zero, so that no tap or channel is without effect."""
     generator = np.random.default_rng(seed)
-    return generator.integers(1, largest + 1, shape) * generator.choice([-1.0, 1.0], shape)
+    signs: Array = generator.choice([-1.0, 1.0], shape)
+    return signs * generator.integers(1, largest + 1, shape)
 
 
 @st.composite

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from fuser.conv import Conv, scale_shift
 from fuser.hosts.onnx_import import import_model
-from fuser.ir import Graph, Opaque
+from fuser.ir import Graph, Node, Opaque, Select, Value
 from fuser.oracle import OracleUnavailable, evaluate, trace
 from fuser.runtime import opened
 from tests.graphs import Builder, relu
@@ -79,6 +79,15 @@ def test_weights_computed_in_the_graph_are_evaluated() -> None:
     weight = (u.astype(np.float32).astype(float) * v.astype(np.float32).astype(float))[:, :, 0, 0]
     result = evaluate(graph_of(parsed(text, u=u, v=v)), {"x": x})["y"]
     assert np.allclose(result, np.einsum("oi,nihw->nohw", weight, x), rtol=0, atol=1e-14)
+
+
+def test_an_operator_may_have_several_outputs() -> None:
+    net = Builder(1, 3)
+    first, second = Value("a"), Value("b")
+    net.graph.add(Node(Select(((0, 1), (1, 2)), channels=3, axis=1), [net.x], [first, second], position=(0,)))
+    net.graph.outputs = [second, first]
+    results = evaluate(net.graph, {"x": np.array([[1.0, 2.0, 3.0]])})
+    assert {name: array.tolist() for name, array in results.items()} == {"a": [[1.0]], "b": [[2.0, 3.0]]}
 
 
 def test_an_input_may_be_an_output() -> None:

@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 
 import onnx
 
@@ -12,24 +13,32 @@ from fuser.errors import InputError
 Nodes = Sequence[onnx.NodeProto]
 
 
-def is_sorted(model: onnx.ModelProto, where: str) -> bool:
-    """Check a model called `where`; whether every node is behind those whose results it reads.
+@dataclass
+class Found:
+    """Whether every node is behind those whose results it reads, and the names of all `value_info`."""
+
+    sorted: bool = True
+    declared: set[str] = field(default_factory=set)
+
+
+def check(model: onnx.ModelProto, where: str) -> Found:
+    """Check a model called `where`.
 
     Raises:
         InputError: a name is defined twice or not at all, or nodes read one another's results in a cycle.
     """
-    check = _Check(where)
-    missing = check.graph(model.graph, frozenset())
+    checker = _Check(where)
+    missing = checker.graph(model.graph, frozenset())
     assert not missing, "names that nothing defines are refused where they are read"
     for function in model.functions:
-        check.function(function)
-    return check.sorted
+        checker.function(function)
+    return checker.found
 
 
 class _Check:
     def __init__(self, where: str) -> None:
         self.where = where
-        self.sorted = True
+        self.found = Found()
 
     def graph(self, graph: onnx.GraphProto, around: frozenset[str]) -> set[str]:
         """Check a graph inside a scope that has the names `around`; returns those of them that it reads."""
@@ -39,6 +48,7 @@ class _Check:
         self._once(inputs, "graph input")
         self._once(stored, "initializer")
         outputs = [value.name for value in graph.output]
+        self.found.declared.update(info.name for info in graph.value_info)
         return self._nodes(graph.node, {*inputs, *stored}, around, outputs, graph.name)
 
     def function(self, function: onnx.FunctionProto) -> None:
@@ -68,13 +78,13 @@ class _Check:
             for name in sorted(names - visible):
                 raise self._invalid(f"node {_label(node)} reads {name!r}, which nothing defines")
             reads.append(sorted(makers[name] for name in names if name in makers))
-            self.sorted &= not reads[-1] or reads[-1][-1] < index
+            self.found.sorted &= not reads[-1] or reads[-1][-1] < index
             outer |= names
         for name in outputs:
             if name not in visible:
                 raise self._invalid(f"nothing makes the output {name!r} of {graph!r}")
             outer.add(name)
-        if not self.sorted:
+        if not self.found.sorted:
             self._acyclic(nodes, reads)
         return outer - given - makers.keys()
 

@@ -14,7 +14,7 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from fuser.errors import InputError, OutputError
-from fuser.hosts.onnx_check import is_sorted
+from fuser.hosts.onnx_check import check
 from fuser.hosts.onnx_store import DATA_SUFFIX, Kept, attributes, initializers, keep, kept, serialised, write
 from fuser.hosts.onnx_wire import MARK, Damaged, Source, in_file, skeleton
 
@@ -178,7 +178,7 @@ def _understood(proto: onnx.ModelProto, where: str) -> ir.Model:
         raise InputError(f"{where}: not an ONNX model: it holds no graph")
     if not proto.opset_import:
         raise InputError(f"{where}: not an ONNX model, or cut off: it names no opset")
-    ordered = is_sorted(proto, where)
+    found = check(proto, where)
     try:
         model = ir.from_proto(proto)
     except Exception as error:
@@ -188,11 +188,11 @@ def _understood(proto: onnx.ModelProto, where: str) -> ir.Model:
         raise InputError(
             f"{where}: onnx-ir cannot read the model: {str(cause).partition(chr(10))[0]}"
         ) from error
-    if not ordered:
+    if not found.sorted:
         model.graph.sort()
         for function in model.functions.values():
             function.sort()
-    keep(model, Kept.of(proto))
+    keep(model, Kept.of(proto, found.declared))
     return model
 
 

@@ -37,20 +37,29 @@ Put = Callable[[ir.TensorProtocol], None]
 
 @dataclass
 class Kept:
-    """What onnx-ir does not carry along with a model. `external`: the source came with external data."""
+    """What onnx-ir does not carry along with a model.
+
+    `value_info` are the names that the main graph lists, `declared` those of all graphs. `external`: the
+    source came with external data.
+    """
 
     value_info: list[str] = field(default_factory=list)
+    declared: set[str] = field(default_factory=set)
     opsets: list[onnx.OperatorSetIdProto] = field(default_factory=list)
     sparse: list[onnx.SparseTensorProto] = field(default_factory=list)
     training: list[onnx.TrainingInfoProto] = field(default_factory=list)
     external: bool = False
 
     @classmethod
-    def of(cls, proto: onnx.ModelProto) -> "Kept":
+    def of(cls, proto: onnx.ModelProto, declared: set[str]) -> "Kept":
         """What to keep of a message."""
         names = [info.name for info in proto.graph.value_info]
         return cls(
-            names, list(proto.opset_import), list(proto.graph.sparse_initializer), list(proto.training_info)
+            names,
+            declared,
+            list(proto.opset_import),
+            list(proto.graph.sparse_initializer),
+            list(proto.training_info),
         )
 
 
@@ -94,8 +103,9 @@ def _put_attribute(node: ir.Node, old: ir.Attr, tensor: ir.TensorProtocol) -> No
 
 
 def serialised(model: ir.Model) -> onnx.ModelProto:
-    """The message of a model, with what onnx-ir does not keep."""
-    proto = ir.to_proto(model)
+    """The message of a model, with what onnx-ir does not keep and without what it adds."""
+    with _undeclared(model):
+        proto = ir.to_proto(model)
     rest = kept(model)
     proto.graph.sparse_initializer.extend(rest.sparse)
     proto.training_info.extend(rest.training)
@@ -103,16 +113,33 @@ def serialised(model: ir.Model) -> onnx.ModelProto:
         # Some write the domain of the standard operators as an empty string, some not at all.
         proto.ClearField("opset_import")
         proto.opset_import.extend(rest.opsets)
-    # onnx-ir adds one for each initializer. The source's own come in its order, then those of new values.
+    # The types of intermediate values come in the order of the source, then those of new values.
     found = {info.name: info for info in proto.graph.value_info}
-    stored = {tensor.name for tensor in proto.graph.initializer}
-    names = dict.fromkeys(name for name in rest.value_info if name in found)
-    names.update(dict.fromkeys(name for name in found if name not in stored))
+    names = dict.fromkeys([*(name for name in rest.value_info if name in found), *found])
     if list(names) != list(found):
         ordered = onnx.GraphProto(value_info=[found[name] for name in names])
         proto.graph.ClearField("value_info")
         proto.graph.MergeFrom(ordered)
     return proto
+
+
+@contextmanager
+def _undeclared(model: ir.Model) -> Iterator[None]:
+    """Hide types of initializers for the time of the block: onnx-ir would list them, the source did not."""
+    declared = kept(model).declared
+    hidden = [
+        (value, value.type, value.shape)
+        for graph in graphs(model)
+        for value in graph.initializers.values()
+        if value.name not in declared and not value.is_graph_input() and not value.is_graph_output()
+    ]
+    try:
+        for value, _, _ in hidden:
+            value.type = value.shape = None
+        yield
+    finally:
+        for value, type_, shape in hidden:
+            value.type, value.shape = type_, shape
 
 
 def write(model: ir.Model, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What rewrites leave behind, lowered to ONNX and applied to the model: numbers, structure, names, refusals."""
+"""What rewrites leave behind, lowered to ONNX and applied to the model: numbers, structure, refusals."""
 
 from collections.abc import Callable
 from typing import Any
@@ -104,9 +104,7 @@ def kinds(model: onnx.ModelProto) -> list[str]:
 
 
 @given(convs(transposed=None, taps=2), st.sampled_from([7, 10, 11, 17, 21]), seeds)
-def test_convolutions_are_lowered_exactly_or_declined(
-    conv: Conv, opset: int, seed: int
-) -> None:
+def test_convolutions_are_lowered_exactly_or_declined(conv: Conv, opset: int, seed: int) -> None:
     extent = tuple(max(5, -b - e + 5) for b, e in zip(conv.begin, conv.end, strict=True))
     x = integers(seed, 1, conv.inputs, *extent)
     value = Value("y", (None,) * x.ndim, "float32")
@@ -459,7 +457,8 @@ def test_steps_stand_where_the_node_stood() -> None:
 
 def test_before_ir_version_4_new_tensors_are_nodes() -> None:
     model = parser.parse_model(
-XX        """<ir_version: 3, opset_import: ["": 8]> main (float[1,2,4] x) => (float[1,2,4] y) { [r] y = Relu(x) }"""
+        """<ir_version: 3, opset_import: ["": 8]>
+        main (float[1,2,4] x) => (float[1,2,4] y) { [r] y = Relu(x) }"""
     )
 
     def edit(graph: Graph) -> None:

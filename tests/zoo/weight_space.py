@@ -65,7 +65,7 @@ class Normed(nn.Module):
     def weight(self) -> Tensor:
         v = self.direction
         if self.how == "weight":
-            return v / v.norm(dim=(1, 2, 3), keepdim=True)
+            return v / v.pow(2).sum((1, 2, 3), keepdim=True).sqrt()
         if self.how == "spectral":
             return v / torch.dot(self.left, torch.mv(v.reshape(v.shape[0], -1), self.right))
         centred = v - v.mean((1, 2, 3), keepdim=True)
@@ -84,7 +84,8 @@ class Rotated(nn.Module):
         self.bias = nn.Parameter(torch.randn(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
-        turned = [torch.rot90(self.filter, k, (2, 3)) for k in range(4)]
+        upright, flat = self.filter, self.filter.transpose(2, 3)
+        turned = [upright, flat.flip(2), upright.flip((2, 3)), flat.flip(3)]
         weight = torch.stack(turned, 1).flatten(0, 1)
         return F.conv2d(x, weight, self.bias.repeat_interleave(4), padding=1)
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from fuser.errors import InputError
-from fuser.verify import Verification, check_values, verify
+from fuser.verification import Verification, check_values, verify
 from tests.small_models import convnet, normal, parsed
 
 FLAT = "g (float[1,6] x) => (float[1,6] y)"
@@ -311,7 +311,7 @@ def test_an_output_that_is_zero_must_stay_zero() -> None:
 
 
 def chaos(rate: float = 3.9, *, rearranged: bool = False, steps: int = 40) -> onnx.ModelProto:
-    """The logistic map v' = rate * v * (1 - v): a step doubles every error, so the end of float32 is noise."""
+    """The logistic map v' = rate * v * (1 - v): a step doubles every error, so float32 ends in noise."""
     lines = ["v0 = Sigmoid (x)"]
     for i in range(steps):
         if rearranged:

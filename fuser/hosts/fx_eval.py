@@ -1,0 +1,102 @@
+"""Evaluation of single fx nodes on arrays: for constants that the graph computes, and for checks in float64."""
+
+from collections.abc import Callable
+from copy import deepcopy
+from functools import cache
+from types import BuiltinFunctionType
+from typing import Any, Final
+
+import torch
+from numpy.typing import NDArray
+from torch import fx, nn
+
+from fuser.hosts.fx_call import Call, name_of
+from fuser.hosts.fx_tensor import to_numpy, to_torch, torch_dtype
+
+Evaluate = Callable[..., tuple[NDArray[Any], ...]]
+
+RANDOM: Final = frozenset(
+    "rand randn randint randperm bernoulli multinomial normal rand_like randn_like randint_like dropout uniform_ normal_ "
+    "bernoulli_ exponential_ rrelu".split()
+)
+
+
+def evaluator(node: fx.Node, call: Call, module: nn.Module | None) -> Evaluate | None:
+    """What computes the outputs of a node from its operands; None where they are not a function of these alone."""
+    if isinstance(node.target, torch._ops.HigherOrderOperator) or isinstance(module, fx.GraphModule):
+        return None
+    if name_of(node) in RANDOM or not pure(node.target):
+        return None
+
+    def evaluate(*arrays: NDArray[Any] | None) -> tuple[NDArray[Any], ...]:
+        known = dict(zip(call.operands, arrays, strict=True))
+        tensors = {
+            operand: to_torch(array)
+            for operand, array in known.items()
+            if isinstance(operand, fx.Node) and array is not None
+        }
+        try:
+            with torch.no_grad():
+                result = _run(node, module, tensors)
+        except (RuntimeError, TypeError, IndexError, KeyError) as error:
+            raise ValueError(f"{node.name} cannot be evaluated: {error}") from error
+        return _arrays(node, result)
+
+    return evaluate
+
+
+def pure(target: object) -> bool:
+    """Whether a target comes with torch and draws no random numbers; methods and modules of torch do."""
+    if isinstance(target, torch._ops.OpOverload):
+        return target.namespace == "aten" and torch.Tag.nondeterministic_seeded not in target.tags
+    module = getattr(target, "__module__", None) or ""
+    return isinstance(target, str) or module.split(".")[0] in {"torch", "_operator"} or target in _builtins()
+
+
+@cache
+def _builtins() -> frozenset[object]:
+    found = (*vars(torch).values(), *vars(torch._C._nn).values())
+    return frozenset(entry for entry in found if isinstance(entry, BuiltinFunctionType))
+
+
+def _run(node: fx.Node, module: nn.Module | None, tensors: dict[fx.Node, torch.Tensor]) -> Any:
+    args, kwargs = fx.map_arg((node.args, node.kwargs), lambda n: tensors[n])
+    if "device" in kwargs:
+        kwargs["device"] = "cpu"
+    if node.op == "call_method":
+        return getattr(args[0], str(node.target))(*args[1:], **kwargs)
+    if node.op == "call_function":
+        assert callable(node.target)
+        return node.target(*args, **kwargs)
+    assert module is not None, f"there is no module {node.target}"
+    first = next(iter(tensors.values()))
+    if any(True for _ in module.parameters()) or getattr(module, "inplace", False):
+        module = deepcopy(module).to("cpu", first.dtype if first.is_floating_point() else None)
+        if hasattr(module, "inplace"):
+            module.inplace = False
+    return module(*args, **kwargs)
+
+
+def _arrays(node: fx.Node, result: Any) -> tuple[NDArray[Any], ...]:
+    if isinstance(result, torch.Tensor):
+        return (to_numpy(result),)
+    if isinstance(result, list | tuple):
+        # Only the parts that are read are outputs of the node.
+        read = sorted({user.args[1] for user in node.users if len(user.args) > 1 and isinstance(user.args[1], int)})
+        return tuple(to_numpy(result[index]) for index in read)
+    raise ValueError(f"{node.name} returns a {type(result).__name__}")
+
+
+
+
+def outline(node: fx.Node, module: nn.Module | None, types: dict[fx.Node, tuple[tuple[int, ...], str]]) -> Any:
+    """What the result of a node is like, for operands of known shapes and element types; None where that fails."""
+    tensors = {
+        operand: torch.empty(shape, dtype=torch_dtype(dtype), device="meta") for operand, (shape, dtype) in types.items()
+    }
+    try:
+        with torch.no_grad():
+            result = _run(node, None if module is None else deepcopy(module).to("meta"), tensors)
+    except (RuntimeError, TypeError, IndexError, KeyError, AssertionError, NotImplementedError):
+        return None
+    return result

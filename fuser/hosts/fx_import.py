@@ -1,0 +1,219 @@
+"""fx to the graph of passes: GraphModules of symbolic_trace, torch.export and torch.compile.
+
+Nothing is lifted here and no weight is read. Every fx node becomes an `Opaque` that carries how to evaluate and how to lift
+it; parameters and buffers become constants that are read when somebody looks at them. The fx graph given is one that may
+be edited: readers of what is changed in place are redirected to the result.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import numpy as np
+import torch
+from torch import fx, nn
+
+from fuser.hosts.fx_call import HOMOGENEOUS, Call, Operand, canonical, name_of, normalise
+from fuser.hosts.fx_effects import resolve_effects
+from fuser.hosts.fx_eval import evaluator, outline
+from fuser.hosts.fx_host import FxHost
+from fuser.hosts.fx_lift import lifter, refuse
+from fuser.hosts.fx_module import normalise_module
+from fuser.hosts.fx_shapes import Shape, Types, demand, described, infer, types_of
+from fuser.hosts.fx_tensor import dtype_name, is_real, read_tensor
+from fuser.ir import Constant, Graph, Node, Opaque, Value
+
+AUTOCAST: Final = "the graph switches autocast on and off, so element types are not what they seem"
+IN_PLACE: Final = "it touches a tensor that is changed in place and has other names"
+
+# These return several tensors; a trace without inputs does not say so.
+SEVERAL: Final = frozenset({"split", "chunk", "unbind", "native_batch_norm", "inference_batch_norm", "tensor_split"})
+
+
+def import_fx(
+    graph: fx.Graph, owner: nn.Module, tensors: Mapping[fx.Node, tuple[str, torch.Tensor]], name: str = "main"
+) -> Graph:
+    """The graph of passes for an fx graph.
+
+    Args:
+        graph: the fx graph, whose readers of tensors that are changed in place are redirected.
+        owner: holds the modules that the graph calls.
+        tensors: for each node that stands for a parameter, buffer or constant, its name and its tensor.
+        name: what reports call the graph.
+    """
+    return _Importer(graph, owner, tensors, name).run()
+
+
+class _Importer:
+    def __init__(
+        self, graph: fx.Graph, owner: nn.Module, tensors: Mapping[fx.Node, tuple[str, torch.Tensor]], name: str
+    ) -> None:
+        self.source = graph
+        self.modules = dict(owner.named_modules(remove_duplicate=False))
+        self.tensors = tensors
+        self.host = FxHost(graph)
+        self.graph = Graph(name, self.host)
+        self.values: dict[fx.Node, Value] = {}
+        self.stored: dict[int, Value] = {}
+        self.calls: list[tuple[Call, Node]] = []
+        self.names = {id(tensor): name for name, tensor in _named_tensors(owner)}
+
+    def run(self) -> Graph:
+        """Import every node."""
+        self.pinned = resolve_effects(self.source, lambda node: self.modules.get(str(node.target)))
+        self.autocast = any("autocast" in getattr(node.target, "__name__", "") for node in self.source.nodes)
+        for index, node in enumerate(self.source.nodes):
+            self.host.order.append(node)
+            if node.op == "output":
+                self._output(node, index)
+            elif node.op in {"placeholder", "get_attr"}:
+                self._given(node)
+            elif node not in self.values:
+                self._call(node, index)
+        if not self.typed:
+            # A value is often read before it is read by what tells its rank.
+            for _ in range(2):
+                self._infer()
+        return self.graph
+
+    @property
+    def typed(self) -> bool:
+        """Whether the tracer knows shapes that hold for whatever may be fed, as torch.export does."""
+        given = [described(node) for node in self.source.nodes if node.op == "placeholder"]
+        return bool(given) and any(value is not None for value in given)
+
+    def _given(self, node: fx.Node) -> None:
+        """A graph input, parameter or buffer."""
+        if node in self.tensors:
+            name, tensor = self.tensors[node]
+            self.values[node] = self._stored(tensor, name, constant=node not in self.pinned)
+            self.host.values.setdefault(self.values[node], node)
+            return
+        value = Value(str(node.target), *types_of(described(node)))
+        self.values[node] = value
+        self.host.values[value] = node
+        if node.op == "placeholder":
+            self.graph.inputs.append(value)
+
+    def _stored(self, tensor: torch.Tensor, name: str, *, constant: bool = True) -> Value:
+        """The value of a tensor that the model holds: the same wherever it is read, tied weights included."""
+        if not constant:
+            return Value(name, tuple(tensor.shape), dtype_name(tensor.dtype))
+        value = self.stored.get(id(tensor))
+        if value is None:
+            value = Value(name, tuple(tensor.shape), dtype_name(tensor.dtype))
+            if is_real(tensor):
+                value.constant = read_tensor(tensor)
+            self.stored[id(tensor)] = value
+        return value
+
+    def _call(self, node: fx.Node, index: int) -> None:
+        call = self._normal(node)
+        inputs = [self._operand(operand) for operand in call.operands]
+        outputs = self._results(node)
+        made = Node(
+            self._operator(node, call), inputs, outputs, name=_name(node), position=(index,), source=node
+        )
+        self.graph.add(made)
+        self.calls.append((call, made))
+        self.host.inputs[node] = tuple(inputs)
+
+    def _normal(self, node: fx.Node) -> Call:
+        if node.op != "call_module":
+            return normalise(node)
+        module = self.modules.get(str(node.target))
+        if module is None or isinstance(module, fx.GraphModule):
+            return Call(str(node.target), tuple(node.all_input_nodes))
+        return normalise_module(node, module)
+
+    def _operator(self, node: fx.Node, call: Call) -> Opaque:
+        if node in self.pinned or any(read in self.pinned for read in node.all_input_nodes):
+            return Opaque(call.kind, lift=refuse(IN_PLACE) if lifter(call) else None)
+        if self.autocast:
+            return Opaque(call.kind, lift=refuse(AUTOCAST) if lifter(call) else None)
+        return Opaque(
+            call.kind,
+            evaluate=evaluator(node, call, self.modules.get(str(node.target))),
+            lift=lifter(call),
+            homogeneous=call.kind in HOMOGENEOUS,
+        )
+
+    def _operand(self, operand: Operand) -> Value | None:
+        if operand is None:
+            return None
+        if isinstance(operand, fx.Node):
+            return self.values[operand]
+        if isinstance(operand, torch.Tensor):
+            return self._stored(operand, self.names.get(id(operand), "tensor"))
+        if isinstance(operand, Constant):
+            value = Value("computed_weight", operand.shape, operand.dtype)
+            value.constant = operand
+            return value
+        value = Value(str(operand), (), "float64" if isinstance(operand, float) else "int64")
+        value.constant = _scalar(operand)
+        return value
+
+    def _results(self, node: fx.Node) -> list[Value]:
+        """The value of a node, or of each of its parts that is read where it returns several tensors."""
+        result = described(node)
+        several = isinstance(result, list | tuple) or canonical(name_of(node)) in SEVERAL
+        parts = [user for user in node.users if canonical(name_of(user)) == "getitem" and isinstance(user.args[1], int)]
+        if not several or len(parts) < len(node.users) or len({user.args[1] for user in parts}) < len(parts):
+            return [self._declare(node, result)]
+        values = []
+        for part in sorted(parts, key=lambda user: int(str(user.args[1]))):
+            values.append(self._declare(part, described(part)))
+        return values or [self._declare(node, None)]
+
+    def _declare(self, node: fx.Node, result: object) -> Value:
+        value = Value(node.name, *types_of(result))
+        self.values[node] = value
+        self.host.values[value] = node
+        return value
+
+    def _output(self, node: fx.Node, index: int) -> None:
+        """What the graph returns is read by a node of its own: any value can stand there, whatever its name."""
+        result = Value("output")
+        read = [self.values[value] for value in node.all_input_nodes]
+        self.graph.add(Node(Opaque("output"), read, [result], name="output", position=(index,), source=node))
+        self.host.inputs[node] = tuple(read)
+        self.graph.outputs = [result]
+
+    def _infer(self) -> None:
+        for call, node in self.calls:
+            demand(call, node.inputs)
+        static = set(self.stored.values())
+        for call, node in self.calls:
+            value = node.outputs[0]
+            if len(node.outputs) > 1 or call.kind == "output":
+                continue
+            shape, dtype = infer(call, node.inputs)
+            if all(v is None or v in static or v.constant is not None for v in node.inputs):
+                shape, dtype = self._outline(node, shape, dtype)
+                static.add(value)
+            value.shape = value.shape if shape is None else shape
+            value.dtype = value.dtype if dtype is None else dtype
+
+    def _outline(self, node: Node, shape: Shape | None, dtype: str | None) -> Types:
+        """The type of what the graph computes of parameters alone, found by computing it without numbers."""
+        source = node.source
+        assert isinstance(source, fx.Node)
+        types = {}
+        for operand in source.all_input_nodes:
+            value = self.values[operand]
+            if value.shape is None or value.dtype is None:
+                return shape, dtype
+            types[operand] = tuple(int(n or 0) for n in value.shape), value.dtype
+        result = outline(source, self.modules.get(str(source.target)), types)
+        return (shape, dtype) if result is None else types_of(result)
+
+
+def _scalar(number: float) -> Constant:
+    return Constant.of(np.asarray(number))
+
+
+def _name(node: fx.Node) -> str:
+    return str(node.target) if node.op == "call_module" else node.name
+
+
+def _named_tensors(owner: nn.Module) -> Sequence[tuple[str, torch.Tensor]]:
+    return [*owner.named_parameters(remove_duplicate=False), *owner.named_buffers(remove_duplicate=False)]
