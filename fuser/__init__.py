@@ -1,6 +1,7 @@
 """graph-fuser: collapses the linear structure of trained graphs, exactly, and only where it pays.
 
-The whole public surface. Everything heavy is imported when it is first used: `import fuser` costs next to nothing.
+The whole public surface. Everything heavy is imported when it is first used: `import fuser` costs next to
+nothing.
 """
 
 from importlib import import_module

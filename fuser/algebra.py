@@ -91,7 +91,7 @@ def _product(outer: Conv, inner: Conv, windows: list[Window], slack: list[int], 
 
 
 def _aligned(outer: Conv, inner: Conv) -> tuple[Conv, Conv, int, int]:
-    """Both operators on a grouping in which their product is block-wise, that grouping, and its input channels.
+    """Both operators in groups in which their product is block-wise, how many, and the inputs of each.
 
     A depthwise side scales the rows or columns of the other and keeps the other's groups; otherwise the
     groups meet in their greatest common divisor.
@@ -279,7 +279,7 @@ def _common_pad_value(a: Conv, b: Conv) -> Array:
 
 
 def embed(conv: Conv, windows: tuple[Window, ...]) -> Conv:
-    """The same kernel on larger windows, zero at the taps that it does not have. Pads are left to the caller."""
+    """The same kernel on larger windows, zeros where it has no taps. Pads are left to the caller."""
     step = tuple(w.step for w in windows)
     shape = (*conv.kernel.shape[:2], *_size(windows))
     if conv.kernel.shape == shape and conv.dilation == step:

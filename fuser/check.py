@@ -1,8 +1,9 @@
 """Is what a rewrite made right? Its numbers fit the dtype, and it computes what it replaced.
 
-Two affine maps that agree on a generic input are equal (those where they agree by chance have measure zero). So one random
-input in float64, a little larger than the kernel so that both interior and border are seen, decides. The region before is
-what the nodes were in the source; how many rewrites lie in between does not matter.
+Two affine maps that agree on a generic input are equal (those where they agree by chance have measure zero).
+So one random input in float64, a little larger than the kernel so that both interior and border are seen,
+decides. The region before is what the nodes were in the source; how many rewrites lie in between does not
+matter.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,13 +24,14 @@ Feed = Callable[[Value], Array]
 
 
 def check_graph(graph: Graph) -> None:
-    """Check every node that rewrites made against what was there in the source, and compute its kernel once and for all.
+    """Check every node that rewrites made against the source, and compute its kernel, once.
 
     Raises:
         Declined: a kernel does not fit its dtype, or computes something else.
     """
     made = [node for node in graph.ordered() if node.origin]
-    # A value that the source does not have is checked with its readers, so what makes it is stored after them.
+    # A value that the source does not have is checked with its readers, so what makes it is stored after
+    # them.
     for node in sorted(made, key=lambda node: node.outputs[0].redefined):
         precise = node.op
         if isinstance(precise, Conv):
@@ -63,7 +65,7 @@ def computed(conv: Conv, value: Value) -> Conv:
 
 
 def stored(op: Op, value: Value) -> Op:
-    """The operator with its kernel in the precision that the host stores: half the memory until it is written."""
+    """The operator with its kernel in the precision of the host: half the memory until it is written."""
     if not isinstance(op, Conv) or value.dtype != "float32":
         return op
     weight = op.weight.astype(np.float32)
@@ -139,7 +141,7 @@ def apply(op: Op, inputs: Sequence[Array | None]) -> tuple[Array, ...]:
 
 
 def _with_channels(parts: Sequence[Array | None], axis: int) -> list[Array | None]:
-    """The parts of a concatenation, a scalar (a value that only this reads) as one channel beside the others."""
+    """The parts of a concatenation; a scalar, a value that only this reads, is one channel beside them."""
     shape = next((list(part.shape) for part in parts if part is not None and part.ndim), [])
     if shape:
         shape[axis] = 1
@@ -149,7 +151,9 @@ def _with_channels(parts: Sequence[Array | None], axis: int) -> list[Array | Non
 def _inline(application: Apply, inner: Mapping[Value, Apply]) -> Apply:
     """The application with targets that only it sees put in their places."""
     inputs = tuple(
-        _inline(inner[part] if isinstance(part, Value) else part, inner) if not isinstance(part, Value) or part in inner else part
+        _inline(inner[part] if isinstance(part, Value) else part, inner)
+        if not isinstance(part, Value) or part in inner
+        else part
         for part in application.inputs
     )
     return replace(application, inputs=inputs)
@@ -169,7 +173,7 @@ def _needed(targets: Iterable[Value], steps: Sequence[Step], leaves: set[Value])
 
 
 def _feed(shapes: Mapping[Value, tuple[int, ...]]) -> Feed:
-    """Random data for each value from outside, the same at each look; a term that only sums read is a scalar."""
+    """Random data for each value from outside, the same at each look; what only sums read is a scalar."""
     generator = np.random.default_rng(0)
     fed: dict[Value, Array] = {}
 
@@ -185,7 +189,9 @@ def _feed(shapes: Mapping[Value, tuple[int, ...]]) -> Feed:
 def _evaluate_steps(steps: Sequence[Step], feed: Feed, leaves: set[Value]) -> dict[Value, Array]:
     made: dict[Value, Array] = {}
     for step in steps:
-        inputs = [None if v is None else made[v] if v in made and v not in leaves else feed(v) for v in step.inputs]
+        inputs = [
+            None if v is None else made[v] if v in made and v not in leaves else feed(v) for v in step.inputs
+        ]
         made.update(zip(step.outputs, apply(step.op, inputs), strict=False))
     return made
 
@@ -210,7 +216,7 @@ def _require_equal(value: Value, old: Array, new: Array) -> None:
 def _shapes(
     applications: Sequence[Apply], region: Sequence[Step], enlarged: int
 ) -> dict[Value, tuple[int, ...]]:
-    """A shape for each value from outside that reaches a convolution, through sums and elementwise operators too."""
+    """A shape for each value from outside that reaches a convolution, through other operators too."""
     convs = [part.op for part in applications if isinstance(part.op, Conv)]
     given = next((part.extent for part in applications if part.extent), None)
     shapes: dict[Value | Apply, tuple[int, ...]] = {}

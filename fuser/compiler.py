@@ -33,12 +33,20 @@ def optimize(
 
 @overload
 def optimize(
-    model: M, *, passes: Sequence[str] | None = None, exclude: Sequence[str] = (), return_report: Literal[True]
+    model: M,
+    *,
+    passes: Sequence[str] | None = None,
+    exclude: Sequence[str] = (),
+    return_report: Literal[True],
 ) -> tuple[M, Report]: ...
 
 
 def optimize(
-    model: Any, *, passes: Sequence[str] | None = None, exclude: Sequence[str] = (), return_report: bool = False
+    model: Any,
+    *,
+    passes: Sequence[str] | None = None,
+    exclude: Sequence[str] = (),
+    return_report: bool = False,
 ) -> Any:
     """Return a smaller model that computes the same function; the given one is not changed.
 
@@ -71,7 +79,8 @@ def optimize_file(
 ) -> Report:
     """Optimize the ONNX file `src` and write the result to `dst`, which may be the same file.
 
-    `dst` is written beside and renamed, after verification, so that it is either the whole new model or what it was.
+    `dst` is written beside and renamed, after verification, so that it is either the whole new model or what
+    it was.
 
     Args:
         src: an ONNX file, external data beside it.
@@ -135,23 +144,27 @@ def _rewrite(model: "onnx_ir.Model", rewrites: Sequence[Rewrite], source: str) -
 def _rewritten(model: "onnx_ir.Model", rewrites: Sequence[Rewrite]) -> tuple[list[Graph], Log]:
     """Import `model` and rewrite its graphs.
 
-    Checked at the end, where each kernel is computed once. Should a check fail, all is done again with a check of each rewrite
-    when it is made, so that the one that is wrong, or does not fit the dtype, is declined and named.
+    Checked at the end, where each kernel is computed once. Should a check fail, all is done again with a
+    check of each rewrite when it is made, so that the one that is wrong, or does not fit the dtype, is
+    declined and named.
     """
     from fuser.hosts.onnx_import import import_model
 
-    for careful in (False, True):
+    def attempt(*, careful: bool) -> tuple[list[Graph], Log]:
         graphs, log = import_model(model), Log()
-        try:
-            for graph in graphs:
-                run(graph, rewrites, log, careful=careful)
-                check_graph(graph)
-        except Declined as reason:
-            if careful:
-                raise VerificationError(f"a rewrite is wrong though each step of it was right: {reason}") from None
-        else:
-            break
-    return graphs, log
+        for graph in graphs:
+            run(graph, rewrites, log, careful=careful)
+            check_graph(graph)
+        return graphs, log
+
+    try:
+        return attempt(careful=False)
+    except Declined:
+        pass
+    try:
+        return attempt(careful=True)
+    except Declined as reason:
+        raise VerificationError(f"a rewrite is wrong though each step of it was right: {reason}") from None
 
 
 def _verify(src: Name, written: Path, report: Report) -> None:
@@ -159,8 +172,8 @@ def _verify(src: Name, written: Path, report: Report) -> None:
 
     report.verification = verify(src, written)
     if not report.verification.ok:
-        made = dict.fromkeys(event.rewrite for event in report.applied)
+        suspects = dict.fromkeys(event.rewrite for event in report.applied)
         raise VerificationError(
             f"{os.fspath(src)}: the result does not compute the same, and nothing was written: "
-            f"{report.verification.reason}; suspect: {', '.join(made) or 'no rewrite, the file was only rewritten'}"
+            f"{report.verification.reason}; suspect: {', '.join(suspects) or 'no rewrite'}"
         )

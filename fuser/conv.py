@@ -27,7 +27,7 @@ from fuser.lazy import Array, Lazy, defer, known
 
 Ints = tuple[int, ...]
 
-# Elements of the unfolded input that `evaluate` holds at a time (32 MB): a larger output is computed in slabs.
+# Elements of the unfolded input that `evaluate` holds at a time (32 MB): more of them are unfolded in slabs.
 UNFOLDED: Final = 1 << 22
 
 

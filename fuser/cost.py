@@ -1,7 +1,8 @@
 """What an operator costs: multiply-adds, bytes moved and kernels launched, as one estimated time.
 
-A roofline: arithmetic and memory traffic overlap, the launch does not. The figures are orders of magnitude of one CPU
-core pair; a rewrite is judged by the difference over the region that it removes, where only their ratios matter.
+A roofline: arithmetic and memory traffic overlap, the launch does not. The figures are orders of magnitude of
+one CPU core pair; a rewrite is judged by the difference over the region that it removes, where only their
+ratios matter.
 """
 
 from dataclasses import dataclass
@@ -44,10 +45,12 @@ class Cost:
 
 
 def positions(shape: tuple[Dim, ...] | None, axis: int) -> int:
-    """Number of positions (all axes but the channels) of a tensor, unknown extents taken at their nominal size."""
+    """Number of positions (all axes but the channels), unknown extents taken at their nominal size."""
     if shape is None:
         shape = (None, None, None, None) if axis == 1 else (None, None)
-    extents = [dim if isinstance(dim, int) else NOMINAL_EXTENT if i else NOMINAL_BATCH for i, dim in enumerate(shape)]
+    extents = [
+        dim if isinstance(dim, int) else NOMINAL_EXTENT if i else NOMINAL_BATCH for i, dim in enumerate(shape)
+    ]
     if axis < len(extents):
         extents[axis] = 1
     return prod(extents)
@@ -68,7 +71,8 @@ def operator_cost(op: Op, output: Value, kernels: int) -> Cost:
         part = operator_cost(Sum((1.0,)), output, kernels)
         return Cost(0, part.bytes * sum(size for _, size in op.ranges) / op.ranges[0][1], kernels)
     elements = prod(
-        dim if isinstance(dim, int) else NOMINAL_EXTENT if i else NOMINAL_BATCH for i, dim in enumerate(output.shape or ())
+        dim if isinstance(dim, int) else NOMINAL_EXTENT if i else NOMINAL_BATCH
+        for i, dim in enumerate(output.shape or ())
     )
     moved = len(op.coefficients) + 1 if isinstance(op, Sum) and kernels == 1 else 2 * kernels
     return Cost(0, ELEMENT_BYTES * elements * moved, kernels)

@@ -1,8 +1,8 @@
 """The driver: passes propose, the driver decides, edits and keeps the record.
 
-Conditions that hold for all passes are here and nowhere else: who else reads what would vanish, graph outputs, what the
-host can express, and whether the candidate pays. Whether it computes the same, and in numbers that fit the dtype, is
-`check`'s to say.
+Conditions that hold for all passes are here and nowhere else: who else reads what would vanish, graph
+outputs, what the host can express, and whether the candidate pays. Whether it computes the same, and in
+numbers that fit the dtype, is `check`'s to say.
 """
 
 from collections import deque
@@ -18,7 +18,8 @@ from fuser.errors import Declined, require
 from fuser.ir import Apply, Constant, Graph, Node, Op, Opaque, Step, Value
 from fuser.rewrite import Candidate, Event, Log, Rewrite, describe
 
-# A folded constant may add this many bytes to the file; beyond that it must not be larger than what it replaces.
+# A folded constant may add this many bytes to the file; beyond that it must not be larger than what it
+# replaces.
 SMALL_CONSTANT: Final = 1024
 
 # How many nodes that others still read a check may have to follow; more than any rewrite looks at.
@@ -28,8 +29,8 @@ LARGEST_REGION: Final = 64
 def run(graph: Graph, rewrites: Sequence[Rewrite], log: Log, *, careful: bool = False) -> None:
     """Rewrite `graph` in place to a fixpoint of `rewrites`, recording events in `log`.
 
-    `careful` checks every rewrite when it is made, and declines what fails. Without it, weights are not looked at unless a
-    condition depends on them, and `check.check_graph` has to follow.
+    `careful` checks every rewrite when it is made, and declines what fails. Without it, weights are not
+    looked at unless a condition depends on them, and `check.check_graph` has to follow.
     """
     Driver(graph, rewrites, log, careful).run()
 
@@ -99,7 +100,11 @@ class Driver:
             return
         sources = [None if value is None else value.constant for value in node.inputs]
         for index, value in enumerate(node.outputs):
-            if value.dtype is not None and value.shape is not None and all(isinstance(d, int) for d in value.shape):
+            if (
+                value.dtype is not None
+                and value.shape is not None
+                and all(isinstance(d, int) for d in value.shape)
+            ):
                 value.constant = _computed(node.op, sources, index, value)
                 self._enqueue(list(value.users))
 
@@ -140,7 +145,7 @@ class Driver:
         self.log.applied.append(Event(entry.name, describe(node), "applied", "", names, self.graph.name))
 
     def _vanishing(self, roots: Sequence[Node], kept: set[Value]) -> list[Node]:
-        """The nodes that nobody needs once `roots` are replaced by something that reads `kept`, in graph order."""
+        """What nobody needs once `roots` are replaced by something that reads `kept`, in graph order."""
         gone = dict.fromkeys(roots)
         stack = list(roots)
         while stack:
@@ -167,7 +172,9 @@ class Driver:
             maker = other.producer
             if maker is None or other.is_output:
                 source = "a graph output itself" if other.is_output else "not made by a node here"
-                raise Declined(f"the result is the graph output {value.name!r}, and {other.name!r} is {source}")
+                raise Declined(
+                    f"the result is the graph output {value.name!r}, and {other.name!r} is {source}"
+                )
             self._remove([node])
             maker.outputs = tuple(value if output is other else output for output in maker.outputs)
             value.producer, other.producer = maker, None
@@ -224,7 +231,9 @@ class Driver:
         roots = list(dict.fromkeys(makers.values()))
         for root in roots:
             missing = [v for v in root.outputs if v not in targets and (v.users or v.is_output)]
-            require(not missing, f"{describe(root)} has another output that is read: {[v.name for v in missing]}")
+            require(
+                not missing, f"{describe(root)} has another output that is read: {[v.name for v in missing]}"
+            )
         kept = {leaf for application in targets.values() for leaf in application.leaves()}
         gone = self._vanishing(roots, kept)
         self._require_gain(targets, gone, kept)
@@ -246,7 +255,7 @@ class Driver:
         return gone
 
     def _between(self, roots: Sequence[Node], leaves: set[Value], gone: Sequence[Node]) -> list[Node]:
-        """What vanishes, and what others still read on the way from the leaves to the roots, in graph order."""
+        """What vanishes, and what others still read between the leaves and the roots, in graph order."""
         found = dict.fromkeys(gone)
         stack = list(roots)
         while stack and len(found) < len(gone) + LARGEST_REGION:
@@ -267,7 +276,9 @@ class Driver:
         seconds = sum(cost.seconds for cost in after), sum(cost.seconds for cost in before)
         if seconds[0] < seconds[1] * (1 - 1e-9):
             return
-        raise Declined(f"no gain: {_amount(after)} instead of {_amount(before)}" + self._survivors(gone, kept))
+        raise Declined(
+            f"no gain: {_amount(after)} instead of {_amount(before)}" + self._survivors(gone, kept)
+        )
 
     def _survivors(self, gone: Sequence[Node], kept: set[Value]) -> str:
         """Who keeps alive what would otherwise have vanished, for the reason of a refusal."""
@@ -283,7 +294,7 @@ class Driver:
     def _build(
         self, value: Value, application: Apply, root: Node, step: Step, origin: tuple[object, ...]
     ) -> None:
-        """Make the nodes of an application; the last one makes `value`, in the place of `root`, which was `step`."""
+        """Make the nodes of an application, the last one in the place of `root`, which was as `step` says."""
         parts = list(application.applications())
         results: dict[Apply, Value] = {}
         for index, part in enumerate(parts):
@@ -297,7 +308,9 @@ class Driver:
                 # The operator stays and only reads something else, so it keeps its place in the source.
                 node.source, node.parameters = root.source, step.parameters
                 pairs = zip(step.inputs, inputs, strict=True)
-                self.graph.replaced.update({old: new for old, new in pairs if old is not None and old is not new})
+                self.graph.replaced.update(
+                    {old: new for old, new in pairs if old is not None and old is not new}
+                )
             results[part] = result
             self.graph.add(node)
 
@@ -306,7 +319,9 @@ class Driver:
         shape = value.shape
         if shape is not None and isinstance(part.op, Conv):
             axis = part.op.axis % len(shape)
-            shape = tuple(part.op.outputs if i == axis else d if i == 0 else None for i, d in enumerate(shape))
+            shape = tuple(
+                part.op.outputs if i == axis else d if i == 0 else None for i, d in enumerate(shape)
+            )
         made = Value(f"{value.name}_{index}", shape, value.dtype)
         made.redefined = True
         return made
@@ -359,5 +374,3 @@ def _computed(op: Op, sources: Sequence[Constant | None], index: int, value: Val
 
     shape = tuple(d for d in value.shape or () if isinstance(d, int))
     return Constant(shape, value.dtype or "", array)
-
-

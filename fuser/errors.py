@@ -4,7 +4,7 @@ from typing import ClassVar
 
 
 class FuserError(Exception):
-    """Base of all errors that a user can cause. The message is one sentence for that user, with both values."""
+    """Base of all errors that a user can cause. The message is one sentence, with both values."""
 
     exit_status: ClassVar[int] = 2
 
@@ -24,7 +24,7 @@ class VerificationError(FuserError):
 
 
 class Declined(Exception):
-    """A rewrite does not apply here. The message is the reason, with both values; it is an event, not an error."""
+    """A rewrite does not apply here. The message is the reason, with both values: an event, no error."""
 
 
 def require(condition: bool, reason: str) -> None:

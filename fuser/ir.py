@@ -1,7 +1,7 @@
 """The graph that passes see: values, nodes, and four kinds of operator. No host format is visible here.
 
-Nodes and values are equal by identity, operators by value. Uses are kept in insertion order, so that every walk over
-the graph is deterministic. Only the driver (`rewrite.py`) edits a graph.
+Nodes and values are equal by identity, operators by value. Uses are kept in insertion order, so that every
+walk over the graph is deterministic. Only the driver (`rewrite.py`) edits a graph.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -40,7 +40,7 @@ class Constant:
     @cached_property
     def lazy(self) -> Lazy:
         """The values in float64, computed at each access."""
-        return Lazy(self.shape, lambda: np.asarray(self.array(), dtype=np.float64))
+        return Lazy(self.shape, lambda: np.asarray(self.array(), dtype=np.float64), held=self.array)
 
     def __repr__(self) -> str:
         return f"Constant({self.dtype}{list(self.shape)})"
@@ -48,14 +48,16 @@ class Constant:
 
 @dataclass(frozen=True)
 class Sum:
-    """`y = sum_i coefficients[i] * x_i + offset`, all inputs of one shape. One term with coefficient 1 is a no-op."""
+    """`y = sum_i coefficients[i] * x_i + offset`, all inputs of one shape."""
 
     coefficients: tuple[float, ...]
     offset: float = 0.0
 
     def evaluate(self, *terms: Array) -> Array:
         """The linear combination, computed directly."""
-        return sum((c * x for c, x in zip(self.coefficients, terms, strict=True)), start=np.asarray(self.offset))
+        return sum(
+            (c * x for c, x in zip(self.coefficients, terms, strict=True)), start=np.asarray(self.offset)
+        )
 
     @property
     def neutral(self) -> bool:
@@ -71,10 +73,11 @@ class Sum:
 class Opaque:
     """An operation that is not (yet known to be) affine; it keeps its place in the source.
 
-    `evaluate` computes the outputs from the inputs (an absent optional input is None); it is None where that cannot be
-    had or is not a function of the inputs alone (random numbers, control flow). `lift` gives the affine form once the
-    inputs allow it, None where there is none, and raises `Declined` where the operation is affine in principle.
-    `homogeneous`: f(s * x) = s * f(x) for every s > 0, channel by channel, as for ReLU and max pooling.
+    `evaluate` computes the outputs from the inputs (an absent optional input is None); it is None where that
+    cannot be had or is not a function of the inputs alone (random numbers, control flow). `lift` gives the
+    affine form once the inputs allow it, None where there is none, and raises `Declined` where the operation
+    is affine in principle. `homogeneous`: f(s * x) = s * f(x) for every s > 0, channel by channel, as for
+    ReLU and max pooling.
     """
 
     kind: str
@@ -125,8 +128,8 @@ Op = Conv | Sum | Concat | Select | Opaque
 class Value:
     """An edge: one tensor, made by `producer` or given from outside, read by `users`.
 
-    `redefined`: a rewrite made it or changed what it means, and its readers make up for that; it cannot be compared with
-    the source on its own.
+    `redefined`: a rewrite made it or changed what it means, and its readers make up for that; it cannot be
+    compared with the source on its own.
     """
 
     __slots__ = ("constant", "dtype", "is_output", "name", "producer", "redefined", "shape", "users")
@@ -158,11 +161,12 @@ class Value:
 class Node:
     """An operator applied to values. `source` is the host's own node; a node that a rewrite made has none.
 
-    `parameters` are the host inputs that went into the operator when it was lifted (weights, statistics): no longer data
-    that the operator reads, but used for as long as the node stands. `label` says in field terms what the node was in the
-    source ("batch_norm"). `position` orders nodes: it grows along the graph, and what a rewrite puts in a node's place gets
-    positions that begin with that node's own. `origin` holds what the node replaced: steps of the source, and origins of
-    nodes in between, as a tree. `extent` is that of the application that made it.
+    `parameters` are the host inputs that went into the operator when it was lifted (weights, statistics): no
+    longer data that the operator reads, but used for as long as the node stands. `label` says in field terms
+    what the node was in the source ("batch_norm"). `position` orders nodes: it grows along the graph, and
+    what a rewrite puts in a node's place gets positions that begin with that node's own. `origin` holds what
+    the node replaced: steps of the source, and origins of nodes in between, as a tree. `extent` is that of
+    the application that made it.
     """
 
     __slots__ = (
@@ -222,7 +226,7 @@ class Step:
 
 @dataclass(frozen=True, eq=False)
 class Apply:
-    """An operator applied to values, or to the results of other applications: what a rewrite puts in a value's place.
+    """An operator applied to values or to other applications: what a rewrite puts in a value's place.
 
     `extent` is set where the application is exact only for inputs of that spatial extent.
     """
@@ -260,8 +264,8 @@ class Host(Protocol):
 class Graph:
     """A graph of nodes.
 
-    `captured` are values of an enclosing graph that are read here. `replaced` says which value now stands for one that a
-    rewrite made superfluous; the exporter follows it.
+    `captured` are values of an enclosing graph that are read here. `replaced` says which value now stands for
+    one that a rewrite made superfluous; the exporter follows it.
     """
 
     def __init__(self, name: str, host: Host) -> None:

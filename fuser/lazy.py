@@ -7,7 +7,7 @@ intermediate kernel in float64.
 """
 
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,21 +23,44 @@ MAX_WORK: Final = 64
 class Lazy:
     """A float64 array of known shape whose values are computed by `compute` each time they are asked for.
 
-    `work` counts the computations that this takes, those of the arrays that it is made of included.
+    `work` counts the computations that this takes, those of the arrays that it is made of included. `held`
+    gives the values as they lie in memory or in a file, where they do: in their own dtype and without a copy.
     """
 
-    __slots__ = ("_compute", "shape", "work")
+    __slots__ = ("_compute", "_held", "shape", "work")
 
-    def __init__(self, shape: tuple[int, ...], compute: Callable[[], Array], work: int = 0) -> None:
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        compute: Callable[[], Array],
+        work: int = 0,
+        held: Callable[[], NDArray[Any]] | None = None,
+    ) -> None:
         self.shape = shape
         self.work = work
         self._compute = compute
+        self._held = held
 
     def __call__(self) -> Array:
         """The values, computed now."""
         array = self._compute()
         assert array.shape == self.shape, f"computed shape {array.shape}, promised {self.shape}"
         return array
+
+    @property
+    def at_hand(self) -> bool:
+        """Whether the values can be looked at without computing them."""
+        return self._held is not None
+
+    def peek(self) -> NDArray[Any]:
+        """The values in the dtype in which they are held, to look at a few of them at no cost; computed only
+        where they are not held at all.
+        """
+        return self() if self._held is None else self._held()
+
+    def holding(self, array: NDArray[Any]) -> "Lazy":
+        """The same array with its values, rounded to the dtype of the host, at hand."""
+        return Lazy(self.shape, self._compute, self.work, lambda: array)
 
     def __repr__(self) -> str:
         return f"Lazy{self.shape}"
@@ -46,7 +69,7 @@ class Lazy:
 def known(array: Array) -> Lazy:
     """The lazy form of an array that is there already."""
     array = np.asarray(array, dtype=np.float64)
-    return Lazy(array.shape, lambda: array)
+    return Lazy(array.shape, lambda: array, held=lambda: array)
 
 
 def defer(shape: tuple[int, ...], compute: Callable[..., Array], *sources: Lazy) -> Lazy:
@@ -54,3 +77,11 @@ def defer(shape: tuple[int, ...], compute: Callable[..., Array], *sources: Lazy)
     work = 1 + sum(source.work for source in sources)
     lazy = Lazy(shape, lambda: compute(*(source() for source in sources)), work)
     return known(lazy()) if work > MAX_WORK else lazy
+
+
+def arrange(shape: tuple[int, ...], order: Callable[[NDArray[Any]], NDArray[Any]], source: Lazy) -> Lazy:
+    """The elements of `source`, or some of them, as `order` puts them. At hand where those of `source` are."""
+    lazy = defer(shape, order, source)
+    if not source.at_hand or lazy.at_hand:
+        return lazy
+    return Lazy(shape, lazy, lazy.work, lambda: order(source.peek()))

@@ -1,6 +1,7 @@
 """What a pass is, which passes there are, and the record of what they did.
 
-A pass looks at one node and yields candidates: what could stand in a value's place. It edits nothing; `driver` decides.
+A pass looks at one node and yields candidates: what could stand in a value's place. It edits nothing;
+`driver` decides.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,7 +16,8 @@ ENTRY_POINTS: Final = "fuser.passes"
 CLEAN, FOLD, MERGE, NARROW = range(4)
 
 Candidate = Apply | Value | Constant | Mapping[Value, Apply]
-"""What a pass yields: an application, an existing value or a constant for the node's first output, or applications for
+"""What a pass yields: an application, an existing value or a constant for the node's first output, or
+applications for
 several values at once."""
 
 
@@ -44,7 +46,7 @@ def rewrite(*roots: type, stage: int) -> Callable[[Callable[[Node], Iterator[Can
 
 @dataclass(frozen=True)
 class Event:
-    """What became of one rewrite at one node: `applied` (`removed` says what vanished) or `declined` with the reason."""
+    """What became of a rewrite at a node: `applied` (`removed` vanished) or `declined` for a reason."""
 
     rewrite: str
     node: str
@@ -56,7 +58,7 @@ class Event:
 
 @dataclass
 class Log:
-    """All events of a run: applied ones in order, and for each node that is still there why it was left alone."""
+    """All events of a run: what was applied, in order, and why each node that is left was left."""
 
     applied: list[Event] = field(default_factory=list)
     _declined: dict[Node, dict[str, Event]] = field(default_factory=dict)

@@ -7,10 +7,11 @@ import numpy as np
 
 from fuser import algebra
 from fuser.conv import Conv, Ints, scale_shift
-from fuser.errors import Declined
+from fuser.errors import Declined, require
 from fuser.ir import Apply, Node, Select, Sum, Value
 
-# A rewrite looks at most this many nodes upstream: far enough for every published block, and the compiler stays linear.
+# A rewrite looks at most this many nodes upstream: far enough for every published block, and the compiler
+# stays linear.
 REACH = 8
 
 
@@ -48,8 +49,10 @@ class Branch:
             return replace(self, op=combine(self.op, inner), source=source)
         if isinstance(inner, Sum):
             inner = scalar(inner, self.op.inputs, self.op.rank, self.op.axis)
-        op, extent = exact(algebra.compose, self.op, inner, extent_of(source, self.op))
-        return Branch(op, source, self.extent and extent_of(source, self.op) or extent)
+        known = extent_of(source, self.op)
+        op, extent = exact(algebra.compose, self.op, inner, known)
+        require(self.extent is None or known is not None, f"the extent of {source.name!r} is not known")
+        return Branch(op, source, extent if self.extent is None else known)
 
     def upstream(self) -> Iterator["Branch"]:
         """This branch, then ever longer ones, as far as the algebra and `REACH` allow.
@@ -61,7 +64,9 @@ class Branch:
         yield branch
         for _ in range(REACH):
             node = branch.source.producer
-            if node is None or not (affine(node) or (isinstance(node.op, Select) and isinstance(branch.op, Conv))):
+            if node is None or not (
+                affine(node) or (isinstance(node.op, Select) and isinstance(branch.op, Conv))
+            ):
                 return
             branch = branch.after(node)
             yield branch

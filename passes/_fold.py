@@ -1,4 +1,4 @@
-"""Folding a neighbour into convolutions, upstream or downstream; shared by the passes that differ only in what they fold."""
+"""Folding a node into the convolutions before or behind it, for passes that differ in what they fold."""
 
 from collections.abc import Iterator
 
@@ -12,7 +12,8 @@ from passes._branch import Branch, affine
 def upstream(node: Node) -> Iterator[Candidate]:
     """node(f(x))  ->  f'(x), for ever longer f."""
     source = node.inputs[0]
-    assert source is not None and isinstance(node.op, Conv | Sum)
+    assert source is not None
+    assert isinstance(node.op, Conv | Sum)
     for branch in Branch(node.op, source).upstream():
         if branch.source is not source:
             yield branch.apply

@@ -1,4 +1,4 @@
-"""Explicit padding becomes the pads of the convolution that reads it: conv_p2(pad_p1(x)) = conv_(p1 + p2)(x)."""
+"""Explicit padding joins the pads of the convolution behind it: conv_p2(pad_p1(x)) = conv_(p1 + p2)(x)."""
 
 from collections.abc import Iterator
 
@@ -12,8 +12,9 @@ from passes._fold import downstream
 def absorb_padding(node: Node) -> Iterator[Candidate]:
     """conv(pad(x))  ->  conv'(x), and average_pool(pad(x)) with its padding counted.
 
-    Constant padding of the spatial axes. A pad is a delta kernel that reads outside, so this is a composition; its border
-    condition decides. Pooling by maximum has no such form: its own padding is minus infinity, not zero.
+    Constant padding of the spatial axes. A pad is a delta kernel that reads outside, so this is a
+    composition; its border condition decides. Pooling by maximum has no such form: its own padding is minus
+    infinity, not zero.
     """
     assert isinstance(node.op, Conv)
     if is_padding(node.op):

@@ -13,12 +13,14 @@ from fuser.rewrite import CLEAN, Candidate, rewrite
 def eliminate_no_ops(node: Node) -> Iterator[Candidate]:
     """1 * x + 0  ->  x, for scalars and per channel.
 
-    Importers lift Identity, Dropout in inference, casts to the same dtype and reshapes to the same shape to such a sum, so
-    this one rule removes them all. The driver keeps the names of graph outputs.
+    Importers lift Identity, Dropout in inference, casts to the same dtype and reshapes to the same shape to
+    such a sum, so this one rule removes them all. The driver keeps the names of graph outputs.
     """
     source = node.inputs[0]
     assert source is not None
-    neutral = node.op.neutral if isinstance(node.op, Sum) else isinstance(node.op, Conv) and is_identity(node.op)
+    neutral = (
+        node.op.neutral if isinstance(node.op, Sum) else isinstance(node.op, Conv) and is_identity(node.op)
+    )
     if neutral:
         yield source
 

@@ -15,8 +15,8 @@ from passes._fold import both_ways
 def fold_batch_norm(node: Node) -> Iterator[Candidate]:
     """batch_norm(conv(x))  ->  conv'(x), and conv(batch_norm(x))  ->  conv'(x).
 
-    Conv, ConvTranspose and linear layers of any grouping. Forward only where it is exact: into an unpadded convolution, or
-    without a shift. A BatchNorm with several readers goes forward into all of them or stays.
+    Conv, ConvTranspose and linear layers of any grouping. Forward only where it is exact: into an unpadded
+    convolution, or without a shift. A BatchNorm with several readers goes forward into all of them or stays.
     """
     assert isinstance(node.op, Conv)
     if node.label == "batch_norm" and node.op.pointwise:

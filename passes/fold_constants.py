@@ -11,8 +11,9 @@ from fuser.rewrite import CLEAN, Candidate, rewrite
 def fold_constants(node: Node) -> Iterator[Candidate]:
     """f(constants)  ->  constant: weights and shapes that the graph computes.
 
-    Covers weight norm, spectral norm, OREPA, DO-Conv and whatever else arranges its kernel in the graph. The driver stores
-    a result only where the file does not grow by it; a larger one is still known to its readers, which may fold it further.
+    Covers weight norm, spectral norm, OREPA, DO-Conv and whatever else arranges its kernel in the graph. The
+    driver stores a result only where the file does not grow by it; a larger one is still known to its
+    readers, which may fold it further.
     """
     constant = node.outputs[0].constant
     if constant is not None and node.inputs:

@@ -1,4 +1,4 @@
-"""Constant factors and offsets, per channel or scalar, join a neighbouring convolution: the law of fold_batch_norm.
+"""Constant factors and offsets join a neighbouring convolution: the law of fold_batch_norm.
 
 Where only the shift stands in the way, s * x + t = s * (x + t / s) lets the scale go forward alone.
 """
@@ -33,7 +33,8 @@ def fold_scale_shift(node: Node) -> Iterator[Candidate]:
 def scale_forward(node: Node) -> Iterator[Candidate]:
     """conv(s * x + t)  ->  conv'(x + t / s): the scale passes any border, the shift stays behind."""
     value, source = node.outputs[0], node.inputs[0]
-    assert source is not None and isinstance(node.op, Conv | Sum)
+    assert source is not None
+    assert isinstance(node.op, Conv | Sum)
     for user in value.users:
         require(isinstance(user.op, Conv), f"{describe(user)} ({user.op}) reads it and is no convolution")
     # Mul and Add are often two nodes: only with what is upstream does the scale come into sight.
@@ -54,7 +55,7 @@ def split(branch: Branch, reader: Conv) -> Apply:
     return Apply(outer, (kept,))
 
 
-def parts(op: object, reader: Conv) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[type-arg]
+def parts(op: object, reader: Conv) -> tuple[np.ndarray, np.ndarray]:
     """Scale and shift per channel of the input of `reader`."""
     if isinstance(op, Conv):
         return op.weight.reshape(-1), op.bias
@@ -62,7 +63,7 @@ def parts(op: object, reader: Conv) -> tuple[np.ndarray, np.ndarray]:  # type: i
     return np.full(reader.inputs, op.coefficients[0]), np.full(reader.inputs, op.offset)
 
 
-def rest(op: object, scale: np.ndarray, shift: np.ndarray, reader: Conv) -> Conv | Sum:  # type: ignore[type-arg]
+def rest(op: object, scale: np.ndarray, shift: np.ndarray, reader: Conv) -> Conv | Sum:
     """x + t / s, as a scalar where it was one."""
     if isinstance(op, Sum):
         return Sum((1.0,), op.offset / op.coefficients[0])

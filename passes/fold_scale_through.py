@@ -15,8 +15,8 @@ from passes._branch import Branch, unary
 def fold_scale_through(node: Node) -> Iterator[Candidate]:
     """conv(relu(s * x))  ->  conv'(relu(x)), also through LeakyReLU, PReLU and pooling.
 
-    The scale is per channel or scalar, strictly positive and without shift, and every reader of it is such an operator with
-    convolutions behind it; so it vanishes.
+    The scale is per channel or scalar, strictly positive and without shift, and every reader of it is such an
+    operator with convolutions behind it; so it vanishes.
     """
     source, value = node.inputs[0], node.outputs[0]
     readers = list(value.users)
@@ -46,7 +46,13 @@ def is_homogeneous(node: Node) -> bool:
 
 def require_positive(op: object) -> None:
     """Decline a shift, and a scale that is not strictly positive."""
-    scale = op.weight if isinstance(op, Conv) else np.asarray(op.coefficients) if isinstance(op, Sum) else np.zeros(1)
+    scale = (
+        op.weight
+        if isinstance(op, Conv)
+        else np.asarray(op.coefficients)
+        if isinstance(op, Sum)
+        else np.zeros(1)
+    )
     shift = op.bias if isinstance(op, Conv) else np.asarray(op.offset) if isinstance(op, Sum) else np.zeros(1)
     require(not shift.any(), f"a shift does not pass a non-linearity: {float(np.abs(shift).max()):.6g}")
     require(float(scale.min()) > 0, f"the scale is not positive everywhere: {float(scale.min()):.6g}")

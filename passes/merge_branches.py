@@ -20,8 +20,9 @@ from passes._branch import Branch, combine, exact, extent_of
 def merge_branches(node: Node) -> Iterator[Candidate]:
     """a * conv(x, k) + b * conv(x, m) + c * x + y  ->  conv(x, a * k + b * m + c * delta) + y.
 
-    Sums of any arity and order, nested, with Sub and scalars. Each kernel is embedded in the union of the windows; the
-    identity is a delta kernel on the centre tap. Where merging all terms does not pay, pairs are tried.
+    Sums of any arity and order, nested, with Sub and scalars. Each kernel is embedded in the union of the
+    windows; the identity is a delta kernel on the centre tap. Where merging all terms does not pay, pairs are
+    tried.
     """
     if any(inner(node, user) for user in node.outputs[0].users):
         return
@@ -45,7 +46,7 @@ def inner(node: Node, user: Node) -> bool:
 
 
 def flatten(node: Node) -> tuple[list[Branch], float]:
-    """The terms of a tree of sums, each with its coefficient, terms of one value added up; and the constant part."""
+    """The terms of a tree of sums, each value once with its coefficient, and the constant part."""
     coefficients: dict[Value, float] = {}
     offset = 0.0
     stack = [(node, 1.0)]
@@ -114,7 +115,8 @@ def merge(branches: Sequence[Branch]) -> Branch:
 
 def plus(a: Branch, b: Branch) -> Branch:
     """a(x) + b(x), both convolutions of one source."""
-    assert isinstance(a.op, Conv) and isinstance(b.op, Conv)
+    assert isinstance(a.op, Conv)
+    assert isinstance(b.op, Conv)
     op, extent = exact(algebra.add, a.op, b.op, extent_of(a.source, a.op))
     return Branch(op, a.source, a.extent or b.extent or extent)
 

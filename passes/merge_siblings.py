@@ -17,9 +17,10 @@ from passes._branch import Branch, extent_of
 
 @rewrite(Concat, stage=MERGE)
 def merge_siblings(node: Node) -> Iterator[Candidate]:
-    """concat(conv(x, k), conv(x, m))  ->  conv(x, [k, m]), and concat(conv(x[:i], k), conv(x[i:], m))  ->  grouped conv(x).
+    """concat(conv(x, k), conv(x, m))  ->  conv(x, [k, m]), and grouped where they read parts of x.
 
-    Runs of neighbours in the concatenation; what is not a convolution of the same value stays beside the merged one.
+    Runs of neighbours in the concatenation; what is not a convolution of the same value stays beside the
+    merged one.
     """
     assert isinstance(node.op, Concat)
     terms = [Branch(Sum((1.0,)), value) for value in node.inputs if value is not None]
@@ -31,7 +32,11 @@ def merge_siblings(node: Node) -> Iterator[Candidate]:
         except Declined as reason:
             reasons.append(str(reason))
             continue
-        parts: list[Value | Apply] = [*(t.source for t in terms[: run[0]]), merged, *(t.source for t in terms[run[-1] + 1 :])]
+        parts: list[Value | Apply] = [
+            *(t.source for t in terms[: run[0]]),
+            merged,
+            *(t.source for t in terms[run[-1] + 1 :]),
+        ]
         yield merged if len(parts) == 1 else Apply(node.op, tuple(parts))
     if reasons:
         raise Declined("; ".join(dict.fromkeys(reasons)))

@@ -12,7 +12,8 @@ from fuser.rewrite import MERGE, Candidate, rewrite
 def select_rows(node: Node) -> Iterator[Candidate]:
     """split(conv(x, k))  ->  conv(x, k[a:b]), conv(x, k[b:c]), and slice(conv(x, k))  ->  conv(x, k[a:b]).
 
-    Channels that nobody reads are not computed; where all are read, smaller convolutions often save the copies.
+    Channels that nobody reads are not computed; where all are read, smaller convolutions often save the
+    copies.
     """
     assert isinstance(node.op, Select)
     source = node.inputs[0]

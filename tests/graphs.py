@@ -16,13 +16,13 @@ relu = Opaque("Relu", lambda x: (np.maximum(x, 0.0),), homogeneous=True)
 
 
 class PlainHost:
-    """A host that has one operator for everything that the algebra can say, save padding that differs by channel."""
+    """A host with one operator for all that the algebra can say, save pad values that differ by channel."""
 
     def require_lowerable(self, op: Op, output: Value) -> None:
         if isinstance(op, Conv):
             require(len(set(op.pad_value.tolist())) == 1, f"{output.name}: pad values differ by channel")
 
-    def kernels(self, op: Op, output: Value) -> int:
+    def kernels(self, op: Op, output: Value) -> int:  # noqa: ARG002  # the protocol
         if not isinstance(op, Sum):
             return 1
         scales = sum(abs(c) != 1.0 for c in op.coefficients)
@@ -46,9 +46,11 @@ class Builder:
         value.constant = Constant.of(array.astype(np.float32))
         return value
 
-    def add(self, op: Op, *inputs: Value, label: str = "", shape: Sequence[int | str | None] | None = None) -> Value:
+    def add(
+        self, op: Op, *inputs: Value, label: str = "", shape: Sequence[int | str | None] | None = None
+    ) -> Value:
         number = len(self.graph.nodes)
-        output = Value(f"v{number}", shape and tuple(shape) or self._shape(op, inputs[0]), "float32")
+        output = Value(f"v{number}", tuple(shape) if shape else self._shape(op, inputs[0]), "float32")
         node = Node(op, inputs, [output], name=f"n{number}", label=label, position=(number,), source=object())
         self.graph.add(node)
         return output
@@ -61,11 +63,16 @@ class Builder:
             return (*source.shape[:-1], op.outputs)
         extent = source.shape[2:]
         known = [n for n in extent if isinstance(n, int)]
-        return (source.shape[0], op.outputs, *(op.extent(tuple(known)) if len(known) == len(extent) else [None] * op.rank))
+        return (
+            source.shape[0],
+            op.outputs,
+            *(op.extent(tuple(known)) if len(known) == len(extent) else [None] * op.rank),
+        )
 
     def norm(self, x: Value, seed: int = 0, rank: int = 2) -> Value:
         rng = np.random.default_rng(seed)
-        assert x.shape is not None and isinstance(x.shape[1], int)
+        assert x.shape is not None
+        assert isinstance(x.shape[1], int)
         norm = scale_shift(rng.uniform(0.5, 2, x.shape[1]), rng.normal(size=x.shape[1]), rank)
         return self.add(norm, x, label="batch_norm")
 
@@ -77,7 +84,9 @@ class Builder:
         return self.graph
 
 
-def random_conv(inputs: int, outputs: int, *size: int, seed: int = 0, bias: bool = True, **attributes: object) -> Conv:
+def random_conv(
+    inputs: int, outputs: int, *size: int, seed: int = 0, bias: bool = True, **attributes: object
+) -> Conv:
     """A convolution of small random integers, 'same' padding unless pads are given."""
     rng = np.random.default_rng((seed, inputs, outputs, *size))
     groups = attributes.get("groups", 1)
@@ -91,10 +100,14 @@ def random_conv(inputs: int, outputs: int, *size: int, seed: int = 0, bias: bool
 def evaluate(graph: Graph, feeds: dict[str, Array]) -> list[Array]:
     """The outputs of a graph, every operator computed directly."""
     known = {value: feeds[value.name] for value in graph.inputs}
+
+    def look(value: Value) -> Array:
+        return value.constant.lazy() if value not in known and value.constant is not None else known[value]
+
     for node in graph.ordered():
-        inputs = [known[v] if v in known else v.constant.lazy() for v in node.inputs if v is not None and (v in known or v.constant)]
+        inputs = [look(value) for value in node.inputs if value is not None]
         known.update(zip(node.outputs, apply(node.op, inputs), strict=True))
-    return [known[value] if value in known else value.constant.lazy() for value in graph.outputs if value in known or value.constant]
+    return [look(value) for value in graph.outputs]
 
 
 def optimize(
@@ -104,7 +117,9 @@ def optimize(
     if feeds is None:
         rng = np.random.default_rng(0)
         feeds = {
-            value.name: rng.integers(-4, 5, [d if isinstance(d, int) else 6 for d in value.shape or ()]).astype(float)
+            value.name: rng.integers(
+                -4, 5, [d if isinstance(d, int) else 6 for d in value.shape or ()]
+            ).astype(float)
             for value in graph.inputs
         }
     before = evaluate(graph, feeds)

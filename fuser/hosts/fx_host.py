@@ -58,6 +58,8 @@ class FxHost:
         self.values: dict[Value, fx.Node] = {}
         # What each node read when it was imported.
         self.inputs: dict[fx.Node, tuple[Value | None, ...]] = {}
+        # Nodes whose result may be changed unseen, and which are left as they are.
+        self.pinned: frozenset[fx.Node] = frozenset()
 
     def require_lowerable(self, op: Op, output: Value) -> None:
         """Ask for a lowering.

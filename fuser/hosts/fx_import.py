@@ -59,7 +59,7 @@ class _Importer:
 
     def run(self) -> Graph:
         """Import every node."""
-        self.pinned = resolve_effects(self.source, lambda node: self.modules.get(str(node.target)))
+        self.pinned = self.host.pinned = resolve_effects(self.source, lambda node: self.modules.get(str(node.target)))
         self.autocast = any("autocast" in getattr(node.target, "__name__", "") for node in self.source.nodes)
         for index, node in enumerate(self.source.nodes):
             self.host.order.append(node)

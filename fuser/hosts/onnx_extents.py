@@ -43,7 +43,8 @@ class Extents:
         k, a, d = k // common, a // common, d // common
         if (k, a, d) == (1, 0, 1):
             return base
-        name = base if k == 1 else f"{k}*{base}"
+        shown = base if base.replace(".", "_").isidentifier() else f"({base})"
+        name = shown if k == 1 else f"{k}*{shown}"
         if a:
             name = f"({name} {'+' if a > 0 else '-'} {abs(a)})"
         name = name if d == 1 else f"{name}//{d}"

@@ -15,7 +15,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from fuser.errors import InputError, OutputError
 from fuser.hosts.onnx_check import check
-from fuser.hosts.onnx_store import DATA_SUFFIX, Kept, attributes, initializers, keep, kept, serialised, write
+from fuser.hosts.onnx_store import DATA_SUFFIX, Kept, keep, kept, serialised, tensors, write
 from fuser.hosts.onnx_wire import MARK, Damaged, Source, in_file, skeleton
 
 
@@ -164,7 +164,7 @@ def _source(where: str) -> Source:
 
 def _attach(model: ir.Model, files: "_Files") -> None:
     """Give every tensor that is elsewhere its bytes; check that each has as many as its shape says."""
-    for tensor, put in [*initializers(model), *attributes(model)]:
+    for tensor, put, _ in tensors(model):
         if isinstance(tensor, ir.ExternalTensor):
             put(files.resolve(tensor))
             kept(model).external |= not str(tensor.location).startswith(MARK)

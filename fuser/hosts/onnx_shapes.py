@@ -18,6 +18,7 @@ from fuser.hosts.onnx_node import source
 from fuser.hosts.onnx_shape_rules import DTYPE_RULES, SHAPE_RULES
 from fuser.ir import Dim, Graph, Node, Value
 
+KNOWN_DOMAINS: Final = frozenset({"", "ai.onnx.ml", "ai.onnx.preview", "ai.onnx.preview.training"})
 INTEGERS: Final = frozenset({"int32", "int64"})
 
 __all__ = ["Body", "infer_shapes"]
@@ -33,7 +34,7 @@ def infer_shapes(
     for graph in roots:
         inference.run(graph)
     main = roots[0]
-    if inference.stuck(main) and fill_in(model, main, bodies):
+    if inference.stuck(model, main) and fill_in(model, main, bodies):
         inference.run(main)
 
 
@@ -83,8 +84,10 @@ class _Inference:
         """What is inferred, completed by what the file states, which may be out of date."""
         if stated is None:
             return inferred
-        if inferred is None or len(inferred) != len(stated):
-            return stated if inferred is None else inferred
+        if inferred is None:
+            inferred = (None,) * len(stated)
+        if len(inferred) != len(stated):
+            return inferred
         return tuple(self._dim(own, other) for own, other in zip(inferred, stated, strict=True))
 
     def _dim(self, own: Dim, stated: Dim) -> Dim:
@@ -94,9 +97,14 @@ class _Inference:
             self.alias.setdefault(stated, own)
         return own
 
-    def stuck(self, graph: Graph) -> bool:
-        """Whether some node has inputs of known shape and an output of unknown shape or type."""
-        return any(_unknown(node.outputs) and not _unknown(node.inputs) for node in self._nodes(graph))
+    def stuck(self, model: onnx_ir.Model, graph: Graph) -> bool:
+        """Whether a node that onnx may know has inputs of known shape, and outputs that are not known."""
+        for node in self._nodes(graph):
+            if _unknown(node.outputs) and not _unknown(node.inputs):
+                host = source(node)
+                if host.domain in KNOWN_DOMAINS or host.op_identifier() in model.functions:
+                    return True
+        return False
 
     def _nodes(self, graph: Graph) -> Iterable[Node]:
         for node in graph.nodes:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Final, NamedTuple
 
 import numpy as np
 import onnx
@@ -30,9 +30,6 @@ DATA_SUFFIX: Final = ".data"
 """The file of external data is called as the model is, and this."""
 
 _KEPT: Final = "graph_fuser_kept"
-
-Put = Callable[[ir.TensorProtocol], None]
-"""Puts a tensor where another one was found."""
 
 
 @dataclass
@@ -74,28 +71,36 @@ def keep(model: ir.Model, what: Kept) -> None:
     model.meta[_KEPT] = what
 
 
-def graphs(model: ir.Model) -> Iterator[ir.Graph]:
-    """The main graph, those of functions, and every body in them."""
-    for graph in (model.graph, *(function.graph for function in model.functions.values())):
-        yield graph
-        yield from graph.subgraphs()
+class Held(NamedTuple):
+    """A tensor of a model, how to put another in its place, and the initializer that it belongs to, if any."""
+
+    tensor: ir.TensorProtocol
+    put: Callable[[ir.TensorProtocol], None]
+    value: ir.Value | None
 
 
-def initializers(model: ir.Model) -> Iterator[tuple[ir.TensorProtocol, Put]]:
-    """Every tensor of an initializer, with a way to put another in its place."""
-    for graph in graphs(model):
-        for value in graph.initializers.values():
-            if value.const_value is not None:
-                yield value.const_value, partial(setattr, value, "const_value")
+def tensors(model: ir.Model) -> list[Held]:
+    """Every tensor of initializers and of attributes, in functions and bodies as well."""
+    roots = (model.graph, *(function.graph for function in model.functions.values()))
+    return [held for graph in roots for held in _tensors(graph)]
 
 
-def attributes(model: ir.Model) -> Iterator[tuple[ir.TensorProtocol, Put]]:
-    """Every tensor of an attribute, with a way to put another in its place."""
-    for graph in graphs(model):
-        for node in graph:
-            for attribute in node.attributes.values():
-                if attribute.type == ir.AttributeType.TENSOR and not attribute.is_ref():
-                    yield attribute.as_tensor(), partial(_put_attribute, node, attribute)
+def _tensors(graph: ir.Graph) -> Iterator[Held]:
+    for value in graph.initializers.values():
+        if value.const_value is not None:
+            yield Held(value.const_value, partial(setattr, value, "const_value"), value)
+    for node in graph:
+        for attribute in node.attributes.values():
+            kind = attribute.type
+            if attribute.is_ref():
+                continue
+            if kind == ir.AttributeType.TENSOR:
+                yield Held(attribute.value, partial(_put_attribute, node, attribute), None)
+            elif kind == ir.AttributeType.GRAPH:
+                yield from _tensors(attribute.value)
+            elif kind == ir.AttributeType.GRAPHS:
+                for body in attribute.value:
+                    yield from _tensors(body)
 
 
 def _put_attribute(node: ir.Node, old: ir.Attr, tensor: ir.TensorProtocol) -> None:
@@ -104,7 +109,7 @@ def _put_attribute(node: ir.Node, old: ir.Attr, tensor: ir.TensorProtocol) -> No
 
 def serialised(model: ir.Model) -> onnx.ModelProto:
     """The message of a model, with what onnx-ir does not keep and without what it adds."""
-    with _undeclared(model):
+    with _undeclared(kept(model).declared, tensors(model)):
         proto = ir.to_proto(model)
     rest = kept(model)
     proto.graph.sparse_initializer.extend(rest.sparse)
@@ -124,15 +129,10 @@ def serialised(model: ir.Model) -> onnx.ModelProto:
 
 
 @contextmanager
-def _undeclared(model: ir.Model) -> Iterator[None]:
+def _undeclared(declared: set[str], held: list[Held]) -> Iterator[None]:
     """Hide types of initializers for the time of the block: onnx-ir would list them, the source did not."""
-    declared = kept(model).declared
-    hidden = [
-        (value, value.type, value.shape)
-        for graph in graphs(model)
-        for value in graph.initializers.values()
-        if value.name not in declared and not value.is_graph_input() and not value.is_graph_output()
-    ]
+    values = [value for _, _, value in held if value is not None and value.name not in declared]
+    hidden = [(v, v.type, v.shape) for v in values if not v.is_graph_input() and not v.is_graph_output()]
     try:
         for value, _, _ in hidden:
             value.type = value.shape = None
@@ -148,19 +148,26 @@ def write(model: ir.Model, path: Path) -> None:
     Raises:
         OSError: no permission, no space.
     """
-    size = sum(tensor.nbytes for tensor, _ in initializers(model))
-    if not (kept(model).external or size > LARGEST_FILE):
-        with _stubs(model) as tensors:
-            pieces, length = expanded(serialised(model).SerializeToString(), tensors)
+    held = tensors(model)
+    stored = [tensor for tensor, _, value in held if value is not None]
+    external = kept(model).external or any(isinstance(tensor, ir.ExternalTensor) for tensor in stored)
+    if not external and sum(map(_size, stored)) <= LARGEST_FILE:
+        with _stubs(held) as streamed:
+            pieces, length = expanded(serialised(model).SerializeToString(), streamed)
         if length <= LARGEST_FILE:
             with path.open("wb") as file:
                 _stream(file, pieces)
             return
     data = path.with_name(path.name + DATA_SUFFIX)
-    with data.open("wb") as weights, _stubs(model, weights, data.name) as tensors:
-        pieces, _ = expanded(serialised(model).SerializeToString(), tensors)
+    with data.open("wb") as weights, _stubs(held, weights, data.name) as streamed:
+        pieces, _ = expanded(serialised(model).SerializeToString(), streamed)
     with path.open("wb") as file:
         _stream(file, pieces)
+
+
+def _size(tensor: ir.TensorProtocol) -> int:
+    """Bytes, where that is a matter of the shape."""
+    return 0 if isinstance(tensor, ir.StringTensor) else tensor.nbytes
 
 
 def _stream(file: IO[bytes], pieces: list[bytes | ir.TensorProtocol]) -> None:
@@ -180,36 +187,32 @@ def _write_tensor(file: IO[bytes], tensor: ir.TensorProtocol) -> None:
 
 @contextmanager
 def _stubs(
-    model: ir.Model, weights: IO[bytes] | None = None, location: str = ""
+    held: list[Held], weights: IO[bytes] | None = None, location: str = ""
 ) -> Iterator[dict[str, ir.TensorProtocol]]:
     """Put stubs in the place of large tensors for the time of the block; yields what they stand for.
 
     Initializers go to the file `weights`, if there is one, and their stubs refer to it as `location`.
     """
-    tensors: dict[str, ir.TensorProtocol] = {}
-    puts: list[tuple[Put, ir.TensorProtocol]] = []
-    external = [] if weights is None else [t for t in initializers(model) if _external(t[0])]
+    streamed: dict[str, ir.TensorProtocol] = {}
     try:
-        for tensor, put in external:
-            assert weights is not None
-            weights.write(bytes(-weights.tell() % ALIGNMENT))
-            replacement = stub(tensor, location, weights.tell(), tensor.nbytes)
-            _write_tensor(weights, tensor)
-            puts.append((put, tensor))
-            put(replacement)
-        for tensor, put in [*initializers(model), *attributes(model)]:
-            if tensor.nbytes >= LARGE and not isinstance(
-                tensor, ir.ExternalTensor | ir.StringTensor | ir.serde.TensorProtoTensor
+        for tensor, put, value in held:
+            if weights is not None and value is not None and _goes_out(tensor):
+                weights.write(bytes(-weights.tell() % ALIGNMENT))
+                replacement = stub(tensor, location, weights.tell(), tensor.nbytes)
+                _write_tensor(weights, tensor)
+                put(replacement)
+            elif _size(tensor) >= LARGE and not isinstance(
+                tensor, ir.ExternalTensor | ir.serde.TensorProtoTensor
             ):
-                name = f"{MARK}{len(tensors)}"
-                tensors[name] = tensor
-                puts.append((put, tensor))
+                name = f"{MARK}{len(streamed)}"
+                streamed[name] = tensor
                 put(stub(tensor, name))
-        yield tensors
+        yield streamed
     finally:
-        for put, tensor in puts:
+        for tensor, put, _ in held:
             put(tensor)
 
 
-def _external(tensor: ir.TensorProtocol) -> bool:
-    return tensor.nbytes >= SMALLEST_EXTERNAL and not isinstance(tensor, ir.StringTensor)
+def _goes_out(tensor: ir.TensorProtocol) -> bool:
+    """Whether a tensor belongs into a file of external data, if there is one."""
+    return isinstance(tensor, ir.ExternalTensor) or _size(tensor) >= SMALLEST_EXTERNAL

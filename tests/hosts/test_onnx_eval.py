@@ -20,15 +20,18 @@ I = np.int64  # noqa: E741  # the type of every list of axes
 
 # Operator, inputs, opset, attributes.
 CASES: list[tuple[str, list[Any], int, dict[str, Any]]] = [
-    *[(kind, [X], 17, {}) for kind in ("Abs", "Elu", "Exp", "HardSigmoid", "HardSwish", "Identity", "LeakyRelu")],
-    *[(kind, [X], 17, {}) for kind in ("Neg", "Relu", "Sigmoid", "Softmax", "Tanh", "Flatten", "Transpose", "Shape")],
+    *[(kind, [X], 17, {}) for kind in ("Abs", "Elu", "Exp", "HardSigmoid", "HardSwish")],
+    *[(kind, [X], 17, {}) for kind in ("Identity", "LeakyRelu", "Neg", "Relu")],
+    *[(kind, [X], 17, {}) for kind in ["Sigmoid", "Softmax", "Tanh", "Flatten", "Transpose", "Shape"]],
     *[(kind, [X], 17, {}) for kind in ("GlobalAveragePool", "GlobalMaxPool")],
     *[(kind, [np.abs(X) + 1], 17, {}) for kind in ("Log", "Reciprocal", "Sqrt")],
-    *[(kind, [X, Y], 17, {}) for kind in ("Add", "Equal", "Greater", "Less", "Max", "Mean", "Min", "Mul", "Sub", "Sum")],
+    *[(kind, [X, Y], 17, {}) for kind in ("Add", "Equal", "Greater", "Less", "Max")],
+    *[(kind, [X, Y], 17, {}) for kind in ("Mean", "Min", "Mul", "Sub", "Sum")],
     *[(kind, [X, Y[:1, :, :1]], 17, {}) for kind in ("Add", "Max", "Mul", "PRelu")],
     *[(kind, [X > 0, Y > 0], 17, {}) for kind in ("And", "Or")],
     *[(kind, [X], 17, {"axes": [1, -1]}) for kind in ("ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd")],
-    *[(kind, [X, np.array([1], I)], 18, {"keepdims": 0}) for kind in ("ReduceMax", "ReduceMean", "ReduceMin")],
+    *[(kind, [X, np.array([1], I)], 18, {"keepdims": 0}) for kind in ("ReduceMax", "ReduceMean")],
+    *[(kind, [X, np.array([1], I)], 18, {"keepdims": 0}) for kind in ("ReduceMin",)],
     ("ReduceSum", [X, np.array([1], I)], 13, {"keepdims": 0}),
     ("ReduceSum", [X], 13, {}),
     ("ReduceSum", [X, np.zeros(0, I)], 13, {"noop_with_empty_axes": 1}),
@@ -66,7 +69,7 @@ CASES: list[tuple[str, list[Any], int, dict[str, Any]]] = [
     ("Concat", [X, Y[:, :2]], 17, {"axis": 1}),
     ("Split", [X, np.array([1, 5], I)], 13, {"axis": 2}),
     ("Split", [X], 11, {"axis": 2}),
-    ("Slice", [X, np.array([1, -2], I), np.array([2**62, -9], I), np.array([1, 2], I), np.array([1, -1], I)], 13, {}),
+    ("Slice", [X, *(np.array(n, I) for n in ([1, -2], [2**62, -9], [1, 2], [1, -1]))], 13, {}),
     ("Slice", [X], 7, {"starts": [1, 0], "ends": [9, -1]}),
     ("Gather", [X, np.array([[0, 2], [-1, 1]], I)], 17, {"axis": 2}),
     ("Transpose", [X], 17, {"perm": [0, 2, 3, 1]}),
@@ -77,7 +80,8 @@ CASES: list[tuple[str, list[Any], int, dict[str, Any]]] = [
     ("Gemm", [X[0, 0], Y[0, 0]], 17, {"transB": 1, "alpha": 0.5}),
     ("Gemm", [X[0, 0], Y[0, 0], Y[0, 0, 0]], 17, {"transA": 1, "beta": 2.0}),
     ("MatMul", [X, Y.swapaxes(2, 3).copy()], 17, {}),
-    ("MaxPool", [X], 17, {"kernel_shape": [3, 2], "strides": [2, 1], "pads": [1, 0, 1, 1], "dilations": [1, 2]}),
+    ("MaxPool", [X], 17, {"kernel_shape": [3, 2], "pads": [1, 0, 1, 1],
+     "strides": [2, 1], "dilations": [1, 2]}),
     ("MaxPool", [X], 17, {"kernel_shape": [3, 2], "ceil_mode": 1, "strides": [2, 2]}),
     ("MaxPool", [X], 17, {"kernel_shape": [3, 3], "auto_pad": "SAME_LOWER"}),
     ("AveragePool", [X], 17, {"kernel_shape": [3, 2], "pads": [1, 0, 2, 1], "strides": [2, 1]}),
@@ -118,9 +122,12 @@ def test_as_the_runtime(case: tuple[str, list[Any], int, dict[str, Any]]) -> Non
     for value, result, wanted in zip(only(imported(model)).outputs, results, expected, strict=True):
         assert result.dtype == wanted.dtype
         np.testing.assert_allclose(result, wanted, rtol=1e-5, atol=1e-6)
-        if value.shape is not None:
-            assert value.shape == wanted.shape
-            assert value.dtype == wanted.dtype.name
+        assert value.dtype == wanted.dtype.name
+        # What only the values of an input tell is not known.
+        shape = value.shape or (None,) * wanted.ndim
+        assert shape == tuple(
+            n if isinstance(d, int) else d for d, n in zip(shape, wanted.shape, strict=True)
+        )
 
 
 def test_every_kernel_has_a_case() -> None:
@@ -131,7 +138,9 @@ def test_every_kernel_has_a_case() -> None:
 def test_float64_stays_float64(case: tuple[str, list[Any], int, dict[str, Any]]) -> None:
     """The oracle evaluates a float32 model in float64; no float32 may come in between."""
     kind, inputs, opset, attributes = case
-    wide = [a.astype(np.float64) if a is not None and a.dtype == np.float32 and a.ndim == 4 else a for a in inputs]
+    wide = [
+        a.astype(np.float64) if a is not None and a.dtype == np.float32 and a.ndim == 4 else a for a in inputs
+    ]
     model = model_for(kind, inputs, opset, attributes)
     before, after = evaluate(model, inputs), evaluate(model, wide)
     for narrow, result in zip(before, after, strict=True):
@@ -158,18 +167,22 @@ def test_a_rare_form_goes_to_the_reference() -> None:
 
 def test_a_failure_declines_with_the_operator() -> None:
     with pytest.raises(Declined, match="MatMul cannot be evaluated: "):
-        evaluate(single("MatMul", ["a", "b"], given={"a": (2, 3), "b": (3, 2)}), [np.zeros((2, 3)), np.zeros((2, 3))])
+        evaluate(
+            single("MatMul", ["a", "b"], given={"a": (2, 3), "b": (3, 2)}),
+            [np.zeros((2, 3)), np.zeros((2, 3))],
+        )
 
 
 def test_an_output_without_a_name_keeps_its_place() -> None:
     generator = np.random.default_rng(0)
-    arrays = [generator.standard_normal(shape).astype(np.float32) for shape in ((1, 1, 3), (1, 8, 3), (1, 8, 2))]
+    arrays = [
+        generator.standard_normal(shape).astype(np.float32) for shape in ((1, 1, 3), (1, 8, 3), (1, 8, 2))
+    ]
     model = single("LSTM", ["x", "w", "r"], outputs=["", "h", "c"], hidden_size=2)
     model.graph.input.extend(
         helper.make_tensor_value_info(name, TensorProto.FLOAT, array.shape)
         for name, array in zip("xwr", arrays, strict=True)
     )
-    del model.graph.output[0]
     results = evaluate(model, arrays)
     wanted = run(model, dict(zip("xwr", arrays, strict=True)))
     assert results[0].size == 0

@@ -24,11 +24,11 @@ class Draw:
     def one(self, *options: Any) -> Any:
         return options[int(self.generator.integers(len(options)))]
 
-    def int(self, low: int, high: int) -> int:
+    def number(self, low: int, high: int) -> int:
         return int(self.generator.integers(low, high + 1))
 
-    def ints(self, count: int, low: int, high: int) -> list[int]:
-        return [self.int(low, high) for _ in range(count)]
+    def numbers(self, count: int, low: int, high: int) -> list[int]:
+        return [self.number(low, high) for _ in range(count)]
 
 
 def agree(model: Any, feeds: dict[str, Any], label: str, tolerance: float = 0.0) -> None:
@@ -43,18 +43,22 @@ def agree(model: Any, feeds: dict[str, Any], label: str, tolerance: float = 0.0)
 @pytest.mark.parametrize("seed", SEEDS)
 def test_conv(seed: int) -> None:
     draw = Draw(seed)
-    rank, groups = draw.int(1, 3), draw.one(1, 1, 2, 3)
-    channels, outputs = groups * draw.int(1, 2), groups * draw.int(1, 2)
-    size, extent = draw.ints(rank, 1, 3), draw.ints(rank, 6, 9)
-    attributes: dict[str, Any] = {"group": groups, "strides": draw.ints(rank, 1, 3)}
+    rank, groups = draw.number(1, 3), draw.one(1, 1, 2, 3)
+    channels, outputs = groups * draw.number(1, 2), groups * draw.number(1, 2)
+    size, extent = draw.numbers(rank, 1, 3), draw.numbers(rank, 6, 9)
+    attributes: dict[str, Any] = {"group": groups, "strides": draw.numbers(rank, 1, 3)}
     mode = draw.one("NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID")
     if mode == "NOTSET":
-        attributes |= {"pads": draw.ints(2 * rank, 0, 2), "kernel_shape": size, "dilations": draw.ints(rank, 1, 2)}
+        attributes |= {
+            "pads": draw.numbers(2 * rank, 0, 2),
+            "kernel_shape": size,
+            "dilations": draw.numbers(rank, 1, 2),
+        }
     else:
         attributes |= {"auto_pad": mode}
     x = integers(seed, 2, channels, *extent)
     constants = {"w": integers(seed, outputs, channels // groups, *size), "b": integers(seed, outputs)}
-    inputs = ["x", "w", "b"][: draw.int(2, 3)]
+    inputs = ["x", "w", "b"][: draw.number(2, 3)]
     opset = draw.one(7, 11, 17, 22)
     model = single("Conv", inputs, opset=opset, given={"x": x.shape}, constants=constants, **attributes)
     agree(model, {"x": x}, "conv")
@@ -63,39 +67,48 @@ def test_conv(seed: int) -> None:
 @pytest.mark.parametrize("seed", SEEDS)
 def test_conv_transpose(seed: int) -> None:
     draw = Draw(seed)
-    rank, groups = draw.int(1, 3), draw.one(1, 1, 2, 3)
-    channels, outputs = groups * draw.int(1, 2), groups * draw.int(1, 2)
-    stride = draw.ints(rank, 1, 3)
-    size, extent = [s + draw.int(0, 2) for s in stride], draw.ints(rank, 4, 6)
+    rank, groups = draw.number(1, 3), draw.one(1, 1, 2, 3)
+    channels, outputs = groups * draw.number(1, 2), groups * draw.number(1, 2)
+    stride = draw.numbers(rank, 1, 3)
+    size, extent = [s + draw.number(0, 2) for s in stride], draw.numbers(rank, 4, 6)
     attributes: dict[str, Any] = {"group": groups, "strides": stride}
     form = draw.one("pads", "padding", "shape", "SAME_UPPER", "SAME_LOWER", "VALID")
     if form in ("pads", "padding"):
-        attributes |= {"pads": draw.ints(2 * rank, 0, 1), "dilations": draw.ints(rank, 1, 2)}
+        attributes |= {"pads": draw.numbers(2 * rank, 0, 1), "dilations": draw.numbers(rank, 1, 2)}
     if form == "padding":
-        attributes |= {"output_padding": [draw.int(0, s - 1) for s in stride]}
+        attributes |= {"output_padding": [draw.number(0, s - 1) for s in stride]}
     if form == "shape":
         full = [s * (n - 1) + k for s, n, k in zip(stride, extent, size, strict=True)]
-        attributes |= {"output_shape": [n - draw.int(0, 1) for n in full], "auto_pad": draw.one("NOTSET", "SAME_UPPER")}
+        attributes |= {
+            "output_shape": [n - draw.number(0, 1) for n in full],
+            "auto_pad": draw.one("NOTSET", "SAME_UPPER"),
+        }
     if form in ("SAME_UPPER", "SAME_LOWER", "VALID"):
         attributes |= {"auto_pad": form}
     x = integers(seed, 2, channels, *extent)
     constants = {"w": integers(seed, channels, outputs // groups, *size), "b": integers(seed, outputs)}
-    inputs = ["x", "w", "b"][: draw.int(2, 3)]
+    inputs = ["x", "w", "b"][: draw.number(2, 3)]
     opset = draw.one(7, 11, 17, 22)
-    model = single("ConvTranspose", inputs, opset=opset, given={"x": x.shape}, constants=constants, **attributes)
+    model = single(
+        "ConvTranspose", inputs, opset=opset, given={"x": x.shape}, constants=constants, **attributes
+    )
     agree(model, {"x": x}, "conv_transpose")
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_average_pool(seed: int) -> None:
     draw = Draw(seed)
-    rank, opset = draw.int(1, 3), draw.one(7, 10, 19, 22)
-    size, extent = draw.ints(rank, 2, 3), draw.ints(rank, 6, 9)
-    attributes: dict[str, Any] = {"kernel_shape": size, "strides": draw.ints(rank, 1, 2), "count_include_pad": 1}
+    rank, opset = draw.number(1, 3), draw.one(7, 10, 19, 22)
+    size, extent = draw.numbers(rank, 2, 3), draw.numbers(rank, 6, 9)
+    attributes: dict[str, Any] = {
+        "kernel_shape": size,
+        "strides": draw.numbers(rank, 1, 2),
+        "count_include_pad": 1,
+    }
     mode = draw.one("NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID")
     if mode == "NOTSET":
-        attributes |= {"pads": [draw.int(0, k - 1) for k in size + size]}
-        attributes |= {"dilations": draw.ints(rank, 1, 2)} if opset >= 19 else {}
+        attributes |= {"pads": [draw.number(0, k - 1) for k in size + size]}
+        attributes |= {"dilations": draw.numbers(rank, 1, 2)} if opset >= 19 else {}
     else:
         attributes |= {"auto_pad": mode}
     x = integers(seed, 2, 3, *extent)
@@ -110,7 +123,9 @@ def test_average_pool_with_ceil_mode(extent: int, exact: bool) -> None:
     if exact:
         agree(model, {"x": x}, "average_pool", 1e-5)
     else:
-        with pytest.raises(Declined, match=r"ceil_mode is 1, and windows may be cut off: extent \(8,\), stride \(2,\)"):
+        with pytest.raises(
+            Declined, match=r"ceil_mode is 1, and windows may be cut off: extent \(8,\), stride \(2,\)"
+        ):
             lifted(model)
 
 
@@ -122,7 +137,9 @@ def test_batch_normalization(opset: int, rank: int) -> None:
     scale, shift, mean, variance = (generator.standard_normal(3).astype(np.float32) for _ in range(4))
     constants = {"s": scale, "b": shift, "m": mean, "v": np.abs(variance) + np.float32(0.01)}
     inputs = ["x", *constants]
-    model = single("BatchNormalization", inputs, opset=opset, given={"x": x.shape}, constants=constants, epsilon=0.02)
+    model = single(
+        "BatchNormalization", inputs, opset=opset, given={"x": x.shape}, constants=constants, epsilon=0.02
+    )
     agree(model, {"x": x}, "batch_norm", 1e-5)
     op = lifted(model).op
     assert isinstance(op, Conv)
@@ -132,14 +149,16 @@ def test_batch_normalization(opset: int, rank: int) -> None:
 @pytest.mark.parametrize("seed", SEEDS)
 def test_gemm(seed: int) -> None:
     draw = Draw(seed)
-    m, k, n = draw.ints(3, 1, 5)
-    x, transposed, opset = integers(seed, m, k), draw.int(0, 1), draw.one(7, 9, 11, 13)
+    m, k, n = draw.numbers(3, 1, 5)
+    x, transposed, opset = integers(seed, m, k), draw.number(0, 1), draw.one(7, 9, 11, 13)
     addend = integers(seed, *draw.one((), (1,), (n,), (1, 1), (1, n)))
     constants = {"w": integers(seed, *((n, k) if transposed else (k, n))), "c": addend}
-    inputs = ["x", "w", "c"][: draw.int(2, 3) if opset >= 11 else 3]
+    inputs = ["x", "w", "c"][: draw.number(2, 3) if opset >= 11 else 3]
     factors = {"alpha": draw.one(1.0, 2.0, 0.5), "beta": draw.one(1.0, 2.0, 0.5)}
     shape = {"x": x.shape}
-    model = single("Gemm", inputs, opset=opset, given=shape, constants=constants, transB=transposed, **factors)
+    model = single(
+        "Gemm", inputs, opset=opset, given=shape, constants=constants, transB=transposed, **factors
+    )
     agree(model, {"x": x}, "linear")
 
 
@@ -150,7 +169,9 @@ def test_matmul(lead: tuple[int, ...]) -> None:
     agree(model, {"x": x}, "linear")
 
 
-def pad_model(opset: int, rank: int, pads: list[int], value: float | None, axes: list[int] | None = None) -> Any:
+def pad_model(
+    opset: int, rank: int, pads: list[int], value: float | None, axes: list[int] | None = None
+) -> Any:
     """A Pad in the form that `opset` wants; `pads` are those of the spatial axes."""
     half = len(pads) // 2
     full = pads if axes else [0, 0, *pads[:half], 0, 0, *pads[half:]]
@@ -190,7 +211,9 @@ def test_shape_of_known_extents_is_a_constant() -> None:
 
 def test_auto_pad_of_unknown_extent_with_stride_1() -> None:
     given = {"x": ("n", 2, "h")}
-    model = single("Conv", ["x", "w"], given=given, constants={"w": integers(0, 1, 2, 4)}, auto_pad="SAME_LOWER")
+    model = single(
+        "Conv", ["x", "w"], given=given, constants={"w": integers(0, 1, 2, 4)}, auto_pad="SAME_LOWER"
+    )
     op = lifted(model).op
     assert isinstance(op, Conv)
     assert (op.begin, op.end) == ((2,), (1,))
@@ -206,7 +229,7 @@ def test_weights_are_read_when_they_are_looked_at(monkeypatch: pytest.MonkeyPatc
 
 
 def refuse(reason: str, kind: str, shapes: dict[str, Any], **attributes: Any) -> Any:
-    """A case that must decline: inputs by name, arrays are constants and tuples are shapes of graph inputs."""
+    """A case that must decline: of the inputs, arrays are constants and tuples shapes of graph inputs."""
     return pytest.param(reason, kind, shapes, attributes, id=f"{kind}: {reason[:40]}")
 
 
@@ -240,7 +263,8 @@ ONE, NAN = np.ones(2, np.float32), np.array([1, np.nan], np.float32)
                {"x": CONV, "s": ONE, "b": ONE, "m": ONE, "v": ONE}, training_mode=1),
         refuse("variance + epsilon is not positive: -1 + 1e-05 (channel 1)", "BatchNormalization",
                {"x": CONV, "s": ONE, "b": ONE, "m": ONE, "v": np.array([1, -1], np.float32)}),
-        refuse("the mean 'm' holds nan", "BatchNormalization", {"x": CONV, "s": ONE, "b": ONE, "m": NAN, "v": ONE}),
+        refuse("the mean 'm' holds nan", "BatchNormalization",
+               {"x": CONV, "s": ONE, "b": ONE, "m": NAN, "v": ONE}),
         refuse("the scale 's' is not a constant", "BatchNormalization",
                {"x": CONV, "s": (2,), "b": ONE, "m": ONE, "v": ONE}),
         refuse("mode is 'reflect', not 'constant'", "Pad",
@@ -248,10 +272,12 @@ ONE, NAN = np.ones(2, np.float32), np.array([1, np.nan], np.float32)
         refuse("pads the batch or channel axis: (0, 1, 0, 0, 0, 0, 0, 0)", "Pad",
                {"x": CONV, "p": np.array([0, 1, 0, 0, 0, 0, 0, 0])}),
         refuse("the list of pads 'p' is not a constant", "Pad", {"x": CONV, "p": (8,)}),
-        refuse("crops 9 of 8 positions on axis 2", "Pad", {"x": CONV, "p": np.array([0, 0, -9, 0, 0, 0, 0, 0])}),
+        refuse("crops 9 of 8 positions on axis 2", "Pad",
+               {"x": CONV, "p": np.array([0, 0, -9, 0, 0, 0, 0, 0])}),
         refuse("the number of channels of 'x' is not known: c", "Pad",
                {"x": (1, "c", 8, 8), "p": np.array([0, 0, 1, 1, 0, 0, 1, 1])}),
-        refuse("count_include_pad is 0 with pads (1, 0, 0, 0)", "AveragePool", {"x": CONV}, pads=[1, 0, 0, 0], **POOL),
+        refuse("count_include_pad is 0 with pads (1, 0, 0, 0)", "AveragePool", {"x": CONV},
+               pads=[1, 0, 0, 0], **POOL),
         refuse("auto_pad with stride (3, 3) beyond the kernel (2, 2)", "AveragePool", {"x": CONV},
                auto_pad="SAME_UPPER", strides=[3, 3], count_include_pad=1, **POOL),
     ],
@@ -270,7 +296,8 @@ def test_refusals(reason: str, kind: str, inputs: dict[str, Any], attributes: di
 
 
 def test_pool_with_dilation_and_auto_pad_declines() -> None:
-    attributes = {"kernel_shape": [2], "dilations": [2], "auto_pad": "SAME_UPPER", "count_include_pad": 1}
+    attributes: dict[str, Any] = {"kernel_shape": [2], "dilations": [2], "count_include_pad": 1}
+    attributes["auto_pad"] = "SAME_UPPER"
     model = single("AveragePool", ["x"], opset=19, given={"x": (1, 2, 8)}, **attributes)
     with pytest.raises(Declined, match=r"auto_pad with dilation \(2,\)"):
         lifted(model)
@@ -280,7 +307,12 @@ def test_batch_normalization_that_asks_for_batch_statistics_declines() -> None:
     constants = {"s": ONE, "b": ONE, "m": ONE, "v": ONE}
     outputs = ["y", "mean", "variance", "saved_mean", "saved_variance"]
     model = single(
-        "BatchNormalization", ["x", *constants], opset=9, given={"x": CONV}, constants=constants, outputs=outputs
+        "BatchNormalization",
+        ["x", *constants],
+        opset=9,
+        given={"x": CONV},
+        constants=constants,
+        outputs=outputs,
     )
     with pytest.raises(Declined, match=r"the outputs \['mean', .*\] ask for the statistics of the batch"):
         lifted(model)
@@ -298,7 +330,9 @@ def test_opsets_that_are_not_known(opset: int) -> None:
 
 def test_overridable_weight_declines() -> None:
     model = single("Conv", ["x", "w"], given={"x": CONV, "w": W.shape}, constants={"w": W})
-    with pytest.raises(Declined, match="the weight 'w' is a graph input with a default, which callers may override"):
+    with pytest.raises(
+        Declined, match="the weight 'w' is a graph input with a default, which callers may override"
+    ):
         lifted(model)
 
 

@@ -1,4 +1,4 @@
-"""Sums, scales, shifts and operators that change nothing: lifted where exact, declined or left alone where not."""
+"""Sums, scales, shifts and operators that change nothing: lifted where exact, else declined or left alone."""
 
 from typing import Any
 
@@ -9,7 +9,18 @@ from onnx import TensorProto
 from fuser.conv import Conv
 from fuser.errors import Declined
 from fuser.ir import Sum
-from tests.hosts.onnx_models import Array, apply, imported, integers, lift, lifted, model_of, only, run, single
+from tests.hosts.onnx_models import (
+    Array,
+    apply,
+    imported,
+    integers,
+    lift,
+    lifted,
+    model_of,
+    only,
+    run,
+    single,
+)
 
 
 def agree(model: Any, feeds: dict[str, Array], kind: type) -> None:
@@ -39,7 +50,10 @@ FITTING = [
 def test_constant_of_each_channel(
     kind: str, first: bool, shape: tuple[int, ...], constant: tuple[int, ...], axis: int
 ) -> None:
-    x, values = integers(0, *shape), np.exp2(np.arange(np.prod(constant)) % 4).reshape(constant).astype(np.float32)
+    x, values = (
+        integers(0, *shape),
+        np.exp2(np.arange(np.prod(constant)) % 4).reshape(constant).astype(np.float32),
+    )
     order = ["c", "x"] if first else ["x", "c"]
     model = single(kind, order, given={"x": shape}, constants={"c": values})
     if kind == "Div" and first:
@@ -114,8 +128,18 @@ def test_negation() -> None:
         ("the constant of shape (1, 1, 3) has more axes than 'x', (2, 3)", "Add", (2, 3), (1, 1, 3)),
         ("the constant of shape (3,) does not fit into 'x', (2, 1)", "Add", (2, 1), (3,)),
         ("the constant of shape (3,) does not fit into 'x', (2, 'c')", "Mul", (2, "c"), (3,)),
-        ("the constant of shape (4, 4) is not one value per channel of 'x', (2, 3, 4, 4)", "Mul", (2, 3, 4, 4), (4, 4)),
-        ("the constant of shape (2, 1, 1) is not one value per channel of 'x', (2, 3, 4)", "Sub", (2, 3, 4), (2, 1, 1)),
+        (
+            "the constant of shape (4, 4) is not one value per channel of 'x', (2, 3, 4, 4)",
+            "Mul",
+            (2, 3, 4, 4),
+            (4, 4),
+        ),
+        (
+            "the constant of shape (2, 1, 1) is not one value per channel of 'x', (2, 3, 4)",
+            "Sub",
+            (2, 3, 4),
+            (2, 1, 1),
+        ),
     ],
 )
 def test_constants_that_do_not_fit(reason: str, kind: str, shape: Any, constant: tuple[int, ...]) -> None:
@@ -136,7 +160,9 @@ def test_values_that_cannot_be_folded() -> None:
 
 
 def test_terms_that_cannot_be_added() -> None:
-    with pytest.raises(Declined, match=r"shapes are not known to be equal: \(2, 3\) of 'a' and \(2, 1\) of 'b'"):
+    with pytest.raises(
+        Declined, match=r"shapes are not known to be equal: \(2, 3\) of 'a' and \(2, 1\) of 'b'"
+    ):
         lifted(single("Add", ["a", "b"], given={"a": (2, 3), "b": (2, 1)}))
     with pytest.raises(Declined, match="the term 'c' of 3 is a constant that is not uniform"):
         lifted(single("Sum", ["a", "b", "c"], given={"a": (3,), "b": (3,)}, constants={"c": integers(0, 3)}))
@@ -147,7 +173,9 @@ def test_terms_that_cannot_be_added() -> None:
 
 def test_overridable_constant_is_an_input_like_any() -> None:
     model = single("Add", ["x", "c"], given={"x": (2, 3), "c": (3,)}, constants={"c": integers(0, 3)})
-    with pytest.raises(Declined, match=r"shapes are not known to be equal: \(2, 3\) of 'x' and \(3,\) of 'c'"):
+    with pytest.raises(
+        Declined, match=r"shapes are not known to be equal: \(2, 3\) of 'x' and \(3,\) of 'c'"
+    ):
         lifted(model)
 
 
@@ -166,7 +194,12 @@ NOTHING: list[Any] = [
     ("Expand", {"s": np.array([1, 3, 1], INT)}, {}, 17),
     ("Tile", {"r": np.array([1, 1, 1], INT)}, {}, 17),
     ("Slice", {}, {"starts": [0], "ends": [2**31 - 1], "axes": [1]}, 7),
-    ("Slice", {"s": np.array([0, 0], INT), "e": np.array([2**63 - 1, 3], INT), "a": np.array([-1, 1], INT)}, {}, 13),
+    (
+        "Slice",
+        {"s": np.array([0, 0], INT), "e": np.array([2**63 - 1, 3], INT), "a": np.array([-1, 1], INT)},
+        {},
+        13,
+    ),
     ("Transpose", {}, {"perm": [0, 1, 2]}, 17),
     ("Pad", {"p": np.zeros(6, INT)}, {"mode": "reflect"}, 17),
     ("Concat", {}, {"axis": 1}, 17),
@@ -195,7 +228,8 @@ def test_what_changes_nothing(kind: str, constants: dict[str, Array], attributes
 
 @pytest.mark.parametrize("kind", ["Identity", "Transpose", "Concat", "Reshape"])
 def test_nothing_is_done_to_integers_either(kind: str) -> None:
-    attributes = {"Transpose": {"perm": [0, 1]}, "Concat": {"axis": 0}}.get(kind, {})
+    options: dict[str, dict[str, Any]] = {"Transpose": {"perm": [0, 1]}, "Concat": {"axis": 0}}
+    attributes = options.get(kind, {})
     constants = {"s": np.array([0, 0], INT)} if kind == "Reshape" else {}
     inputs = ["x", *constants]
     model = single(

@@ -96,7 +96,10 @@ def test_between_non_linearities_there_is_nothing_to_fold_into() -> None:
     b = Builder(1, 6, 7, 7)
     graph = b.finish(b.add(relu, b.norm(b.add(relu, b.x))))
     (event,) = optimize(graph, fold_batch_norm)
-    assert event.reason == "behind n0 (Relu): nothing to fold into; forward: n2 (Relu) reads it and is no convolution"
+    assert (
+        event.reason
+        == "behind n0 (Relu): nothing to fold into; forward: n2 (Relu) reads it and is no convolution"
+    )
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])

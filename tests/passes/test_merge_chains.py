@@ -20,7 +20,9 @@ def test_expand_nets_with_the_pads_first() -> None:
 @pytest.mark.parametrize("rank", [1, 2, 3])
 def test_kernel_then_pointwise_of_any_rank(rank: int) -> None:
     b = Builder(1, 4, *(6,) * rank)
-    inner = random_conv(4, 4, *(3,) * rank, stride=(2,) * rank, dilation=(2,) * rank, begin=(2,) * rank, end=(2,) * rank)
+    inner = random_conv(
+        4, 4, *(3,) * rank, stride=(2,) * rank, dilation=(2,) * rank, begin=(2,) * rank, end=(2,) * rank
+    )
     graph = b.finish(b.add(random_conv(4, 4, *(1,) * rank), b.add(inner, b.x)))
     optimize(graph, merge_chains)
     assert operators(graph) == [str(inner)]

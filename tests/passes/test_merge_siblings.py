@@ -13,7 +13,9 @@ def split(b: Builder, x: Value, *sizes: int) -> list[Value]:
         ranges.append((first, size))
         first += size
     outputs = [Value(f"part{i}", (x.shape[0], n, *x.shape[2:]), "float32") for i, n in enumerate(sizes)]
-    b.graph.add(Node(Select(tuple(ranges), first, 1), [x], outputs, name="split", position=(len(b.graph.nodes),)))
+    b.graph.add(
+        Node(Select(tuple(ranges), first, 1), [x], outputs, name="split", position=(len(b.graph.nodes),))
+    )
     return outputs
 
 
@@ -42,7 +44,9 @@ def test_a_run_beside_something_else() -> None:
 def test_parts_of_one_value_become_groups() -> None:
     b = Builder(1, 8, 6, 6)
     first, second = split(b, b.x, 4, 4)
-    graph = b.finish(concat(b, b.add(random_conv(4, 6, 3, 3), first), b.add(random_conv(4, 6, 3, 3, seed=1), second)))
+    graph = b.finish(
+        concat(b, b.add(random_conv(4, 6, 3, 3), first), b.add(random_conv(4, 6, 3, 3, seed=1), second))
+    )
     optimize(graph, merge_siblings)
     assert operators(graph) == ["3x3 conv, 8 -> 12, groups 2, pads (1, 1, 1, 1)"]
 
@@ -50,7 +54,9 @@ def test_parts_of_one_value_become_groups() -> None:
 def test_parts_in_another_order_decline() -> None:
     b = Builder(1, 8, 6, 6)
     first, second = split(b, b.x, 4, 4)
-    graph = b.finish(concat(b, b.add(random_conv(4, 6, 3, 3), second), b.add(random_conv(4, 6, 3, 3, seed=1), first)))
+    graph = b.finish(
+        concat(b, b.add(random_conv(4, 6, 3, 3), second), b.add(random_conv(4, 6, 3, 3, seed=1), first))
+    )
     (event,) = optimize(graph, merge_siblings)
     assert event.reason == "the parts [(4, 4), (0, 4)] are not all 8 channels in order"
 

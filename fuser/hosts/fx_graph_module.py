@@ -1,0 +1,210 @@
+"""GraphModules: rewriting one, and building the result with tensors of its own."""
+
+from collections.abc import Callable, Iterable, Mapping
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from fuser.hosts.fx_emit import ModuleEmit
+from fuser.hosts.fx_export import Block, export_fx
+from fuser.hosts.fx_shapes import described
+from fuser.hosts.fx_tensor import to_torch
+from fuser.ir import Constant, Graph
+
+Tensors = dict[fx.Node, tuple[str, torch.Tensor]]
+
+
+def attribute(owner: nn.Module, path: str) -> Any:
+    """What `path`, with dots in it, leads to."""
+    found: Any = owner
+    for name in path.split("."):
+        found = getattr(found, name)
+    return found
+
+
+def read_tensors(graph: fx.Graph, owner: nn.Module) -> Tensors:
+    """The parameters, buffers and constants that a graph gets from the module that owns it."""
+    found: Tensors = {}
+    for node in graph.nodes:
+        if node.op == "get_attr":
+            value = attribute(owner, str(node.target))
+            if isinstance(value, torch.Tensor):
+                found[node] = str(node.target), value
+    return found
+
+
+def copied(graph: fx.Graph) -> fx.Graph:
+    """A graph that may be edited, with the signature of the given one."""
+    copy: fx.Graph = deepcopy(graph)
+    return copy
+
+
+def export_module(
+    graph: Graph, source: fx.Graph, owner: nn.Module, tensors: Tensors, name: str
+) -> fx.GraphModule:
+    """The rewritten graph as a GraphModule that shares no tensor with `owner`.
+
+    Args:
+        graph: the graph of passes.
+        source: the fx graph behind it, which is edited and then belongs to the result.
+        owner: what the fx graph was traced from.
+        tensors: what its nodes for parameters and buffers stand for.
+        name: the class of the result.
+    """
+    store = _Store(owner, kept_paths(graph, source))
+    known = {node for node in source.nodes}
+    export_fx(graph, owner, tensors, store)
+    for node in reversed(source.nodes):
+        if node.op == "get_attr" and not node.users:
+            source.erase_node(node)
+    for node in source.nodes:
+        if node not in known:
+            _describe(node, store)
+    return assemble(owner, source, store.added, name)
+
+
+def kept_paths(graph: Graph, source: fx.Graph) -> set[str]:
+    """What the untouched nodes call and read."""
+    alive = {node.source for node in graph.nodes}
+    kept = {str(node.target) for node in source.nodes if node.op == "call_module" and node in alive}
+    for node in source.nodes:
+        if node.op == "get_attr" and any(user in alive for user in node.users):
+            kept.add(str(node.target))
+    return kept
+
+
+class _Store:
+    """New layers and parameters by path. Paths of the original that are still in use are not taken."""
+
+    def __init__(self, owner: nn.Module, kept: Iterable[str]) -> None:
+        self.owner = owner
+        self.taken = set(kept)
+        self.added: dict[str, nn.Module | torch.Tensor] = {}
+        self.shared: dict[str, str] = {}
+        self.graph: fx.Graph | None = None
+
+    def emit(self, graph: fx.Graph, block: Block) -> ModuleEmit:
+        self.graph = graph
+        return ModuleEmit(graph, block, self)
+
+    def call(self, name: str, key: str, make: Callable[[], nn.Module], x: fx.Node) -> fx.Node:
+        """A call of a layer; equal ones are made once."""
+        if key not in self.shared:
+            self.shared[key] = self.module(name, make())
+        assert self.graph is not None
+        node = self.graph.call_module(self.shared[key], (x,))
+        return node
+
+    def tensor(self, name: str, tensor: nn.Parameter) -> fx.Node:
+        """A read of a new parameter."""
+        assert self.graph is not None
+        return self._read(self.graph, self._keep(name, tensor))
+
+    def module(self, name: str, module: nn.Module) -> str:
+        """Keep a module under `name`, or one like it if that is taken."""
+        return self._keep(name, module)
+
+    def constant(self, graph: fx.Graph, name: str, constant: Constant, like: fx.Node) -> fx.Node:
+        """A read of a new buffer."""
+        tensor = to_torch(constant.array())
+        device = getattr(described(like), "device", None) or _device(self.owner)
+        return self._read(graph, self._keep(name, tensor.to(device)))
+
+    def _keep(self, name: str, value: nn.Module | torch.Tensor) -> str:
+        path = name
+        count = 0
+        while clashes(path, self.taken):
+            count += 1
+            path = f"{name}_{count}"
+        self.taken.add(path)
+        self.added[path] = value
+        return path
+
+    @staticmethod
+    def _read(graph: fx.Graph, path: str) -> fx.Node:
+        # The attribute is not there before the result is built.
+        return graph.create_node("get_attr", path, name=path.replace(".", "_"))
+
+
+def clashes(path: str, taken: Iterable[str]) -> bool:
+    """Whether `path` is one of those, or inside one, or around one."""
+    return any(path == other or path.startswith(f"{other}.") or other.startswith(f"{path}.") for other in taken)
+
+
+def _device(owner: nn.Module) -> torch.device:
+    return next((tensor.device for tensor in (*owner.parameters(), *owner.buffers())), torch.device("cpu"))
+
+
+def _describe(node: fx.Node, store: _Store) -> None:
+    """Give a new node what the tracer gives its own: a description of the result, if all that it reads has one."""
+    key = next((k for n in node.all_input_nodes for k in ("val", "example_value") if k in n.meta), None)
+    if node.op == "get_attr" or key is None:
+        return
+    from torch._subclasses.fake_tensor import FakeTensor
+
+    fakes = [n.meta.get(key) for n in node.all_input_nodes if n.op != "get_attr"]
+    if not all(isinstance(fake, FakeTensor) for fake in fakes):
+        return
+    mode = fakes[0].fake_mode
+
+    def fake(read: fx.Node) -> Any:
+        if read.op == "get_attr" and key not in read.meta:
+            return mode.from_tensor(store.added[str(read.target)], static_shapes=True)
+        return read.meta[key]
+
+    args, kwargs = fx.map_arg((node.args, node.kwargs), fake)
+    with mode, torch.no_grad():
+        if node.op == "call_module":
+            module = store.added[str(node.target)]
+            assert isinstance(module, nn.Module)
+            fakes_of = {
+                name: mode.from_tensor(tensor, static_shapes=True)
+                for name, tensor in (*module.named_parameters(), *module.named_buffers())
+            }
+            node.meta[key] = torch.func.functional_call(module, fakes_of, args, kwargs)
+        else:
+            assert callable(node.target)
+            node.meta[key] = node.target(*args, **kwargs)
+
+
+def assemble(
+    owner: nn.Module, graph: fx.Graph, added: Mapping[str, nn.Module | torch.Tensor], name: str
+) -> fx.GraphModule:
+    """A GraphModule of copies of what the graph uses of `owner`, and of what was added. Tied weights stay tied."""
+    root = nn.Module()
+    memo: dict[int, Any] = {}
+    persistent = set(owner.state_dict(keep_vars=True))
+    volatile: list[str] = []
+    targets = {str(node.target) for node in graph.nodes if node.op in {"call_module", "get_attr"}}
+    # What holds others comes before them.
+    for target in sorted(targets, key=lambda path: (path.count("."), path)):
+        value = added[target] if target in added else deepcopy(attribute(owner, target), memo)
+        if isinstance(value, torch.Tensor) and not isinstance(value, nn.Parameter):
+            value = value.detach()
+            if target not in persistent and target not in added:
+                volatile.append(target)
+        _assign(root, target, value)
+    graph.lint() if not added else None
+    result = fx.GraphModule(root, graph, name)
+    for target in volatile:
+        path, _, last = target.rpartition(".")
+        result.get_submodule(path)._non_persistent_buffers_set.add(last)
+    result.meta.update(getattr(owner, "meta", {}))
+    return result.eval()
+
+
+def _assign(root: nn.Module, path: str, value: Any) -> None:
+    *around, last = path.split(".")
+    place = root
+    for name in around:
+        if not hasattr(place, name):
+            place.add_module(name, nn.Module())
+        place = getattr(place, name)
+    if hasattr(place, last):
+        return
+    if isinstance(value, torch.Tensor) and not isinstance(value, nn.Parameter):
+        place.register_buffer(last, value)
+    else:
+        setattr(place, last, value)

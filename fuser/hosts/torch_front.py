@@ -1,0 +1,196 @@
+"""Models of torch, whole: capture, rewrite, and back to the type that was given."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.export import ExportedProgram
+
+from fuser.check import check_graph
+from fuser.driver import run
+from fuser.errors import Declined, InputError, VerificationError
+from fuser.hosts.fx_graph_module import copied, export_module, read_tensors
+from fuser.hosts.fx_import import import_fx
+from fuser.ir import Graph
+from fuser.rewrite import Event, Log, Rewrite
+
+TorchModel = nn.Module | fx.GraphModule | ExportedProgram
+
+TRAINING = "is in training mode, in which BatchNorm and Dropout compute something else; call `.eval()` first"
+
+
+def optimize_torch(
+    model: TorchModel,
+    example_inputs: Any = None,
+    *,
+    rewrites: Sequence[Rewrite],
+    dynamic_shapes: Any = None,
+    example_kwargs: Mapping[str, Any] | None = None,
+) -> tuple[TorchModel, list[Event]]:
+    """Return a smaller model that computes the same function, and what was done; the given one is not changed.
+
+    Args:
+        model: an ExportedProgram gives one; a GraphModule or another Module gives a GraphModule.
+        example_inputs: a tensor or a tuple of arguments. A Module is captured with them by `torch.export`, without them by
+            `torch.fx.symbolic_trace`.
+        rewrites: the passes to run.
+        dynamic_shapes: as for `torch.export.export`.
+        example_kwargs: arguments by name.
+
+    Raises:
+        InputError: the model is in training mode, or cannot be captured as a whole.
+        VerificationError: a rewrite is wrong.
+    """
+    if isinstance(model, ExportedProgram):
+        from fuser.hosts.fx_program import optimize_program
+
+        return optimize_program(model, rewrites)
+    module = model if isinstance(model, fx.GraphModule) else capture(model, example_inputs, dynamic_shapes, example_kwargs)
+    return optimize_graph_module(module, rewrites)
+
+
+def optimize_graph_module(module: fx.GraphModule, rewrites: Sequence[Rewrite]) -> tuple[fx.GraphModule, list[Event]]:
+    """The GraphModule rewritten, with tensors of its own, and what was done."""
+    require_inference(module)
+    log = Log()
+    for careful in (False, True):
+        source, log = copied(module.graph), Log()
+        tensors = read_tensors(source, module)
+        graph = import_fx(source, module, tensors, type(module).__name__)
+        if rewritten(graph, rewrites, log, careful=careful):
+            break
+    return export_module(graph, source, module, tensors, type(module).__name__), log.events
+
+
+def rewritten(graph: Graph, rewrites: Sequence[Rewrite], log: Log, *, careful: bool) -> bool:
+    """Rewrite and check a graph; False where a check failed, and each rewrite should be checked when it is made.
+
+    Raises:
+        VerificationError: the check failed although each rewrite was checked.
+    """
+    try:
+        run(graph, rewrites, log, careful=careful)
+        check_graph(graph)
+    except Declined as reason:
+        if careful:
+            raise VerificationError(f"a rewrite is wrong though each step of it was right: {reason}") from None
+        return False
+    return True
+
+
+def capture(
+    model: nn.Module, example_inputs: Any, dynamic_shapes: Any, example_kwargs: Mapping[str, Any] | None = None
+) -> fx.GraphModule:
+    """The graph of a module, by `torch.export` with example inputs and by `symbolic_trace` without.
+
+    Raises:
+        InputError: the module is in training mode, or cannot be captured as a whole.
+    """
+    require_inference(model)
+    name = type(model).__name__
+    if example_inputs is None and not example_kwargs:
+        return trace(model)
+    return named(export(model, example_inputs, dynamic_shapes, example_kwargs).module(), name)
+
+
+def trace(model: nn.Module) -> fx.GraphModule:
+    """`torch.fx.symbolic_trace`, its errors in one sentence, and what it leaves on the module taken off again.
+
+    Raises:
+        InputError: the module cannot be captured as a whole.
+    """
+    before = set(vars(model))
+    try:
+        traced = fx.symbolic_trace(model)
+    except Exception as error:
+        raise InputError(
+            f"{type(model).__name__} cannot be captured by torch.fx.symbolic_trace: {first_line(error)}; "
+            "with example inputs torch.export captures more"
+        ) from error
+    finally:
+        for name in set(vars(model)) - before:
+            delattr(model, name)
+    saved = set(model.state_dict(keep_vars=True))
+    for path, _ in traced.named_buffers():
+        if path not in saved:
+            place, _, name = path.rpartition(".")
+            traced.get_submodule(place)._non_persistent_buffers_set.add(name)
+    return traced
+
+
+def export(
+    model: nn.Module, example_inputs: Any, dynamic_shapes: Any = None, example_kwargs: Mapping[str, Any] | None = None
+) -> ExportedProgram:
+    """`torch.export.export`, its errors in one sentence.
+
+    Raises:
+        InputError: the module cannot be captured as a whole.
+    """
+    args = arguments(example_inputs)
+    try:
+        with torch.no_grad():
+            return torch.export.export(model, args, dict(example_kwargs or {}), dynamic_shapes=dynamic_shapes)
+    except Exception as error:
+        raise InputError(f"{type(model).__name__} cannot be captured by torch.export: {first_line(error)}") from error
+
+
+def arguments(example_inputs: Any) -> tuple[Any, ...]:
+    """A single argument, or several, as a tuple."""
+    if example_inputs is None:
+        return ()
+    return tuple(example_inputs) if isinstance(example_inputs, tuple | list) else (example_inputs,)
+
+
+def named(module: nn.Module, name: str) -> fx.GraphModule:
+    """The GraphModule with a class called as the original's."""
+    assert isinstance(module, fx.GraphModule), "torch.export gives a GraphModule"
+    module.__class__.__name__ = name
+    return module
+
+
+def first_line(error: Exception) -> str:
+    """The first line of a message that says something."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    return next((line for line in lines if line), type(error).__name__).removesuffix(".")
+
+
+def require_inference(model: nn.Module) -> None:
+    """Refuse a model that is, or has a part that is, in training mode.
+
+    Raises:
+        InputError: with the name of the first such part.
+    """
+    if isinstance(model, fx.GraphModule):
+        called = {str(node.target) for node in model.graph.nodes if node.op == "call_module"}
+        parts = {name: part for name, part in model.named_modules() if name in called and sensitive(part)}
+        for node in model.graph.nodes:
+            if trains(node):
+                raise InputError(f"{type(model).__name__}, node {node.name}, {TRAINING}")
+    else:
+        parts = dict(model.named_modules())
+    for name, part in parts.items():
+        if part.training:
+            title = type(model).__name__ + (f", module {name!r}," if name else "")
+            raise InputError(f"{title} {TRAINING}")
+
+
+def sensitive(module: nn.Module) -> bool:
+    """Whether a module computes something else in training. Only torch's own are known not to."""
+    if not type(module).__module__.startswith("torch."):
+        return not isinstance(module, fx.GraphModule)
+    kinds = (nn.modules.batchnorm._NormBase, nn.modules.dropout._DropoutNd, nn.RReLU)
+    return isinstance(module, kinds)
+
+
+def trains(node: fx.Node) -> bool:
+    """Whether a function is called as in training."""
+    from fuser.hosts.fx_call import canonical, name_of, normalise
+
+    if node.op not in {"call_function", "call_method"} or canonical(name_of(node)) not in TRAINABLE:
+        return False
+    attributes = normalise(node).attributes
+    return attributes.get("training") is True and attributes.get("p", 1) != 0
+
+
+TRAINABLE = frozenset({"batch_norm", "native_batch_norm", "functional_batch_norm", "dropout"})

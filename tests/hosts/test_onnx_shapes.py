@@ -1,0 +1,168 @@
+"""Shapes are inferred where the file does not state them, extents symbolic, equal ones by equal names."""
+
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir
+import pytest
+from onnx import TensorProto, helper
+
+from fuser.hosts import onnx_shapes
+from fuser.hosts.onnx_extents import Extents
+from fuser.hosts.onnx_import import import_model
+from tests.hosts.onnx_models import imported, integers, model_of, single
+
+I = np.int64  # noqa: E741  # the type of every list of axes
+
+
+@pytest.mark.parametrize(
+    ("steps", "name"),
+    [
+        ([], "h"),
+        ([(0, 1, 1)], "h"),
+        ([(2, 1, 1)], "(h + 2)"),
+        ([(2, 1, 1), (-2, 1, 1)], "h"),
+        ([(1, 2, 1)], "(h + 1)//2"),
+        ([(1, 2, 1), (1, 2, 1)], "(h + 3)//4"),
+        ([(0, 1, 2)], "2*h"),
+        ([(0, 1, 2), (0, 2, 1)], "h"),
+        ([(0, 2, 1), (0, 1, 2)], "2*(h//2)"),
+    ],
+)
+def test_extents_of_equal_value_have_equal_names(steps: list[tuple[int, int, int]], name: str) -> None:
+    extents = Extents()
+    dim: Any = "h"
+    for add, divisor, factor in steps:
+        dim = extents.affine(dim, add, divisor, factor)
+    assert dim == name
+
+
+def test_extents_are_what_they_say() -> None:
+    generator = np.random.default_rng(0)
+    for _ in range(300):
+        extents, dim, values = Extents(), "h", np.arange(200, 260)
+        for _ in range(int(generator.integers(1, 5))):
+            add, divisor, factor = (
+                int(generator.integers(-3, 4)),
+                *(int(generator.integers(1, 4)) for _ in range(2)),
+            )
+            dim = extents.affine(dim, add, divisor, factor)  # type: ignore[assignment]  # never None
+            values = (values * factor + add) // divisor
+        assert [eval(dim, {"h": int(h)}) for h in range(200, 260)] == values.tolist()
+
+
+def shapes(model: onnx.ModelProto) -> dict[str, Any]:
+    return {value.name: value.shape for node in imported(model).nodes for value in node.outputs}
+
+
+def test_branches_of_an_image_of_unknown_size_are_of_one_shape() -> None:
+    constants = {"w": integers(0, 4, 3, 3, 3), "v": integers(1, 4, 3, 1, 1)}
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["a"], pads=[1, 1, 1, 1], strides=[2, 2]),
+        helper.make_node("Conv", ["x", "v"], ["b"], strides=[2, 2]),
+        helper.make_node("Add", ["a", "b"], ["y"]),
+    ]
+    found = shapes(model_of(nodes, given={"x": ("n", 3, "h", "w_")}, constants=constants))
+    assert found["a"] == found["b"] == found["y"] == ("n", 4, "(h + 1)//2", "(w_ + 1)//2")
+
+
+def test_flatten_by_the_batch_size() -> None:
+    """x.view(x.size(0), -1), as the older exporter writes it."""
+    nodes = [
+        helper.make_node("Shape", ["x"], ["s"]),
+        helper.make_node("Gather", ["s", "zero"], ["n"]),
+        helper.make_node("Unsqueeze", ["n", "axes"], ["n1"]),
+        helper.make_node("Concat", ["n1", "rest"], ["target"], axis=0),
+        helper.make_node("Reshape", ["x", "target"], ["y"]),
+    ]
+    constants = {"zero": np.array(0, I), "axes": np.array([0], I), "rest": np.array([-1], I)}
+    assert shapes(model_of(nodes, given={"x": ("n", 512, 1, 1)}, constants=constants))["y"] == ("n", 512)
+
+
+def test_arithmetic_on_shapes() -> None:
+    nodes = [
+        helper.make_node("Shape", ["x"], ["s"]),
+        helper.make_node("Slice", ["s", "two", "four", "zero"], ["hw"]),
+        helper.make_node("Mul", ["hw", "twice"], ["hw2"]),
+        helper.make_node("Slice", ["s", "zero", "two", "zero"], ["nc"]),
+        helper.make_node("Concat", ["nc", "hw2"], ["sizes"], axis=0),
+        helper.make_node("Resize", ["x", "", "", "sizes"], ["y"]),
+    ]
+    constants = {name: np.array([n], I) for name, n in (("zero", 0), ("two", 2), ("four", 4), ("twice", 2))}
+    found = shapes(model_of(nodes, given={"x": ("n", 3, "h", 8)}, constants=constants))
+    assert found["y"] == ("n", 3, "2*h", 16)
+
+
+def test_unknown_extents_are_equal_to_themselves_only() -> None:
+    nodes = [helper.make_node("Relu", ["x"], ["y"]), helper.make_node("Relu", ["z"], ["u"])]
+    found = shapes(model_of(nodes, given={"x": (None, 3), "z": (None, 3)}, outputs=("y", "u")))
+    assert found == {"y": ("x.0", 3), "u": ("z.0", 3)}
+
+
+@pytest.mark.parametrize("name", ["?", "None", "-1", -1])
+def test_what_is_no_name_is_unknown(name: Any) -> None:
+    assert shapes(single("Relu", ["x"], given={"x": (name, 3, name)}))["y"] == ("x.0", 3, "x.2")
+
+
+def test_names_of_the_file_are_kept_for_what_is_not_inferred() -> None:
+    model = single("NonZero", ["x"], given={"x": (3, 4)})
+    model.graph.output[0].CopyFrom(helper.make_tensor_value_info("y", TensorProto.INT64, (2, "found")))
+    assert shapes(model)["y"] == (2, "found")
+
+
+def test_names_of_the_file_are_one_with_inferred_ones() -> None:
+    nodes = [
+        helper.make_node("MaxPool", ["x"], ["a"], kernel_shape=[2], strides=[2]),
+        helper.make_node("Compress", ["a", "keep"], ["y"], axis=1),
+    ]
+    model = model_of(nodes, given={"x": (1, 3, "h")}, constants={"keep": np.array([True, False, True])})
+    model.graph.value_info.append(helper.make_tensor_value_info("a", TensorProto.FLOAT, (1, 3, "half")))
+    model.graph.output[0].CopyFrom(helper.make_tensor_value_info("y", TensorProto.FLOAT, (1, 2, "half")))
+    found = shapes(model)
+    assert found == {"a": (1, 3, "h//2"), "y": (1, 2, "h//2")}
+
+
+def test_stale_shapes_of_the_file_give_way() -> None:
+    """A file whose inputs were made dynamic after export, its inner shapes left as they were."""
+    nodes = [helper.make_node("Relu", ["x"], ["a"]), helper.make_node("Relu", ["a"], ["y"])]
+    model = model_of(nodes, given={"x": ("n", 3)})
+    model.graph.value_info.append(helper.make_tensor_value_info("a", TensorProto.FLOAT, (1, 3)))
+    assert shapes(model) == {"a": ("n", 3), "y": ("n", 3)}
+
+
+def test_operators_without_a_rule_are_asked_of_onnx() -> None:
+    nodes = [
+        helper.make_node("DepthToSpace", ["x"], ["a"], blocksize=2),
+        helper.make_node("Relu", ["a"], ["y"]),
+    ]
+    assert shapes(model_of(nodes, given={"x": (1, 8, 3, 5)})) == {"a": (1, 2, 6, 10), "y": (1, 2, 6, 10)}
+
+
+def test_onnx_is_not_asked_where_all_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnx_shapes, "fill_in", lambda *_: pytest.fail("asked"))
+    constants = {"w": integers(0, 4, 3, 3, 3)}
+    shapes(single("Conv", ["x", "w"], given={"x": ("n", 3, "h", "w_")}, constants=constants))
+    # Behind an operator of an unknown domain there is nothing that onnx could know.
+    nodes = [
+        helper.make_node("Mystery", ["x"], ["a"], domain="com.example"),
+        helper.make_node("Relu", ["a"], ["y"]),
+    ]
+    assert shapes(model_of(nodes, given={"x": (1, 2)})) == {"a": None, "y": None}
+
+
+def test_inference_that_fails_is_not_fatal() -> None:
+    nodes = [
+        helper.make_node("DepthToSpace", ["x"], ["a"], blocksize=3),
+        helper.make_node("NoSuchOperator", ["x"], ["y"]),
+    ]
+    assert shapes(model_of(nodes, given={"x": (1, 8, 3, 5)}))["y"] is None
+
+
+def test_the_model_is_not_changed() -> None:
+    constants = {"w": integers(0, 4, 3, 3, 3)}
+    proto = single("Conv", ["x", "w"], given={"x": ("n", 3, "h", "w_")}, constants=constants)
+    model = onnx_ir.from_proto(proto)
+    before = onnx_ir.to_proto(model).SerializeToString(deterministic=True)
+    import_model(model)
+    assert onnx_ir.to_proto(model).SerializeToString(deterministic=True) == before
