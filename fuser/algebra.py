@@ -232,16 +232,16 @@ def add(a: Conv, b: Conv, extent: Ints | None = None) -> Conv:
     groups = gcd(a.groups, b.groups)
     shape = (a.outputs, a.inputs // groups, *_size(windows))
 
-    def accumulate(*weights: Array) -> Array:
-        result = np.zeros(shape)
-        for conv, weight in zip((a, b), weights, strict=True):
-            blocks = diagonal(result, groups, conv.groups)[spatial(_slots(conv, windows), 4)]
-            blocks += weight.reshape(blocks.shape)
+    def total(u: Array, v: Array) -> Array:
+        if u.shape == v.shape == shape:
+            return u + v
+        whole = u if u.shape == shape else v if v.shape == shape else None
+        result = np.zeros(shape) if whole is None else whole.copy()
+        for side, weight in ((a, u), (b, v)):
+            if weight is not whole:
+                blocks = diagonal(result, groups, side.groups)[spatial(_slots(side, windows), 4)]
+                blocks += weight.reshape(blocks.shape)
         return result
-
-    def total(*weights: Array) -> Array:
-        u, v = weights
-        return u + v if u.shape == v.shape == shape else accumulate(u, v)
 
     return replace(
         a,

@@ -29,16 +29,31 @@ def check_graph(graph: Graph) -> None:
     Raises:
         Declined: a kernel does not fit its dtype, or computes something else.
     """
-    made = [node for node in graph.ordered() if node.origin]
-    # A value that the source does not have is checked with its readers, so what makes it is stored after
-    # them.
-    for node in sorted(made, key=lambda node: node.outputs[0].redefined):
-        precise = node.op
-        if isinstance(precise, Conv):
-            precise = computed(precise, node.outputs[0])
-        if not node.outputs[0].redefined:
-            compare({node.outputs[0]: replace(expand(node), op=precise)}, flatten(node.origin))
-        node.op = stored(precise, node.outputs[0])
+    settle(graph)
+    for node in graph.nodes:
+        if node.origin and isinstance(node.op, Conv):
+            node.op = stored(node.op)
+
+
+def settle(graph: Graph) -> None:
+    """The same where more rewrites may follow: kernels are at hand, as the host will store them, and can still
+    be computed in float64.
+
+    Raises:
+        Declined: a kernel does not fit its dtype, or computes something else.
+    """
+    for node in [node for node in graph.ordered() if node.origin and not node.checked]:
+        value = node.outputs[0]
+        op = precise = node.op
+        if isinstance(op, Conv):
+            precise = computed(op, value)
+            weight = precise.kernel.peek()
+            rounded = weight.astype(np.float32) if value.dtype == "float32" else weight
+            node.op = replace(op, kernel=op.kernel.holding(rounded))
+        # A value that the source does not have is checked with its readers.
+        if not value.redefined:
+            compare({value: replace(expand(node), op=precise)}, flatten(node.origin))
+        node.checked = True
 
 
 def check_application(targets: Mapping[Value, Apply], region: Sequence[Node]) -> None:
@@ -64,12 +79,12 @@ def computed(conv: Conv, value: Value) -> Conv:
     return replace(conv, kernel=known(weight))
 
 
-def stored(op: Op, value: Value) -> Op:
-    """The operator with its kernel in the precision of the host: half the memory until it is written."""
-    if not isinstance(op, Conv) or value.dtype != "float32":
-        return op
-    weight = op.weight.astype(np.float32)
-    return replace(op, kernel=Lazy(weight.shape, lambda: weight.astype(np.float64)))
+def stored(conv: Conv) -> Conv:
+    """The operator with its kernel as it is at hand, in the precision that the host stores: half the memory until
+    it is written, and what it was computed from can go.
+    """
+    weight = conv.kernel.peek()
+    return replace(conv, kernel=Lazy(weight.shape, lambda: weight.astype(np.float64), held=lambda: weight))
 
 
 def require_numbers(weight: Array, bias: Array, value: Value) -> None:

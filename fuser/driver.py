@@ -11,12 +11,12 @@ from typing import Final
 
 import numpy as np
 
-from fuser.check import check_application
+from fuser.check import check_application, settle
 from fuser.conv import Conv
 from fuser.cost import Cost, operator_cost
 from fuser.errors import Declined, require
 from fuser.ir import Apply, Constant, Graph, Node, Op, Opaque, Step, Value
-from fuser.rewrite import Candidate, Event, Log, Rewrite, describe
+from fuser.rewrite import NARROW, Candidate, Event, Log, Rewrite, describe
 
 # A folded constant may add this many bytes to the file; beyond that it must not be larger than what it
 # replaces.
@@ -51,7 +51,22 @@ class Driver:
         nodes = self.graph.ordered()
         for node in nodes:
             self._recognise(node)
+        every = self.rewrites
+        self.rewrites = [entry for entry in every if entry.stage < NARROW]
         self._enqueue(nodes)
+        self._drain()
+        late = [entry for entry in every if entry.stage >= NARROW]
+        if late:
+            # These look at weights. The check computes each kernel that a rewrite made, so it comes before.
+            settle(self.graph)
+            self.rewrites = late
+            for node in self.graph.ordered():
+                if node in self.graph.nodes:
+                    self._visit(node)
+            self.rewrites = every
+            self._drain()
+
+    def _drain(self) -> None:
         while self.queue:
             node = self.queue.popleft()
             self.queued.discard(node)
@@ -239,7 +254,8 @@ class Driver:
         self._require_gain(targets, gone, kept)
         for value, application in targets.items():
             for part in application.applications():
-                self.graph.host.require_lowerable(part.op, value)
+                if not isinstance(part.op, Opaque):
+                    self.graph.host.require_lowerable(part.op, value)
         region = self._between(roots, kept, gone)
         if self.careful:
             check_application(targets, region)
@@ -251,6 +267,7 @@ class Driver:
             self._build(value, application, makers[value], steps[value], origin)
         for value in internal:
             value.redefined = True
+        self._resize(targets)
         self._revisit(targets)
         return gone
 
@@ -267,7 +284,15 @@ class Driver:
 
     def _require_gain(self, targets: Mapping[Value, Apply], gone: Sequence[Node], kept: set[Value]) -> None:
         # What makes a constant costs nothing when the model runs.
-        before = [operator_cost(n.op, n.outputs[0], 1) for n in gone if n.outputs[0].constant is None]
+        before = [
+            operator_cost(
+                node.op,
+                node.outputs[0],
+                1 if node.source is not None else self.graph.host.kernels(node.op, node.outputs[0]),
+            )
+            for node in gone
+            if node.outputs[0].constant is None
+        ]
         after = [
             operator_cost(part.op, value, self.graph.host.kernels(part.op, value))
             for value, application in targets.items()
@@ -313,6 +338,24 @@ class Driver:
                 )
             results[part] = result
             self.graph.add(node)
+
+    @staticmethod
+    def _resize(targets: Iterable[Value]) -> None:
+        """A convolution that makes fewer channels changes the shape of its result, and of what operators that
+        stay make of that.
+        """
+        changed: dict[Value, tuple[int, int]] = {}
+        for value in sorted(targets, key=lambda value: _maker(value).position):
+            node = _maker(value)
+            passed = (changed[v] for v in node.inputs if v in changed)
+            at = (node.op.axis, node.op.outputs) if isinstance(node.op, Conv) else next(passed, None)
+            if at is None or value.shape is None:
+                continue
+            axis, channels = at
+            if isinstance(value.shape[axis], int) and value.shape[axis] != channels:
+                axis %= len(value.shape)
+                value.shape = (*value.shape[:axis], channels, *value.shape[axis + 1 :])
+                changed[value] = at
 
     @staticmethod
     def _intermediate(part: Apply, value: Value, index: int) -> Value:

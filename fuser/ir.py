@@ -77,13 +77,15 @@ class Opaque:
     cannot be had or is not a function of the inputs alone (random numbers, control flow). `lift` gives the
     affine form once the inputs allow it, None where there is none, and raises `Declined` where the operation
     is affine in principle. `homogeneous`: f(s * x) = s * f(x) for every s > 0, channel by channel, as for
-    ReLU and max pooling.
+    ReLU and max pooling. `elementwise`: every element is computed from those at the same position, inputs
+    broadcast as numpy does.
     """
 
     kind: str
     evaluate: Callable[..., tuple[NDArray[Any], ...]] | None = None
     lift: "Callable[[Node], Apply | Constant | None] | None" = None
     homogeneous: bool = False
+    elementwise: bool = False
 
     def __str__(self) -> str:
         return self.kind
@@ -91,8 +93,9 @@ class Opaque:
 
 @dataclass(frozen=True)
 class Concat:
-    """The inputs one behind the other along the channel axis: 1, or -1 for linear layers."""
+    """So many parts, one behind the other along the channel axis: 1, or -1 for linear layers."""
 
+    parts: int
     axis: int
 
     def evaluate(self, *parts: Array) -> Array:
@@ -166,10 +169,11 @@ class Node:
     what the node was in the source ("batch_norm"). `position` orders nodes: it grows along the graph, and
     what a rewrite puts in a node's place gets positions that begin with that node's own. `origin` holds what
     the node replaced: steps of the source, and origins of nodes in between, as a tree. `extent` is that of
-    the application that made it.
+    the application that made it. `checked`: it was compared with its origin.
     """
 
     __slots__ = (
+        "checked",
         "extent",
         "inputs",
         "label",
@@ -198,6 +202,7 @@ class Node:
         self.parameters: tuple[Value, ...] = ()
         self.origin: tuple[object, ...] = ()
         self.extent: tuple[int, ...] | None = None
+        self.checked = False
         self.outputs = tuple(outputs)
         self.name = name
         self.label = label

@@ -13,7 +13,7 @@ from fuser.ir import Apply, Constant, Node, Value
 
 ENTRY_POINTS: Final = "fuser.passes"
 
-CLEAN, FOLD, MERGE, NARROW = range(4)
+CLEAN, FOLD, MERGE, NARROW, FACTOR = range(5)
 
 Candidate = Apply | Value | Constant | Mapping[Value, Apply]
 """What a pass yields: an application, an existing value or a constant for the node's first output, or
@@ -39,7 +39,8 @@ class Rewrite:
 def rewrite(*roots: type, stage: int) -> Callable[[Callable[[Node], Iterator[Candidate]]], Rewrite]:
     """Make a pass of a generator function; file name = function name = pass name.
 
-    At each node the passes of an earlier `stage` (CLEAN, FOLD, MERGE, NARROW) have their turn first.
+    At each node the passes of an earlier `stage` (CLEAN, FOLD, MERGE, NARROW, FACTOR) have their turn first. Those
+    from NARROW on look at weights: they begin when the others have settled and every kernel is computed.
     """
     return lambda propose: Rewrite(propose.__name__, roots, stage, propose)
 

@@ -37,7 +37,7 @@ def merge_siblings(node: Node) -> Iterator[Candidate]:
             merged,
             *(t.source for t in terms[run[-1] + 1 :]),
         ]
-        yield merged if len(parts) == 1 else Apply(node.op, tuple(parts))
+        yield merged if len(parts) == 1 else Apply(Concat(len(parts), node.op.axis), tuple(parts))
     if reasons:
         raise Declined("; ".join(dict.fromkeys(reasons)))
 

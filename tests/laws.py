@@ -35,7 +35,7 @@ def one_after_the_other(outer: Conv, inner: Conv, x: Array) -> Array:
 
 
 def all_extents(*convolutions: Conv) -> Iterator[Ints]:
-    """The first extents that leave something of every axis, then larger ones of each residue of the strides."""
+    """The first extents that leave something of every axis, then larger ones, all residues of the strides."""
     axes = range(convolutions[0].rank)
     smallest = [next(n for n in range(1, 60) if reaches(n, axis, *convolutions)) for axis in axes]
     steps = max((prod(c.stride[axis] for c in convolutions) for axis in range(len(smallest))), default=1)

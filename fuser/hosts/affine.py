@@ -1,13 +1,15 @@
 """Affine operators as every host has them: norms, linear layers, and constants on either side of Mul and Add."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fuser.conv import Conv, scale_shift
 from fuser.errors import Declined, require
 from fuser.ir import Apply, Constant, Dim, Sum, Value
-from fuser.lazy import Array, Lazy
+from fuser.lazy import Array, Lazy, arrange, defer
 
 NOTHING = Sum((1.0,))
 """The operator that returns its input."""
@@ -40,16 +42,11 @@ def linear(weight: Constant, bias: Array | None, *, transposed: bool, factor: fl
     """factor * x W + bias on the last axis: `W [I, O]`, or `[O, I]` where `transposed`."""
     require(len(weight.shape) == 2, f"the weight has shape {weight.shape}, and not two axes")
     require(0 not in weight.shape, f"the weight has an empty axis: {weight.shape}")
-    shape = weight.shape if transposed else weight.shape[::-1]
-    bias = np.zeros(shape[0]) if bias is None else bias
-    if transposed and factor == 1.0:
-        return Conv(weight.lazy, bias, axis=-1)
-
-    def arrange() -> Array:
-        values = weight.lazy()
-        return factor * (values if transposed else values.T)
-
-    return Conv(Lazy(shape, arrange), bias, axis=-1)
+    kernel = weight.lazy if transposed else arrange(weight.shape[::-1], np.transpose, weight.lazy)
+    bias = np.zeros(kernel.shape[0]) if bias is None else bias
+    if factor != 1.0:
+        kernel = defer(kernel.shape, lambda values: factor * values, kernel)
+    return Conv(kernel, bias, axis=-1)
 
 
 def conv_transpose_kernel(weight: Constant, groups: int) -> Lazy:
@@ -58,11 +55,11 @@ def conv_transpose_kernel(weight: Constant, groups: int) -> Lazy:
     require(inputs % groups == 0, f"{inputs} input channels do not divide into {groups} groups")
     shape = (per_group * groups, inputs // groups, *size)
 
-    def exchange() -> Array:
-        blocks = weight.lazy().reshape(groups, inputs // groups, per_group, *size)
+    def exchange(values: NDArray[Any]) -> NDArray[Any]:
+        blocks = values.reshape(groups, inputs // groups, per_group, *size)
         return blocks.swapaxes(1, 2).reshape(shape)
 
-    return Lazy(shape, exchange)
+    return arrange(shape, exchange, weight.lazy)
 
 
 def with_constant(x: Value, values: Array, affine: Callable[[Array], tuple[Array, Array]]) -> Apply:

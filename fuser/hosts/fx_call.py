@@ -61,7 +61,6 @@ ALIASES: Final = {
     "alias": "identity",
     "alpha_dropout": "dropout",
     "concat": "cat",
-    "constant_pad_nd": "pad",
     "divide": "div",
     "dropout1d": "dropout",
     "dropout2d": "dropout",
@@ -97,6 +96,7 @@ SIGNATURES: Final[dict[str, str]] = {
     "div": "input|self other rounding_mode=None",
     "neg": "input|self",
     "pad": "input|self pad mode='constant' value=None",
+    "constant_pad_nd": "input|self pad value=0",
     **dict.fromkeys(AVERAGE_POOLS, f"{_POOL} {_AVERAGE}"),
     **dict.fromkeys(MAX_POOLS, f"{_POOL} dilation=1 ceil_mode=False return_indices=False"),
     **dict.fromkeys(ADAPTIVE_POOLS, "input|self output_size"),
@@ -113,7 +113,7 @@ SIGNATURES: Final[dict[str, str]] = {
 NAMED: Final = frozenset(
     "reshape permute transpose squeeze unsqueeze expand split chunk unbind contiguous interpolate detach clone sum tile "
     "concat multiply divide true_divide subtract negative dropout1d dropout2d dropout3d feature_dropout alpha_dropout "
-    "feature_alpha_dropout constant_pad_nd".split()
+    "feature_alpha_dropout".split()
 ).union(UNARY, SIGNATURES)
 """Functions of torch that are recognised."""
 
@@ -156,7 +156,8 @@ def name_of(node: fx.Node) -> str:
         return ""
     if isinstance(node.target, torch._ops.OpOverload):
         namespace, _, name = node.target._schema.name.partition("::")
-        return name if namespace == "aten" and "out" not in node.target._overloadname.split("_") else ""
+        odd = "out" in node.target._overloadname.split("_") or node.target._overloadname == "no_stats"
+        return name if namespace == "aten" and not odd else ""
     return functions().get(node.target, "")
 
 
@@ -251,6 +252,11 @@ def _operands(kind: str, a: dict[str, Any]) -> Call:
     return Call(kind, tuple(a.values()))
 
 
+def _constant_pad(kind: str, a: dict[str, Any]) -> Call:
+    del kind
+    return Call("pad", (a.pop("input"),), a | {"mode": "constant"})
+
+
 def _cat(kind: str, a: dict[str, Any]) -> Call:
     tensors = a.pop("tensors")
     return Call(kind, tuple(tensors) if isinstance(tensors, list | tuple) else (tensors,), a)
@@ -268,5 +274,6 @@ BUILDERS: Final[dict[str, Callable[[str, dict[str, Any]], Call]]] = {
     **dict.fromkeys(("linear", "matmul", "mm", "bmm"), _operands),
     "addmm": _addmm,
     "cat": _cat,
+    "constant_pad_nd": _constant_pad,
     "to": _to,
 }

@@ -11,7 +11,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from fuser.conv import Conv, Ints
 from fuser.hosts.fx_export import Block
-from fuser.hosts.fx_tensor import rounded
+from fuser.hosts.fx_tensor import rounded, to_torch
+from fuser.ir import Constant
 from fuser.lazy import Array
 
 aten = torch.ops.aten
@@ -32,6 +33,14 @@ def kernel(values: Array, block: Block) -> torch.Tensor:
 def parameter(values: Array, block: Block) -> nn.Parameter:
     """The same as a parameter, trained on if what it replaces was."""
     return nn.Parameter(kernel(values, block), requires_grad=block.trainable)
+
+
+def computed(constant: Constant, block: Block) -> torch.Tensor:
+    """A constant as a tensor, a parameter where it comes from parameters."""
+    tensor = to_torch(constant.array())
+    if block.like is not None:
+        tensor = tensor.to(block.like.device)
+    return nn.Parameter(tensor) if block.trainable and tensor.is_floating_point() else tensor
 
 
 def stored_transposed(conv: Conv) -> Array:
@@ -59,7 +68,7 @@ class ModuleEmit:
         self.block = block
         self.keep = keep
 
-    def conv(self, x: fx.Node, conv: Conv, padding: Ints) -> fx.Node:
+    def conv(self, x: fx.Node, conv: Conv, padding: Ints | str) -> fx.Node:
         kind = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[conv.rank - 1]
         return self._layer(x, conv, conv.weight, kind, padding=padding)
 
@@ -149,12 +158,15 @@ class AtenEmit:
         kept = self.keep.tensor(f"{name}.weight", parameter(weight, self.block))
         return kept, self.keep.tensor(f"{name}.bias", parameter(bias, self.block)) if bias.any() else None
 
-    def conv(self, x: fx.Node, conv: Conv, padding: Ints) -> fx.Node:
+    def conv(self, x: fx.Node, conv: Conv, padding: Ints | str) -> fx.Node:
         weight, bias = self._tensors(conv.weight, conv.bias)
-        stride, dilation, pads = list(conv.stride), list(conv.dilation), list(padding)
+        stride, dilation = list(conv.stride), list(conv.dilation)
+        operator = getattr(aten, f"conv{conv.rank}d")
+        if isinstance(padding, str):
+            return self._call(operator.padding, x, weight, bias, stride, padding, dilation, conv.groups)
+        pads = list(padding)
         if self.training:
-            target = getattr(aten, f"conv{conv.rank}d").default
-            return self._call(target, x, weight, bias, stride, pads, dilation, conv.groups)
+            return self._call(operator.default, x, weight, bias, stride, pads, dilation, conv.groups)
         none = [0] * conv.rank
         return self._call(
             aten.convolution.default, x, weight, bias, stride, pads, dilation, False, none, conv.groups

@@ -39,7 +39,7 @@ class Store(Protocol):
     def emit(self, graph: fx.Graph, block: Block) -> Emit[fx.Node]:
         """What makes nodes at the insertion point of the graph."""
 
-    def constant(self, graph: fx.Graph, name: str, constant: Constant, like: fx.Node) -> fx.Node:
+    def constant(self, graph: fx.Graph, constant: Constant, block: Block) -> fx.Node:
         """A node for a constant that the graph computed before."""
 
     def module(self, name: str, module: nn.Module) -> str:
@@ -90,6 +90,8 @@ class _Export:
             if isinstance(node.source, fx.Node):
                 self._reconnect(node, node.source)
         for old in reversed(gone):
+            if old in self.host.views and old.users:
+                continue
             assert not old.users, f"{old.name} is read by {list(old.users)}, and was to be removed"
             self.host.graph.erase_node(old)
         for node in nodes:
@@ -118,13 +120,14 @@ class _Export:
             return self.made[value]
         node = self.host.values.get(value)
         stored = value.constant is not None and value.producer is None
-        if node is not None and not (stored and node.op.startswith("call")):
+        if node is not None and not (stored and node.op.startswith("call") and node not in self.host.views):
             return node
         if value not in self.constants:
             assert value.constant is not None, f"nothing makes {value.name}"
             first = min([place, *([node] if node is not None else [])], key=self.host.order.index)
             with self.host.graph.inserting_before(first):
-                self.constants[value] = self.store.constant(self.host.graph, value.name, value.constant, first)
+                block = self._constant_block(value.constant, first)
+                self.constants[value] = self.store.constant(self.host.graph, value.constant, block)
         return self.constants[value]
 
     def _reconnect(self, node: Node, source: fx.Node) -> None:
@@ -178,6 +181,16 @@ class _Export:
             example,
         )
 
+    def _constant_block(self, constant: Constant, source: fx.Node) -> Block:
+        """A constant is named after what computed it, and trained on if what it was computed from was."""
+        above = dict.fromkeys([source])
+        for node in above:
+            above.update(dict.fromkeys(node.all_input_nodes))
+        found = [tensor for node in above for tensor in self._tensors(node)]
+        trainable = any(tensor.requires_grad for tensor in found)
+        dtype = getattr(torch, constant.dtype)
+        return Block(f"{_path(source)}.computed", found[0] if found else None, trainable, False, dtype, source)
+
     def _tensors(self, source: fx.Node) -> Iterator[torch.Tensor]:
         module = self._module(source)
         if module is not None:
@@ -186,6 +199,14 @@ class _Export:
         for node in source.all_input_nodes:
             if node in self.tensors:
                 yield self.tensors[node][1]
+
+
+def kept(graph: Graph, source: fx.Graph) -> list[fx.Node]:
+    """The nodes of an fx graph that no rewrite touched, and what they read."""
+    alive = {node.source for node in graph.nodes}
+    above = {node for user in alive if isinstance(user, fx.Node) for node in user.all_input_nodes}
+    views = {node for view in above if view.op.startswith("call") for node in view.all_input_nodes}
+    return [node for node in source.nodes if node in alive or node in above or node in views]
 
 
 def _path(node: fx.Node) -> str:

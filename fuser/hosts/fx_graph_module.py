@@ -7,10 +7,8 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from fuser.hosts.fx_emit import ModuleEmit
-from fuser.hosts.fx_export import Block, export_fx
-from fuser.hosts.fx_shapes import described
-from fuser.hosts.fx_tensor import to_torch
+from fuser.hosts.fx_emit import ModuleEmit, computed
+from fuser.hosts.fx_export import Block, export_fx, kept
 from fuser.ir import Constant, Graph
 
 Tensors = dict[fx.Node, tuple[str, torch.Tensor]]
@@ -38,6 +36,9 @@ def read_tensors(graph: fx.Graph, owner: nn.Module) -> Tensors:
 def copied(graph: fx.Graph) -> fx.Graph:
     """A graph that may be edited, with the signature of the given one."""
     copy: fx.Graph = deepcopy(graph)
+    for old, new in zip(graph.nodes, copy.nodes, strict=True):
+        # A copy renames what is called like a function of Python, and signatures go by name.
+        new.name = old.name
     return copy
 
 
@@ -53,7 +54,7 @@ def export_module(
         tensors: what its nodes for parameters and buffers stand for.
         name: the class of the result.
     """
-    store = _Store(owner, kept_paths(graph, source))
+    store = _Store(owner, {str(node.target) for node in kept(graph, source) if node.op in {"call_module", "get_attr"}})
     known = {node for node in source.nodes}
     export_fx(graph, owner, tensors, store)
     for node in reversed(source.nodes):
@@ -62,17 +63,8 @@ def export_module(
     for node in source.nodes:
         if node not in known:
             _describe(node, store)
+            _rename(node, store)
     return assemble(owner, source, store.added, name)
-
-
-def kept_paths(graph: Graph, source: fx.Graph) -> set[str]:
-    """What the untouched nodes call and read."""
-    alive = {node.source for node in graph.nodes}
-    kept = {str(node.target) for node in source.nodes if node.op == "call_module" and node in alive}
-    for node in source.nodes:
-        if node.op == "get_attr" and any(user in alive for user in node.users):
-            kept.add(str(node.target))
-    return kept
 
 
 class _Store:
@@ -106,11 +98,9 @@ class _Store:
         """Keep a module under `name`, or one like it if that is taken."""
         return self._keep(name, module)
 
-    def constant(self, graph: fx.Graph, name: str, constant: Constant, like: fx.Node) -> fx.Node:
-        """A read of a new buffer."""
-        tensor = to_torch(constant.array())
-        device = getattr(described(like), "device", None) or _device(self.owner)
-        return self._read(graph, self._keep(name, tensor.to(device)))
+    def constant(self, graph: fx.Graph, constant: Constant, block: Block) -> fx.Node:
+        """A read of a new parameter or buffer."""
+        return self._read(graph, self._keep(block.name, computed(constant, block)))
 
     def _keep(self, name: str, value: nn.Module | torch.Tensor) -> str:
         path = name
@@ -133,8 +123,13 @@ def clashes(path: str, taken: Iterable[str]) -> bool:
     return any(path == other or path.startswith(f"{other}.") or other.startswith(f"{path}.") for other in taken)
 
 
-def _device(owner: nn.Module) -> torch.device:
-    return next((tensor.device for tensor in (*owner.parameters(), *owner.buffers())), torch.device("cpu"))
+def _rename(node: fx.Node, store: _Store) -> None:
+    """Call a node as what it calls or reads, now that the old nodes are gone."""
+    if str(node.target) in store.added:
+        name = str(node.target).replace(".", "_")
+        name = f"_{name}" if name[0].isdigit() else name
+        if all(other.name != name for other in node.graph.nodes):
+            node.name = name
 
 
 def _describe(node: fx.Node, store: _Store) -> None:

@@ -21,8 +21,8 @@ T = TypeVar("T")
 class Emit(Protocol[T]):
     """What operators are expressed with; each method makes one kernel and returns its result."""
 
-    def conv(self, x: T, conv: Conv, padding: Ints) -> T:
-        """A convolution with symmetric zero padding."""
+    def conv(self, x: T, conv: Conv, padding: Ints | str) -> T:
+        """A convolution with symmetric zero padding, or with 'same' padding."""
 
     def conv_transpose(self, x: T, conv: Conv, padding: Ints, output_padding: Ints) -> T:
         """A transposed convolution."""
@@ -58,6 +58,8 @@ class FxHost:
         self.values: dict[Value, fx.Node] = {}
         # What each node read when it was imported.
         self.inputs: dict[fx.Node, tuple[Value | None, ...]] = {}
+        # Views of parameters: constants that cost nothing and stay what they are, so there is no node for them.
+        self.views: set[fx.Node] = set()
         # Nodes whose result may be changed unseen, and which are left as they are.
         self.pinned: frozenset[fx.Node] = frozenset()
 
@@ -90,7 +92,13 @@ class _Count:
         self.kernels += 1
         return 0
 
-    conv = conv_transpose = linear = pad = scale = shift = times = plus = add = _one
+    def pad(self, *arguments: object) -> int:
+        """A pad moves the whole input, which is more than what it saves to have one operator less."""
+        del arguments
+        self.kernels += 2
+        return 0
+
+    conv = conv_transpose = linear = scale = shift = times = plus = add = _one
 
 
 def lower(op: Op, output: Value, inputs: list[T], to: Emit[T]) -> T:
@@ -134,11 +142,20 @@ def _conv(conv: Conv, x: T, to: Emit[T]) -> T:
     bare = _only_pads(conv)
     if not bare and conv.begin == conv.end and min(conv.begin) >= 0 and value == 0.0:
         return to.conv(x, conv, conv.begin)
+    if not bare and _is_same(conv) and value == 0.0:
+        return to.conv(x, conv, "same")
     if any(conv.begin + conv.end):
         pairs = list(zip(conv.begin, conv.end, strict=True))
         x = to.pad(x, tuple(n for pair in reversed(pairs) for n in pair), value)
     none = (0,) * conv.rank
     return x if bare else to.conv(x, replace(conv, begin=none, end=none), none)
+
+
+def _is_same(conv: Conv) -> bool:
+    """Whether the padding is what torch calls 'same': of an odd amount the larger part is at the end."""
+    total = [step * (taps - 1) for step, taps in zip(conv.dilation, conv.size, strict=True)]
+    begin, end = tuple(t // 2 for t in total), tuple(t - t // 2 for t in total)
+    return (conv.begin, conv.end) == (begin, end) and all(s == 1 for s in conv.stride)
 
 
 def _only_pads(conv: Conv) -> bool:

@@ -28,9 +28,17 @@ IN_PLACE: Final = "it touches a tensor that is changed in place and has other na
 # These return several tensors; a trace without inputs does not say so.
 SEVERAL: Final = frozenset({"split", "chunk", "unbind", "native_batch_norm", "inference_batch_norm", "tensor_split"})
 
+VIEWS: Final = frozenset(
+    "permute t transpose reshape unsqueeze squeeze expand detach detach_ identity lift_fresh_copy contiguous".split()
+)
+
 
 def import_fx(
-    graph: fx.Graph, owner: nn.Module, tensors: Mapping[fx.Node, tuple[str, torch.Tensor]], name: str = "main"
+    graph: fx.Graph,
+    owner: nn.Module,
+    tensors: Mapping[fx.Node, tuple[str, torch.Tensor]],
+    name: str = "main",
+    examples: Sequence[object] = (),
 ) -> Graph:
     """The graph of passes for an fx graph.
 
@@ -39,8 +47,10 @@ def import_fx(
         owner: holds the modules that the graph calls.
         tensors: for each node that stands for a parameter, buffer or constant, its name and its tensor.
         name: what reports call the graph.
+        examples: arguments; their ranks and element types are those of the inputs, where the graph does not tell.
     """
-    return _Importer(graph, owner, tensors, name).run()
+    importer = _Importer(graph, owner, tensors, name)
+    return importer.run(examples)
 
 
 class _Importer:
@@ -57,7 +67,7 @@ class _Importer:
         self.calls: list[tuple[Call, Node]] = []
         self.names = {id(tensor): name for name, tensor in _named_tensors(owner)}
 
-    def run(self) -> Graph:
+    def run(self, examples: Sequence[object]) -> Graph:
         """Import every node."""
         self.pinned = self.host.pinned = resolve_effects(self.source, lambda node: self.modules.get(str(node.target)))
         self.autocast = any("autocast" in getattr(node.target, "__name__", "") for node in self.source.nodes)
@@ -67,9 +77,10 @@ class _Importer:
                 self._output(node, index)
             elif node.op in {"placeholder", "get_attr"}:
                 self._given(node)
-            elif node not in self.values:
+            elif node not in self.values and not self._view(node):
                 self._call(node, index)
         if not self.typed:
+            self._illustrate(examples)
             # A value is often read before it is read by what tells its rank.
             for _ in range(2):
                 self._infer()
@@ -105,6 +116,25 @@ class _Importer:
                 value.constant = read_tensor(tensor)
             self.stored[id(tensor)] = value
         return value
+
+    def _view(self, node: fx.Node) -> bool:
+        """Whether the node is only another view of a parameter, and then what it is."""
+        if canonical(name_of(node)) not in VIEWS or len(node.all_input_nodes) != 1 or node in self.pinned:
+            return False
+        (read,) = node.all_input_nodes
+        source = self.values[read].constant
+        evaluate = evaluator(node, Call("view", (read,)), None)
+        if source is None or not (read in self.host.views or read in self.tensors) or evaluate is None:
+            return False
+        like = outline(node, None, {read: (source.shape, source.dtype)})
+        if not isinstance(like, torch.Tensor):
+            return False
+        value = Value(node.name, tuple(like.shape), dtype_name(like.dtype))
+        value.constant = Constant(tuple(like.shape), dtype_name(like.dtype), lambda: evaluate(source.array())[0])
+        self.values[node] = value
+        self.host.values[value] = node
+        self.host.views.add(node)
+        return True
 
     def _call(self, node: fx.Node, index: int) -> None:
         call = self._normal(node)
@@ -177,6 +207,13 @@ class _Importer:
         self.graph.add(Node(Opaque("output"), read, [result], name="output", position=(index,), source=node))
         self.host.inputs[node] = tuple(read)
         self.graph.outputs = [result]
+
+    def _illustrate(self, examples: Sequence[object]) -> None:
+        """Give the inputs the ranks and element types of examples; their extents are not to be relied on."""
+        for value, example in zip(self.graph.inputs, examples, strict=False):
+            if isinstance(example, torch.Tensor):
+                value.shape = tuple(f"{value.name}.{axis}" for axis in range(example.ndim))
+                value.dtype = dtype_name(example.dtype)
 
     def _infer(self) -> None:
         for call, node in self.calls:

@@ -26,7 +26,7 @@ from fuser.hosts.affine import (
 )
 from fuser.hosts.fx_call import AVERAGE_POOLS, Call
 from fuser.hosts.fx_tensor import FLOATS, dtype_name
-from fuser.ir import Apply, Constant, Node, Sum, Value
+from fuser.ir import Apply, Constant, Node, Opaque, Sum, Value
 from fuser.lazy import Array
 
 Rule = Callable[[Call, Node], Apply | None]
@@ -367,9 +367,26 @@ def lift_to(call: Call, node: Node) -> Apply | None:
 
 def lift_same_shape(call: Call, node: Node) -> Apply | None:
     """Flatten, reshape and the like to the shape that x has  ->  x."""
-    del call
     x, output = data(node), node.outputs[0]
-    return nothing(x) if same_shape(x.shape, output.shape) and x.dtype == output.dtype else None
+    if same_shape(x.shape, output.shape) and x.dtype == output.dtype:
+        return nothing(x)
+    return _rows(x, output) if call.kind == "reshape" else None
+
+
+def _rows(x: Value, output: Value) -> Apply | None:
+    """unflatten(linear(flatten(x)))  ->  linear(x), as decompositions write a linear layer of more than two axes."""
+    layer = x.producer
+    if layer is None or not isinstance(layer.op, Conv) or layer.op.axis != -1 or layer.inputs[0] is None:
+        return None
+    rows = layer.inputs[0].producer
+    if rows is None or not isinstance(rows.op, Opaque) or rows.op.kind != "reshape" or rows.inputs[0] is None:
+        return None
+    source = rows.inputs[0]
+    if source.shape is None or output.shape is None or source.rank == 2:
+        return None
+    same = same_shape(source.shape[:-1], output.shape[:-1])
+    widths = (source.shape[-1], output.shape[-1]) == (layer.op.inputs, layer.op.outputs)
+    return Apply(layer.op, (source,), layer.label) if same and widths else None
 
 
 def lift_single(call: Call, node: Node) -> Apply | None:

@@ -21,12 +21,10 @@ from torch.export.graph_signature import (
 )
 
 from fuser.errors import InputError
-from fuser.hosts.fx_emit import AtenEmit
-from fuser.hosts.fx_export import Block, export_fx
+from fuser.hosts.fx_emit import AtenEmit, computed
+from fuser.hosts.fx_export import Block, export_fx, kept
 from fuser.hosts.fx_graph_module import Tensors, clashes, copied, read_tensors
 from fuser.hosts.fx_import import import_fx
-from fuser.hosts.fx_shapes import described
-from fuser.hosts.fx_tensor import to_torch
 from fuser.hosts.torch_front import TRAINING, rewritten, trains
 from fuser.ir import Constant
 from fuser.rewrite import Event, Log, Rewrite
@@ -52,7 +50,9 @@ def optimize_program(
         graph = import_fx(source, program.graph_module, tensors)
         if rewritten(graph, rewrites, log, careful=careful):
             break
-    store = _Store(program, source)
+    still = {node.name for node in kept(graph, source)}
+    specs = program.graph_signature.input_specs
+    store = _Store(program, source, {spec.target for spec in specs if spec.target and spec.arg.name in still})
     unread = export_fx(graph, program.graph_module, tensors, store)
     return store.finish(unread), log.events
 
@@ -80,7 +80,7 @@ def stored_tensor(program: ExportedProgram, target: str) -> Any:
 class _Store:
     """New parameters as inputs of the graph."""
 
-    def __init__(self, program: ExportedProgram, graph: fx.Graph) -> None:
+    def __init__(self, program: ExportedProgram, graph: fx.Graph, taken: set[str]) -> None:
         self.program = program
         self.graph = graph
         self.mode = _mode(graph)
@@ -89,8 +89,7 @@ class _Store:
         self.state: dict[str, torch.Tensor] = {}
         self.constants: dict[str, torch.Tensor] = {}
         self.first = next(node for node in graph.nodes)
-        self.names = {node: node.name for node in graph.nodes}
-        self.taken = {spec.target for spec in program.graph_signature.input_specs if spec.target}
+        self.taken = taken
 
     def emit(self, graph: fx.Graph, block: Block) -> AtenEmit:
         return AtenEmit(graph, block, self, self.mode, training=self.training)
@@ -108,13 +107,15 @@ class _Store:
         self.state[path] = tensor
         return self._input(InputKind.PARAMETER, f"p_{path}", path, tensor)
 
-    def constant(self, graph: fx.Graph, name: str, constant: Constant, like: fx.Node) -> fx.Node:
-        """An input for a new constant."""
+    def constant(self, graph: fx.Graph, constant: Constant, block: Block) -> fx.Node:
+        """An input for a new parameter or constant."""
         del graph
-        path = self._fresh(name)
-        device = getattr(described(like), "device", torch.device("cpu"))
-        self.constants[path] = to_torch(constant.array()).to(device)
-        return self._input(InputKind.CONSTANT_TENSOR, f"c_{path}", path, self.constants[path])
+        tensor = computed(constant, block)
+        if isinstance(tensor, nn.Parameter):
+            return self.tensor(block.name, tensor)
+        path = self._fresh(block.name)
+        self.constants[path] = tensor
+        return self._input(InputKind.CONSTANT_TENSOR, f"c_{path}", path, tensor)
 
     def _fresh(self, name: str) -> str:
         path = name

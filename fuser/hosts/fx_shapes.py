@@ -24,12 +24,12 @@ def demand(call: Call, operands: Sequence[Value | None]) -> None:
     x = operands[0] if operands else None
     if x is None or x.constant is not None:
         return
+    if x.dtype is None and call.kind in {"conv", "linear"} and operands[1] is not None:
+        # They compute in one type.
+        x.dtype = operands[1].dtype
     rank, channels = _demanded(call, operands)
     if rank is None:
         return
-    if x.dtype is None and call.kind == "conv" and operands[1] is not None:
-        # A convolution computes in one type.
-        x.dtype = operands[1].dtype
     shape: list[Dim] = list(x.shape) if x.shape is not None else [f"{x.name}.{axis}" for axis in range(rank)]
     if len(shape) == rank and isinstance(channels, int) and not isinstance(shape[1], int):
         shape[1] = channels

@@ -48,8 +48,9 @@ class _Export:
         """Make new nodes, reconnect, remove old ones, and then what only those used."""
         nodes = self.graph.ordered()
         staying = {node: _source(node) for node in nodes if node.source is not None and self._stays(node)}
-        gone = [node for node in self.originals if node not in set(staying.values())]
-        self.names.release(gone, staying.values())
+        remaining = set(staying.values())
+        gone = [node for node in self.originals if node not in remaining]
+        self.names.release(gone, remaining)
         for node in nodes:
             if node.source is None:
                 self._lower(node)
@@ -61,6 +62,7 @@ class _Export:
             self._rewire(node, made)
         self._remove(gone)
         self._remove_unused()
+        self._restate()
 
     def _stays(self, node: Node) -> bool:
         """Whether an ONNX node still makes the values that it made."""
@@ -91,6 +93,7 @@ class _Export:
         """Insert the ONNX nodes for a node that a rewrite made."""
         output = node.outputs[0]
         index = node.position[0]
+        base = node.name or output.name
         results: dict[Step, ir.Value] = {}
         steps = plan(node.op, output, self.host.opset).steps()
         for step in steps:
@@ -100,7 +103,7 @@ class _Export:
                 step.kind,
                 [self._operand(part, node, results) for part in step.operands],
                 [_attribute(name, value) for name, value in step.attributes.items()],
-                name=self.names.fresh_node(node.name if last else f"{node.name}_{step.kind.lower()}"),
+                name=self.names.fresh_node(base if last else f"{base}_{step.kind.lower()}"),
             )
             made.outputs[0].name = None if last else self.names.fresh(f"{output.name}_{step.kind.lower()}")
             results[step] = made.outputs[0]
@@ -186,8 +189,11 @@ class _Export:
 
     def _final(self, value: Value) -> Value:
         """What stands for a value in the end."""
-        while value in self.graph.replaced:
+        for _ in self.graph.replaced:
+            if value not in self.graph.replaced:
+                break
             value = self.graph.replaced[value]
+        assert value not in self.graph.replaced, f"{value.name} was replaced in a circle"
         return value
 
     def _rewire(self, node: Node, made: ir.Node) -> None:
@@ -209,6 +215,16 @@ class _Export:
             for index, value in enumerate(made.inputs):
                 if value is old:
                     made.replace_input_with(index, new)
+
+    def _restate(self) -> None:
+        """State the shapes of values that a rewrite gave fewer channels."""
+        for value in (value for node in self.graph.nodes for value in node.outputs if value.redefined):
+            known = self._known(value)
+            if known is None or known.shape is None or value.shape is None or len(known.shape) != len(value.shape):
+                continue
+            dims = [n if isinstance(n, int) else old for n, old in zip(value.shape, known.shape.dims, strict=True)]
+            if dims != list(known.shape.dims):
+                known.shape = ir.Shape(dims)
 
     def _remove(self, gone: list[ir.Node]) -> None:
         """Take out nodes that a rewrite removed; what was computed and is still read becomes a constant."""

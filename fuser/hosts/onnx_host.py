@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from fuser.conv import Conv, Ints, regroup
 from fuser.errors import Declined, require
-from fuser.ir import Op, Sum, Value
+from fuser.ir import Concat, Op, Sum, Value
 
 FLOATS: Final = frozenset({"float16", "bfloat16", "float32", "float64"})
 
@@ -85,6 +85,8 @@ def plan(op: Op, output: Value, opset: int) -> Step:
     require(opset >= OLDEST_OPSET, f"opset {opset} is older than {OLDEST_OPSET}")
     if isinstance(op, Sum):
         return _sum(op, output)
+    if isinstance(op, Concat):
+        return Step("Concat", tuple(range(op.parts)), {"axis": op.axis})
     if not isinstance(op, Conv):
         raise Declined(f"{op} is not affine")
     require(output.dtype in FLOATS, f"the dtype of {output.name!r} is {output.dtype}, not a floating one")

@@ -23,6 +23,12 @@ from fuser.ir import Constant, Dim, Graph, Node, Opaque, Value
 HOMOGENEOUS: Final = frozenset(
     {"Relu", "LeakyRelu", "PRelu", "MaxPool", "AveragePool", "GlobalMaxPool", "GlobalAveragePool"}
 )
+# Every element from those at the same position; inputs broadcast.
+ELEMENTWISE: Final = frozenset(
+    {"Abs", "Add", "Celu", "Clip", "Div", "Elu", "Erf", "Exp", "Gelu", "HardSigmoid", "HardSwish", "Identity"}
+    | {"LeakyRelu", "Log", "Max", "Mean", "Min", "Mish", "Mul", "Neg", "PRelu", "Pow", "Reciprocal", "Relu"}
+    | {"Selu", "Sigmoid", "Sign", "Softplus", "Softsign", "Sqrt", "Sub", "Sum", "Swish", "Tanh", "ThresholdedRelu"}
+)
 NO_NAMES: Final = frozenset({None, "", "?", "-1", "*", "None"})
 CONTROL_FLOW: Final = frozenset({onnx_ir.AttributeType.GRAPH, onnx_ir.AttributeType.GRAPHS})
 
@@ -108,6 +114,7 @@ class _Importer:
             evaluate=evaluator(node, opset),
             lift=lifter(node.op_type, opset),
             homogeneous=node.op_type in HOMOGENEOUS,
+            elementwise=node.op_type in ELEMENTWISE,
         )
 
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from fuser.conv import Conv, Ints, average_pool, pad, scale_shift
 from fuser.errors import Declined, require
+from fuser.hosts.onnx_lift_channels import lift_concat, lift_slice, lift_split
 from fuser.hosts.onnx_lift_sums import NOTHING, SUMS
 from fuser.hosts.onnx_node import (
     FLOATS,
@@ -35,7 +36,7 @@ from fuser.hosts.onnx_node import (
     resolve_pads,
 )
 from fuser.ir import Apply, Constant, Node
-from fuser.lazy import Array, Lazy
+from fuser.lazy import Array, arrange, defer
 
 OLDEST_OPSET: Final = 7
 NEWEST_OPSET: Final = 28
@@ -128,12 +129,12 @@ def lift_conv_transpose(node: Node, opset: int) -> Apply:
     inputs, outputs = weight.shape[0], weight.shape[1] * groups
     shape = (outputs, inputs // groups, *size)
 
-    def exchange() -> Array:
-        blocks = weight.lazy().reshape(groups, inputs // groups, outputs // groups, *size)
+    def exchange(values: NDArray[Any]) -> NDArray[Any]:
+        blocks = values.reshape(groups, inputs // groups, outputs // groups, *size)
         return blocks.swapaxes(1, 2).reshape(shape)
 
     conv = Conv(
-        Lazy(shape, exchange),
+        arrange(shape, exchange, weight.lazy),
         _bias(node, 2, outputs),
         groups=groups,
         stride=stride,
@@ -247,15 +248,10 @@ def lift_matmul(node: Node, opset: int) -> Apply | None:
 def _linear(weight: Constant, bias: Array, alpha: float, *, transposed: bool) -> Conv:
     require(len(weight.shape) == 2, f"the weight has shape {weight.shape}, and not two axes")
     require(0 not in weight.shape, f"the weight has an empty axis: {weight.shape}")
-    if transposed and alpha == 1.0:
-        return Conv(weight.lazy, bias, axis=-1)
-
-    def arrange() -> Array:
-        values = weight.lazy()
-        return alpha * (values if transposed else values.T)
-
-    shape = weight.shape if transposed else weight.shape[::-1]
-    return Conv(Lazy(shape, arrange), bias, axis=-1)
+    kernel = weight.lazy if transposed else arrange(weight.shape[::-1], np.transpose, weight.lazy)
+    if alpha != 1.0:
+        kernel = defer(kernel.shape, lambda values: alpha * values, kernel)
+    return Conv(kernel, bias, axis=-1)
 
 
 def lift_batch_normalization(node: Node, opset: int) -> Apply:
@@ -383,14 +379,22 @@ def lift_shape(node: Node, opset: int) -> Constant | None:
     return Constant.of(shape)
 
 
+def either(first: Rule, second: Rule) -> Rule:
+    """The rule that applies; the first one says whether nothing happens at all."""
+    return lambda node, opset: first(node, opset) or second(node, opset)
+
+
 RULES: Final[dict[str, Rule]] = {
     **SUMS,
     "AveragePool": lift_average_pool,
     "BatchNormalization": lift_batch_normalization,
+    "Concat": either(SUMS["Concat"], lift_concat),
     "Conv": lift_conv,
     "ConvTranspose": lift_conv_transpose,
     "Gemm": lift_gemm,
     "MatMul": lift_matmul,
     "Pad": lift_pad,
     "Shape": lift_shape,
+    "Slice": either(SUMS["Slice"], lift_slice),
+    "Split": either(SUMS["Split"], lift_split),
 }

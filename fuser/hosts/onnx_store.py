@@ -72,7 +72,7 @@ def keep(model: ir.Model, what: Kept) -> None:
 
 
 class Held(NamedTuple):
-    """A tensor of a model, how to put another in its place, and the initializer that it belongs to, if any."""
+    """A tensor, how to put another in its place, and the initializer that it belongs to, if any."""
 
     tensor: ir.TensorProtocol
     put: Callable[[ir.TensorProtocol], None]

@@ -46,18 +46,24 @@ def optimize_torch(
         from fuser.hosts.fx_program import optimize_program
 
         return optimize_program(model, rewrites)
-    module = model if isinstance(model, fx.GraphModule) else capture(model, example_inputs, dynamic_shapes, example_kwargs)
-    return optimize_graph_module(module, rewrites)
+    if isinstance(model, fx.GraphModule):
+        return optimize_graph_module(model, rewrites, arguments(example_inputs))
+    return optimize_graph_module(capture(model, example_inputs, dynamic_shapes, example_kwargs), rewrites)
 
 
-def optimize_graph_module(module: fx.GraphModule, rewrites: Sequence[Rewrite]) -> tuple[fx.GraphModule, list[Event]]:
-    """The GraphModule rewritten, with tensors of its own, and what was done."""
+def optimize_graph_module(
+    module: fx.GraphModule, rewrites: Sequence[Rewrite], examples: Sequence[Any] = ()
+) -> tuple[fx.GraphModule, list[Event]]:
+    """The GraphModule rewritten, with tensors of its own, and what was done.
+
+    Of `examples`, arguments in the order of the graph's inputs, only ranks and element types are taken.
+    """
     require_inference(module)
     log = Log()
     for careful in (False, True):
         source, log = copied(module.graph), Log()
         tensors = read_tensors(source, module)
-        graph = import_fx(source, module, tensors, type(module).__name__)
+        graph = import_fx(source, module, tensors, type(module).__name__, examples)
         if rewritten(graph, rewrites, log, careful=careful):
             break
     return export_module(graph, source, module, tensors, type(module).__name__), log.events
@@ -189,8 +195,10 @@ def trains(node: fx.Node) -> bool:
 
     if node.op not in {"call_function", "call_method"} or canonical(name_of(node)) not in TRAINABLE:
         return False
-    attributes = normalise(node).attributes
-    return attributes.get("training") is True and attributes.get("p", 1) != 0
+    call = normalise(node)
+    # A norm that keeps no statistics takes those of the batch in inference too.
+    bare = call.kind == "batch_norm" and call.operands[3] is None
+    return call.attributes.get("training") is True and call.attributes.get("p", 1) != 0 and not bare
 
 
 TRAINABLE = frozenset({"batch_norm", "native_batch_norm", "functional_batch_norm", "dropout"})

@@ -8,7 +8,7 @@ from onnx import TensorProto
 
 from fuser.conv import Conv
 from fuser.errors import Declined
-from fuser.ir import Sum
+from fuser.ir import Apply, Sum
 from tests.hosts.onnx_models import (
     Array,
     apply,
@@ -261,7 +261,8 @@ SOMETHING: list[Any] = [
 @pytest.mark.parametrize(("kind", "constants", "attributes"), SOMETHING)
 def test_what_changes_something(kind: str, constants: dict[str, Array], attributes: Any) -> None:
     model = single(kind, ["x", *constants], given={"x": (2, 3, 4)}, constants=constants, **attributes)
-    assert lift(only(imported(model))) is None
+    result = lift(only(imported(model)))
+    assert result is None or (isinstance(result, Apply) and result.op != Sum((1.0,)))
 
 
 def test_dropout_in_training_declines() -> None:

@@ -22,7 +22,7 @@ def split(b: Builder, x: Value, *sizes: int) -> list[Value]:
 def concat(b: Builder, *parts: Value) -> Value:
     shape = parts[0].shape or ()
     channels = sum(part.shape[1] for part in parts if part.shape and isinstance(part.shape[1], int))
-    return b.add(Concat(1), *parts, shape=(shape[0], channels, *shape[2:]))
+    return b.add(Concat(len(parts), 1), *parts, shape=(shape[0], channels, *shape[2:]))
 
 
 def test_convolutions_of_one_value() -> None:
@@ -86,6 +86,6 @@ def test_linear_layers() -> None:
     b = Builder(5, 4)
     a = b.add(Conv.of(np.arange(12.0).reshape(3, 4), axis=-1), b.x)
     c = b.add(Conv.of(np.arange(8.0).reshape(2, 4), np.ones(2), axis=-1), b.x)
-    graph = b.finish(b.add(Concat(-1), a, c, shape=(5, 5)))
+    graph = b.finish(b.add(Concat(2, -1), a, c, shape=(5, 5)))
     optimize(graph, merge_siblings)
     assert operators(graph) == ["linear, 4 -> 5"]

@@ -107,7 +107,8 @@ CASES = (
     Case("dbb_grouped", lambda: activated(dbb(6, 8, groups=2)), (2, 6, 9, 8), ONE),
     Case("dbb_grouped_8", lambda: activated(dbb(16, 16, groups=8)), (1, 16, 7, 8), ONE),
     Case("dbb_5", lambda: activated(dbb(5, 7, 5)), (2, 5, 11, 10), ONE),
-    Case("dbb_dynamic", lambda: activated(dbb(5, 7)), (2, 5, 9, 8), ONE, dynamic=True),
+    # The legacy exporter fixes the extents of a border in the file, whatever it was told.
+    Case("dbb_dynamic", lambda: activated(dbb(5, 7)), (2, 5, 9, 8), ONE, dynamic=True, exporters=("dynamo",)),
     Case("dbb_depthwise", lambda: activated(dbb_depthwise(7, 1)), (2, 7, 9, 8), ONE),
     Case("dbb_depthwise_stride", lambda: activated(dbb_depthwise(7, 2)), (2, 7, 9, 8), ONE),
 )

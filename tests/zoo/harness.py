@@ -4,11 +4,14 @@ The reference is the torch module itself in double precision, which knows nothin
 """
 
 import io
+import warnings
 import zlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final
 
 import numpy as np
@@ -35,7 +38,7 @@ class Case:
 
     `after` counts the operators that are left (Constant is none). `reason` is what the report must say, where something
     is legal but must stay, or looks alike but is not legal. `dynamic`: batch and extents are symbolic in the export, and
-    the numbers are compared at a second shape.
+    the numbers are compared at a second shape. `exporters` are those that can export it.
     """
 
     name: str
@@ -44,6 +47,7 @@ class Case:
     after: Mapping[str, int]
     reason: str = ""
     dynamic: bool = False
+    exporters: Sequence[str] = EXPORTERS
 
     def module(self) -> nn.Module:
         """The module in evaluation mode, the same weights each time."""
@@ -78,13 +82,31 @@ def randomise(module: nn.Module) -> None:
             part.settle()  # a design that is about particular values
 
 
+@cache
+def _keep_operators() -> None:
+    """Let the exporter read its table of operators once: it reads it anew at each call, for half of the time of a call."""
+    with suppress(ImportError, AttributeError):  # not public, and only a matter of time
+        from torch.onnx._internal.exporter import _registration as registration
+
+        registry = registration.ONNXRegistry
+        registry.from_torchlib = staticmethod(cache(registry.from_torchlib))
+
+
 def export(module: nn.Module, x: Tensor, exporter: str, *, dynamic: bool = False) -> onnx.ModelProto:
     """The module as ONNX with input `x` and outputs `y0`, `y1`, ...; axes other than channels symbolic if `dynamic`."""
-    module = deepcopy(module)
     with torch.no_grad():
         names = [f"y{i}" for i, _ in enumerate(_listed(module(x)))]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what the exporters say about themselves
+        return _export(deepcopy(module), x, exporter, names, dynamic=dynamic)
+
+
+def _export(
+    module: nn.Module, x: Tensor, exporter: str, names: list[str], *, dynamic: bool
+) -> onnx.ModelProto:
     axes = [axis for axis in range(x.ndim) if axis != 1] if dynamic else []
     if exporter == "dynamo":
+        _keep_operators()
         free = {axis: torch.export.Dim.DYNAMIC for axis in axes}
         program = torch.onnx.export(
             module, (x,), dynamo=True, opset_version=20, verbose=False, input_names=["x"], output_names=names,

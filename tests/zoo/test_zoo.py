@@ -35,7 +35,11 @@ def outcome(case: Case, exporter: str) -> Outcome:
 # A fixture with parameters, so that the tests of one export run one after the other and share it.
 @pytest.fixture(
     scope="module",
-    params=[pytest.param((case, exporter), id=f"{case.name}-{exporter}") for case in (*CASES, *UNCOUNTED) for exporter in EXPORTERS],
+    params=[
+        pytest.param((case, exporter), id=f"{case.name}-{exporter}")
+        for case in (*CASES, *UNCOUNTED)
+        for exporter in case.exporters
+    ],
 )
 def made(request: pytest.FixtureRequest) -> Iterator[Outcome]:
     yield outcome(*request.param)

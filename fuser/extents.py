@@ -1,0 +1,91 @@
+"""Symbolic extents made concrete: `(H + 1)//2` for a given H."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from fuser.conv import Ints
+from fuser.errors import Declined
+from fuser.ir import Dim
+
+# floor((factor * base + add) / divisor), as importers write it.
+NAME: Final = re.compile(r"^(\()?(?:(\d+)\*)?(.+?)(?(1) ([+-]) (\d+)\)|)(?://(\d+))?$")
+
+
+@dataclass(frozen=True)
+class Extent:
+    """`floor((factor * base + add) / divisor)`."""
+
+    base: str
+    factor: int = 1
+    add: int = 0
+    divisor: int = 1
+
+    @classmethod
+    def parse(cls, name: str) -> "Extent":
+        """What a name says; a name in any other form is a base by itself."""
+        match = NAME.match(name)
+        if match is None:
+            return cls(name)
+        _, factor, base, sign, add, divisor = match.groups()
+        offset = int(add or 0) * (-1 if sign == "-" else 1)
+        return cls(base, int(factor or 1), offset, int(divisor or 1))
+
+    def at(self, base: int) -> int:
+        """The extent where the base has this extent."""
+        return (self.factor * base + self.add) // self.divisor
+
+    def solve(self, wanted: int) -> int:
+        """The least extent of the base for which this one is `wanted` or more."""
+        return max(1, -((self.add - wanted * self.divisor) // self.factor))
+
+
+@dataclass(frozen=True)
+class Binding:
+    """Extents for the symbols of one shape, `own`, and for what is written in the same symbols."""
+
+    own: tuple[Dim, ...]
+    bases: dict[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, shape: Sequence[Dim]) -> "Binding":
+        """The symbols of a shape; an axis of which nothing is known has one of its own."""
+        return cls(tuple(f"?{axis}" if dim is None else dim for axis, dim in enumerate(shape)))
+
+    def bound(self, wanted: Sequence[int]) -> "Binding":
+        """Choose the symbols so that the shape is `wanted` or a little more, where it is free to be."""
+        bases: dict[str, int] = {}
+        for dim, size in zip(self.own, wanted, strict=True):
+            if isinstance(dim, str):
+                extent = Extent.parse(dim)
+                bases.setdefault(extent.base, extent.solve(size))
+        return Binding(self.own, bases)
+
+    def to(self, shape: Ints) -> "Binding":
+        """The binding under which the shape is `shape`, which came from `bound`."""
+        return self.bound(shape)
+
+    def covers(self, shape: Sequence[Dim] | None) -> bool:
+        """Whether every extent of `shape` is known or written in these symbols."""
+        known = {Extent.parse(dim).base for dim in self.own if isinstance(dim, str)}
+        return shape is not None and all(
+            isinstance(dim, int) or (isinstance(dim, str) and Extent.parse(dim).base in known) for dim in shape
+        )
+
+    def shape(self, shape: Sequence[Dim]) -> Ints:
+        """The extents of `shape`.
+
+        Raises:
+            Declined: one is written in other symbols.
+        """
+        return tuple(
+            dim if isinstance(dim, int) else self._extent(self.own[axis] if dim is None else dim)
+            for axis, dim in enumerate(shape)
+        )
+
+    def _extent(self, dim: Dim) -> int:
+        extent = Extent.parse(str(dim))
+        if extent.base not in self.bases:
+            raise Declined(f"the extent {dim} is not written in {', '.join(self.bases) or 'constants'}")
+        return extent.at(self.bases[extent.base])

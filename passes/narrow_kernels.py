@@ -1,0 +1,26 @@
+"""Taps that are zero for all channels read nothing: k*x = k'*x, k' being k without them.
+
+A 3x3 that only has a centre, a small kernel that was zero-stuffed into a large one, a dilated one written out.
+"""
+
+from collections.abc import Iterator
+
+from fuser.conv import Conv
+from fuser.ir import Apply, Node
+from fuser.narrowing import narrow
+from fuser.rewrite import NARROW, Candidate, rewrite
+
+
+@rewrite(Conv, stage=NARROW)
+def narrow_kernels(node: Node) -> Iterator[Candidate]:
+    """conv(x, [0 k 0])  ->  conv(x, k): no rim of zeros, and dilation in the place of zeros between the taps.
+
+    The pads shrink with the kernel. Where they would become negative the rim stays: no host crops and convolves
+    at once. Taps that are close to zero stay as well.
+    """
+    conv, source = node.op, node.inputs[0]
+    assert isinstance(conv, Conv) and source is not None
+    if any(size > 1 for size in conv.size):
+        narrowed = narrow(conv)
+        if narrowed is not conv:
+            yield Apply(narrowed, (source,), node.label, node.extent)

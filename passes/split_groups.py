@@ -1,0 +1,27 @@
+"""A kernel that is zero outside of blocks on its diagonal is a grouped one: fewer multiply-adds, the same map.
+
+Group-wise pruning, convolutions of parts that were merged side by side, per-channel maps written as dense ones.
+"""
+
+from collections.abc import Iterator
+
+from fuser import narrowing
+from fuser.conv import Conv
+from fuser.errors import require
+from fuser.ir import Apply, Node
+from fuser.rewrite import NARROW, Candidate, rewrite
+
+
+@rewrite(Conv, stage=NARROW)
+def split_groups(node: Node) -> Iterator[Candidate]:
+    """conv(x, diag(k, m))  ->  grouped conv(x, [k, m]), in as many groups as there are; depthwise in the end.
+
+    Linear layers have no groups: a diagonal one becomes a scale, others stay.
+    """
+    conv, source = node.op, node.inputs[0]
+    assert isinstance(conv, Conv) and source is not None
+    groups = narrowing.block_groups(conv)
+    if groups > conv.groups:
+        scale = groups == conv.inputs == conv.outputs
+        require(conv.rank > 0 or scale, f"{groups} blocks are zero outside, but a linear layer has no groups")
+        yield Apply(narrowing.split_groups(conv, groups), (source,), node.label, node.extent)
