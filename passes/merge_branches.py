@@ -3,9 +3,8 @@
 Ding et al., "RepVGG", CVPR 2021, and "Diverse Branch Block", CVPR 2021, transforms II and VI.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import reduce
 from itertools import combinations
 
 from fuser import algebra
@@ -31,11 +30,10 @@ def merge_branches(node: Node) -> Iterator[Candidate]:
     reasons: list[str] = []
     for source in sources(chains):
         routes = {i: branch for i, chain in enumerate(chains) for branch in chain if branch.source is source}
-        for group in clusters(routes, reasons):
-            pairs = combinations(group, 2) if len(group) > 2 else ()
-            for members in (group, *pairs):
-                rest = [term for i, term in enumerate(terms) if i not in members]
-                yield together(merge([routes[i] for i in members]), rest, offset)
+        for members, total in clusters(routes, reasons):
+            yield together(total, without(terms, members), offset)
+            for a, b in combinations(members, 2) if len(members) > 2 else ():
+                yield together(plus(members[a], members[b]), without(terms, (a, b)), offset)
     if reasons:
         raise Declined("; ".join(dict.fromkeys(reasons)))
 
@@ -86,9 +84,9 @@ def sources(chains: Sequence[Sequence[Branch]]) -> list[Value]:
     return sorted(shared, key=lambda source: (-count[source], distance[source]))
 
 
-def clusters(routes: Mapping[int, Branch], reasons: list[str]) -> list[list[int]]:
-    """Groups of terms that add up to one convolution; `reasons` receives why a term did not join a group."""
-    groups: list[tuple[list[int], Branch]] = []
+def clusters(routes: Mapping[int, Branch], reasons: list[str]) -> list[tuple[dict[int, Branch], Branch]]:
+    """Groups of terms, as convolutions, that add up to one; `reasons` receives why a term did not join."""
+    groups: list[tuple[dict[int, Branch], Branch]] = []
     like = next((branch.op for branch in routes.values() if isinstance(branch.op, Conv)), None)
     if like is None:
         return []
@@ -96,21 +94,19 @@ def clusters(routes: Mapping[int, Branch], reasons: list[str]) -> list[list[int]
         term = replace(branch, op=branch.like(like))
         for index, (members, total) in enumerate(groups):
             try:
-                groups[index] = ([*members, i], plus(total, term))
+                groups[index] = ({**members, i: term}, plus(total, term))
             except Declined as reason:
                 reasons.append(f"{total.op} and {term.op}: {reason}")
             else:
                 break
         else:
-            groups.append(([i], term))
-    return [members for members, _ in groups if len(members) > 1]
+            groups.append(({i: term}, term))
+    return [group for group in groups if len(group[0]) > 1]
 
 
-def merge(branches: Sequence[Branch]) -> Branch:
-    """The sum of branches of one source."""
-    like = next(branch.op for branch in branches if isinstance(branch.op, Conv))
-    terms = [replace(branch, op=branch.like(like)) for branch in branches]
-    return reduce(plus, terms)
+def without(terms: Sequence[Branch], members: Container[int]) -> list[Branch]:
+    """The other terms."""
+    return [term for i, term in enumerate(terms) if i not in members]
 
 
 def plus(a: Branch, b: Branch) -> Branch:
