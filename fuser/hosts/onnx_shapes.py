@@ -5,6 +5,7 @@ Extents stay symbolic: a 3x3 and a 1x1 convolution of stride 2 of an image of un
 onnx package invents a new name for each; it is asked only where an operator is met that has no rule here.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -30,10 +31,11 @@ def infer_shapes(
     """Set shape and element type of the values of `graphs` as far as they can be known. The model stays."""
     inside = {id(body.graph) for group in bodies.values() for body in group}
     roots = [graph for graph in graphs if id(graph) not in inside]
-    inference = _Inference(bodies)
-    for graph in roots:
-        inference.run(graph)
+    inference = _Inference(bodies, _called_once(model, roots))
     main = roots[0]
+    inference.run(main)
+    for graph in roots[1:]:
+        inference.run(graph)
     if inference.stuck(model, main) and fill_in(model, main, bodies):
         inference.run(main)
 
@@ -41,6 +43,7 @@ def infer_shapes(
 @dataclass
 class _Inference:
     bodies: Mapping[Node, Sequence[Body]]
+    functions: Mapping[onnx_ir.OperatorIdentifier, Graph]
     extents: Extents = field(default_factory=Extents)
     # Names that the file gives to extents which have another name here.
     alias: dict[str, str] = field(default_factory=dict)
@@ -62,9 +65,21 @@ class _Inference:
         known: list[Shape | None] = []
         if host.domain == "":
             known = self._infer(node, host.op_type, getattr(graph.host, "opset", 0))
+        elif host.op_identifier() in self.functions:
+            known = self._call(node, self.functions[host.op_identifier()])
         for index, value in enumerate(node.outputs):
             inferred = known[index] if index < len(known) else None
             value.shape = _named(value, self._merge(inferred, value.shape))
+
+    def _call(self, node: Node, function: Graph) -> list[Shape | None]:
+        """What is known at the only call of a function is known in its body, and what its body makes outside."""
+        for inner, outer in zip(function.inputs, node.inputs, strict=False):
+            if outer is not None:
+                inner.shape, inner.dtype = outer.shape, outer.dtype
+        self.run(function)
+        for value, result in zip(node.outputs, function.outputs, strict=False):
+            value.dtype = value.dtype or result.dtype
+        return [result.shape for result in function.outputs]
 
     def _infer(self, node: Node, kind: str, opset: int) -> list[Shape | None]:
         """The shapes of the outputs; types and elements are set on the way."""
@@ -115,6 +130,18 @@ class _Inference:
 
 def _unknown(values: Iterable[Value | None]) -> bool:
     return any(v is not None and v.name and (v.shape is None or v.dtype is None) for v in values)
+
+
+def _called_once(
+    model: onnx_ir.Model, roots: Sequence[Graph]
+) -> dict[onnx_ir.OperatorIdentifier, Graph]:
+    """The functions that one node of the whole model calls, each with its graph."""
+    if not model.functions:
+        return {}
+    owners = [model.graph, *(function.graph for function in model.functions.values())]
+    calls = Counter(node.op_identifier() for owner in owners for node in owner.all_nodes())
+    functions = zip(model.functions, roots[1:], strict=True)
+    return {identifier: graph for identifier, graph in functions if calls[identifier] == 1}
 
 
 def _named(value: Value, shape: Shape | None) -> Shape | None:

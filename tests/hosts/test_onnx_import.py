@@ -186,11 +186,23 @@ def test_functions_are_graphs_and_their_attributes_unknown() -> None:
     assert isinstance(inside.host, OnnxHost)
     assert (inside.name, inside.host.opset) == ("F", 13)
     neg, leaky = inside.ordered()
-    with pytest.raises(Declined, match="the element type of 'p' is not known"):
-        lift(neg)
+    # Called once: what is known at the call is known inside.
+    assert (neg.outputs[0].shape, neg.outputs[0].dtype) == ((2, 3), "float32")
     assert isinstance(leaky.op, Opaque)
     assert (leaky.op.lift, leaky.op.evaluate) == (None, None)
     assert str(only(main).op) == "local::F"
+
+
+def test_a_function_that_is_called_twice_knows_nothing_of_its_inputs() -> None:
+    opsets = [helper.make_opsetid("", 13), helper.make_opsetid("local", 1)]
+    function = helper.make_function("local", "F", ["p"], ["q"], [helper.make_node("Neg", ["p"], ["q"])], opsets)
+    calls = [helper.make_node("F", [name], [f"y{name}"], domain="local") for name in "ab"]
+    model = model_of(calls, given={"a": (2, 3), "b": (4,)}, outputs=["ya", "yb"])
+    model.opset_import.append(opsets[1])
+    model.functions.append(function)
+    _, inside = graphs_of(model)
+    with pytest.raises(Declined, match="the element type of 'q' is not known"):
+        lift(only(inside))
 
 
 def chain(count: int) -> onnx_ir.Model:
