@@ -1,7 +1,9 @@
 """The compiler end to end: load, import, rewrite, export, save; then verify and time what was written."""
 
+import gc
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
@@ -62,9 +64,10 @@ def optimize(
     from fuser.hosts import onnx_io
 
     rewrites = select(passes, exclude)
-    copy = onnx_io.from_any(model)
-    report = _rewrite(copy, rewrites, source=type(model).__name__)
-    result = onnx_io.to_same(copy, model)
+    with _uncollected():
+        copy = onnx_io.from_any(model)
+        report = _rewrite(copy, rewrites, source=type(model).__name__)
+        result = onnx_io.to_same(copy, model)
     return (result, report) if return_report else result
 
 
@@ -99,8 +102,9 @@ def optimize_file(
 
     rewrites = select(passes, exclude)
     started = perf_counter()
-    model = onnx_io.load(src)
-    report = _rewrite(model, rewrites, source=os.fspath(src))
+    with _uncollected():
+        model = onnx_io.load(src)
+        report = _rewrite(model, rewrites, source=os.fspath(src))
     with onnx_io.staged(model, dst) as written:
         del model
         report.seconds = perf_counter() - started
@@ -165,6 +169,18 @@ def _rewritten(model: "onnx_ir.Model", rewrites: Sequence[Rewrite]) -> tuple[lis
         return attempt(careful=True)
     except Declined as reason:
         raise VerificationError(f"a rewrite is wrong though each step of it was right: {reason}") from None
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """No garbage collection: the many small objects of a graph all stay, and looking through them costs."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _verify(src: Name, written: Path, report: Report) -> None:

@@ -1,0 +1,133 @@
+"""The compiler end to end: same type out, nothing changed that was given, same bytes, nothing left to do."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+import fuser
+from fuser import compiler
+from fuser.algebra import compose
+from fuser.conv import Conv
+from fuser.demo import build_repvgg
+from fuser.errors import InputError, VerificationError
+from fuser.ir import Apply, Node
+from fuser.rewrite import FOLD, Candidate, Rewrite
+
+
+@pytest.fixture(scope="module")
+def model() -> onnx.ModelProto:
+    return build_repvgg(((8, 1), (16, 2)), classes=10, seed=1)
+
+
+@pytest.fixture
+def path(model: onnx.ModelProto, tmp_path: Path) -> Path:
+    path = tmp_path / "model.onnx"
+    onnx.save(model, path)
+    return path
+
+
+def convs(model: onnx.ModelProto) -> tuple[int, int]:
+    kinds = [node.op_type for node in model.graph.node]
+    return kinds.count("Conv"), kinds.count("BatchNormalization")
+
+
+def test_the_type_that_was_given_comes_back_and_the_original_stays(model: onnx.ModelProto) -> None:
+    before = model.SerializeToString()
+    result, report = fuser.optimize(model, return_report=True)
+    assert isinstance(result, onnx.ModelProto)
+    assert convs(result)[1] == 0
+    assert convs(result)[0] < convs(model)[0]
+    assert model.SerializeToString() == before
+    assert report.applied
+
+    intermediate = onnx_ir.from_proto(model)
+    also = fuser.optimize(intermediate)
+    assert isinstance(also, onnx_ir.Model)
+    assert also is not intermediate
+    assert (
+        onnx_ir.to_proto(intermediate).SerializeToString()
+        == onnx_ir.to_proto(onnx_ir.from_proto(model)).SerializeToString()
+    )
+
+
+def test_the_same_bytes_and_nothing_left_to_do(path: Path, tmp_path: Path) -> None:
+    results = [tmp_path / name for name in ("a.onnx", "b.onnx", "again.onnx")]
+    for result in results[:2]:
+        fuser.optimize_file(path, result, verify=False)
+    report = fuser.optimize_file(results[0], results[2])
+    assert results[0].read_bytes() == results[1].read_bytes() == results[2].read_bytes()
+    assert report.applied == []
+
+
+def test_selected_passes_only(model: onnx.ModelProto) -> None:
+    folded = fuser.optimize(model, passes=["fold_batch_norm"])
+    assert convs(folded)[0] == convs(model)[0]
+    unmerged = fuser.optimize(model, exclude=["merge_branches", "merge_chains"])
+    assert convs(unmerged)[0] == convs(model)[0]
+    with pytest.raises(InputError, match="no pass is called 'fold_everything'; there are "):
+        fuser.optimize(model, exclude=["fold_everything"])
+
+
+def off_by_one(node: Node) -> Iterator[Candidate]:
+    """scale * conv(x) + shift  ->  a convolution with a wrong bias."""
+    maker = node.inputs[0].producer if node.inputs[0] is not None else None
+    if isinstance(node.op, Conv) and node.op.pointwise and maker is not None and isinstance(maker.op, Conv):
+        wrong = replace(compose(node.op, maker.op), bias=np.ones(node.op.outputs))
+        yield Apply(wrong, tuple(value for value in maker.inputs if value is not None))
+
+
+@pytest.fixture
+def faulty_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiler, "select", lambda *_: [Rewrite("off_by_one", (Conv,), FOLD, off_by_one)])
+
+
+@pytest.mark.usefixtures("faulty_pass")
+def test_a_pass_that_is_wrong_is_declined_and_named(path: Path, tmp_path: Path) -> None:
+    report = fuser.optimize_file(path, tmp_path / "out.onnx")
+    assert report.applied == []
+    assert report.verification is not None
+    assert report.verification.ok
+    assert {event.rewrite for event in report.declined} >= {"off_by_one"}
+    assert all("the check differs by" in e.reason for e in report.declined if e.rewrite == "off_by_one")
+
+
+@pytest.mark.usefixtures("faulty_pass")
+def test_a_result_that_differs_is_not_written(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the check of single rewrites switched off, that of the whole file finds the mistake alone."""
+    monkeypatch.setattr("fuser.check.compare", lambda *_: None)
+    output = tmp_path / "out.onnx"
+    output.write_bytes(b"what was there")
+    with pytest.raises(VerificationError, match=r"nothing was written: .*suspect: off_by_one"):
+        fuser.optimize_file(path, output)
+    assert output.read_bytes() == b"what was there"
+    assert sorted(tmp_path.iterdir()) == [path, output]
+
+
+def test_weights_that_are_not_finite_are_left_alone_and_the_rest_is_not(path: Path) -> None:
+    model = onnx.load(path)
+    weight = next(t for t in model.graph.initializer if len(t.dims) == 4)
+    values = numpy_helper.to_array(weight).copy()
+    values.flat[0] = np.nan
+    weight.CopyFrom(numpy_helper.from_array(values, weight.name))
+    result, report = fuser.optimize(model, return_report=True)
+    assert any("nan" in event.reason for event in report.declined)
+    assert 0 < convs(result)[1] < convs(model)[1]
+
+
+def test_a_model_without_weights_passes_through(tmp_path: Path) -> None:
+    shape = ["n", 3]
+    relu = helper.make_node("Relu", ["x"], ["y"])
+    info = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in "xy"]
+    model = helper.make_model(helper.make_graph([relu], "g", info[:1], info[1:]), ir_version=10)
+    onnx.save(model, tmp_path / "a.onnx")
+    report = fuser.optimize_file(tmp_path / "a.onnx", tmp_path / "b.onnx")
+    assert report.events == []
+    assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
