@@ -36,8 +36,9 @@ def check_graph(graph: Graph) -> None:
 
 
 def settle(graph: Graph) -> None:
-    """The same where more rewrites may follow: kernels are at hand, as the host will store them, and can still
-    be computed in float64.
+    """The same where more rewrites may follow.
+
+    Each kernel is then at hand as the host will store it, and can still be computed in float64.
 
     Raises:
         Declined: a kernel does not fit its dtype, or computes something else.
@@ -80,9 +81,7 @@ def computed(conv: Conv, value: Value) -> Conv:
 
 
 def stored(conv: Conv) -> Conv:
-    """The operator with its kernel as it is at hand, in the precision that the host stores: half the memory until
-    it is written, and what it was computed from can go.
-    """
+    """The operator with its kernel as it is at hand, without what it was computed from: half the memory."""
     weight = conv.kernel.peek()
     return replace(conv, kernel=Lazy(weight.shape, lambda: weight.astype(np.float64), held=lambda: weight))
 

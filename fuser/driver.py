@@ -341,9 +341,7 @@ class Driver:
 
     @staticmethod
     def _resize(targets: Iterable[Value]) -> None:
-        """A convolution that makes fewer channels changes the shape of its result, and of what operators that
-        stay make of that.
-        """
+        """Fewer channels of a convolution are fewer in its result, and in what others make of that."""
         changed: dict[Value, tuple[int, int]] = {}
         for value in sorted(targets, key=lambda value: _maker(value).position):
             node = _maker(value)

@@ -10,7 +10,11 @@ from fuser.errors import Declined
 from fuser.ir import Dim
 
 # floor((factor * base + add) / divisor), as importers write it.
-NAME: Final = re.compile(r"^(\()?(?:(\d+)\*)?(.+?)(?(1) ([+-]) (\d+)\)|)(?://(\d+))?$")
+# Exporters leave the parentheses out where nothing is divided.
+BASE: Final = r"(?:(?P<k>\d+)\*)?(?P<base>[^\s()*/+-]+|\(.+\))"
+SHIFT: Final = r" (?P<sign>[+-]) (?P<a>\d+)"
+NAME: Final = re.compile(rf"^(?P<open>\()?{BASE}(?(open){SHIFT}\))(?://(?P<d>\d+))?$")
+PLAIN: Final = re.compile(rf"^{BASE}{SHIFT}(?P<d>\b)$")
 
 
 @dataclass(frozen=True)
@@ -25,10 +29,10 @@ class Extent:
     @classmethod
     def parse(cls, name: str) -> "Extent":
         """What a name says; a name in any other form is a base by itself."""
-        match = NAME.match(name)
+        match = NAME.match(name) or PLAIN.match(name)
         if match is None:
             return cls(name)
-        _, factor, base, sign, add, divisor = match.groups()
+        factor, base, sign, add, divisor = (match[part] for part in ("k", "base", "sign", "a", "d"))
         offset = int(add or 0) * (-1 if sign == "-" else 1)
         return cls(base, int(factor or 1), offset, int(divisor or 1))
 
@@ -53,24 +57,24 @@ class Binding:
         """The symbols of a shape; an axis of which nothing is known has one of its own."""
         return cls(tuple(f"?{axis}" if dim is None else dim for axis, dim in enumerate(shape)))
 
-    def bound(self, wanted: Sequence[int]) -> "Binding":
-        """Choose the symbols so that the shape is `wanted` or a little more, where it is free to be."""
+    def bound(self, wanted: Sequence[int], parity: int = 0) -> "Binding":
+        """Choose the symbols so that the shape is `wanted` or a little more, where it is free to be.
+
+        Of the choices that give the same extent after a division, `parity` says which.
+        """
         bases: dict[str, int] = {}
         for dim, size in zip(self.own, wanted, strict=True):
             if isinstance(dim, str):
                 extent = Extent.parse(dim)
-                bases.setdefault(extent.base, extent.solve(size))
+                bases.setdefault(extent.base, extent.solve(size) + parity % extent.divisor)
         return Binding(self.own, bases)
-
-    def to(self, shape: Ints) -> "Binding":
-        """The binding under which the shape is `shape`, which came from `bound`."""
-        return self.bound(shape)
 
     def covers(self, shape: Sequence[Dim] | None) -> bool:
         """Whether every extent of `shape` is known or written in these symbols."""
         known = {Extent.parse(dim).base for dim in self.own if isinstance(dim, str)}
         return shape is not None and all(
-            isinstance(dim, int) or (isinstance(dim, str) and Extent.parse(dim).base in known) for dim in shape
+            isinstance(dim, int) or (isinstance(dim, str) and Extent.parse(dim).base in known)
+            for dim in shape
         )
 
     def shape(self, shape: Sequence[Dim]) -> Ints:

@@ -78,7 +78,8 @@ class Opaque:
     affine form once the inputs allow it, None where there is none, and raises `Declined` where the operation
     is affine in principle. `homogeneous`: f(s * x) = s * f(x) for every s > 0, channel by channel, as for
     ReLU and max pooling. `elementwise`: every element is computed from those at the same position, inputs
-    broadcast as numpy does.
+    broadcast as numpy does. `linear`: sets of inputs; it is affine in those of each set together, all others
+    being held fixed. `of_shape`: it looks at the shapes of its inputs alone.
     """
 
     kind: str
@@ -86,6 +87,8 @@ class Opaque:
     lift: "Callable[[Node], Apply | Constant | None] | None" = None
     homogeneous: bool = False
     elementwise: bool = False
+    linear: tuple[frozenset[int], ...] = ()
+    of_shape: bool = False
 
     def __str__(self) -> str:
         return self.kind

@@ -27,7 +27,7 @@ class Lazy:
     gives the values as they lie in memory or in a file, where they do: in their own dtype and without a copy.
     """
 
-    __slots__ = ("_compute", "_held", "shape", "work")
+    __slots__ = ("__weakref__", "_compute", "_held", "shape", "work")
 
     def __init__(
         self,
@@ -53,9 +53,7 @@ class Lazy:
         return self._held is not None
 
     def peek(self) -> NDArray[Any]:
-        """The values in the dtype in which they are held, to look at a few of them at no cost; computed only
-        where they are not held at all.
-        """
+        """The values in the dtype in which they are held, for a look at a few; else computed."""
         return self() if self._held is None else self._held()
 
     def holding(self, array: NDArray[Any]) -> "Lazy":
@@ -80,7 +78,7 @@ def defer(shape: tuple[int, ...], compute: Callable[..., Array], *sources: Lazy)
 
 
 def arrange(shape: tuple[int, ...], order: Callable[[NDArray[Any]], NDArray[Any]], source: Lazy) -> Lazy:
-    """The elements of `source`, or some of them, as `order` puts them. At hand where those of `source` are."""
+    """Elements of `source`, as `order` puts them; at hand where those of `source` are."""
     lazy = defer(shape, order, source)
     if not source.at_hand or lazy.at_hand:
         return lazy

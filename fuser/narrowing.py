@@ -1,32 +1,108 @@
 """The laws of weight values: what a kernel's zeros, constants and rank prove unnecessary.
 
-Each function states its equation and is exact. Only values that are zero count as zero, never values close to it.
-Most kernels have nothing to spare, so every question looks at a few elements first, in the dtype in which they lie
-there; one that is not zero settles most of them.
+Each function states its equation and is exact. Only values that are zero count as zero, never values close
+to it. Most kernels have nothing to spare, and a large model has many: so all questions begin with one glimpse of
+a few elements, in the dtype in which they lie there. One that is not zero settles most of them.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import gcd
-from typing import Any
+from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fuser.conv import Conv, diagonal, regroup
 from fuser.errors import require
-from fuser.lazy import Array, arrange
+from fuser.lazy import Array, Lazy, arrange
+
+# Larger ranks are not looked for: to rule them out would take longer than the rest of the compiler does.
+LARGEST_RANK: Final = 32
+
+RANDOM: Final = np.random.default_rng(0).standard_normal(LARGEST_RANK + 1)
+
+# A sample is singular if it enlarges a random vector this much more than its inverse should; a full one of
+# this size stays far below, one that is low rank up to the rounding of float32 far above.
+SINGULAR: Final = 1e5
+
+
+@dataclass(frozen=True)
+class Glimpse:
+    """What a few elements of a kernel tell: which of its parts may be zero, and a least rank.
+
+    The rank is that of the kernel as a matrix with the taps on whichever side.
+    """
+
+    taps: bool
+    rows: bool
+    columns: bool
+    blocks: bool
+    rank: int
+
+
+_GLIMPSES: Final[WeakKeyDictionary[Lazy, tuple[int, Glimpse]]] = WeakKeyDictionary()
+
+
+def glimpse(conv: Conv) -> Glimpse:
+    """A look at the first elements along each axis; once for each kernel, for it may lie in a file."""
+    known = _GLIMPSES.get(conv.kernel)
+    if known is not None and known[0] == conv.groups:
+        return known[1]
+    weight = conv.kernel.peek()
+    first = weight[0, 0]
+    edges = [(0,) * axis + (tap,) for axis, n in enumerate(conv.size) if n > 1 for tap in (0, 1, n - 1)]
+    found = Glimpse(
+        taps=any(first[edge + (0,) * (conv.rank - len(edge))] == 0 for edge in edges),
+        rows=bool((weight[_heads(conv, slice(None), 0)] == 0).any()),
+        columns=bool((weight[_heads(conv, slice(None, None, _rows(conv)), slice(None))] == 0).any()),
+        blocks=gcd(conv.inputs, conv.outputs) > conv.groups and _zero(weight[0, -1]),
+        rank=_least_rank(weight) if conv.groups == 1 else 0,
+    )
+    _GLIMPSES[conv.kernel] = conv.groups, found
+    return found
+
+
+def _least_rank(weight: NDArray[Any]) -> int:
+    """The size of a corner of the centre tap if its rows are independent, else 0."""
+    size = min(*weight.shape[:2], LARGEST_RANK + 1)
+    sample = weight[(slice(size), slice(size), *(n // 2 for n in weight.shape[2:]))]
+    return 0 if is_singular(np.asarray(sample, dtype=np.float64)) else size
+
+
+def is_singular(sample: Array) -> bool:
+    """Whether a square matrix has dependent rows, up to the rounding of float32."""
+    image = RANDOM[: len(sample)]
+    try:
+        found = np.linalg.solve(sample, image)
+    except np.linalg.LinAlgError:
+        return True
+    grown = float(np.linalg.norm(found) * np.linalg.norm(sample))
+    return not grown < SINGULAR * float(np.linalg.norm(image))
+
+
+def _rows(conv: Conv) -> int:
+    """Output channels in a group."""
+    return conv.outputs // conv.groups
+
+
+def _heads(conv: Conv, rows: slice, columns: slice | int) -> Any:
+    """The index of the first tap of some outputs and inputs."""
+    return (rows, columns, *(0,) * conv.rank)
 
 
 def narrow(conv: Conv) -> Conv:
-    """The same map without the taps at the rim that are zero for all channels, and with a larger step between
-    the taps where all others are zero. Pads follow; they do not become negative.
+    """conv(x) without the taps that are zero for all channels: at the rim, and regularly between the others.
 
-    A 3x3 kernel with pads of 1 that has only a centre is a 1x1 without pads; a 5x5 that is zero at every other
-    row and column is a 3x3 with dilation 2. Returns `conv` itself where there is nothing to trim.
+    Pads follow; they do not become negative.
+    A 3x3 kernel with pads of 1 that has only a centre is a 1x1 without pads; a 5x5 that is zero at every
+    other row and column is a 3x3 with dilation 2. Returns `conv` itself where there is nothing to trim.
 
     Raises:
         Declined: there is, but the pads are too small to follow.
     """
+    if not glimpse(conv).taps:
+        return conv
     weight = conv.kernel.peek()
     kept = [_kept(conv, weight, axis) for axis in range(conv.rank)]
     if all(taps == range(size) for taps, size in zip(kept, conv.size, strict=True)):
@@ -85,13 +161,12 @@ def _zero(values: NDArray[Any]) -> bool:
 
 def block_groups(conv: Conv) -> int:
     """The largest number of groups in which everything outside the blocks of the diagonal is zero."""
-    weight = conv.kernel.peek()
-    common = gcd(conv.inputs, conv.outputs)
     # The first output and the last input of a group are not in one block of any finer grouping.
-    if common == conv.groups or not _zero(weight[0, -1]):
+    if not glimpse(conv).blocks:
         return conv.groups
+    weight, common = conv.kernel.peek(), gcd(conv.inputs, conv.outputs)
     outputs, inputs = np.nonzero((weight != 0).any(axis=tuple(range(2, weight.ndim))))
-    inputs = inputs + outputs // (conv.outputs // conv.groups) * weight.shape[1]
+    inputs = inputs + outputs // _rows(conv) * weight.shape[1]
     for groups in range(common, conv.groups, -1):
         if common % groups == 0:
             blocks = outputs * groups // conv.outputs, inputs * groups // conv.inputs
@@ -124,22 +199,24 @@ def split_groups(conv: Conv, groups: int) -> Conv:
 
 def zero_rows(conv: Conv) -> NDArray[np.bool_]:
     """Which output channels `[O]` read nothing: each is its bias."""
+    if not glimpse(conv).rows:
+        return np.zeros(conv.outputs, dtype=bool)
     weight = conv.kernel.peek()
-    zero: NDArray[np.bool_] = np.asarray(weight[(slice(None),) + (0,) * (weight.ndim - 1)] == 0)
+    zero: NDArray[np.bool_] = np.asarray(weight[_heads(conv, slice(None), 0)] == 0)
     candidates = np.flatnonzero(zero)
-    if candidates.size:
-        zero[candidates] = ~(weight[candidates] != 0).any(axis=tuple(range(1, weight.ndim)))
+    zero[candidates] = ~(weight[candidates] != 0).any(axis=tuple(range(1, weight.ndim)))
     return zero
 
 
 def zero_columns(conv: Conv) -> NDArray[np.bool_]:
     """Which input channels `[I]` nothing reads."""
-    weight = conv.kernel.peek()
-    rows, channels = conv.outputs // conv.groups, weight.shape[1]
-    zero: NDArray[np.bool_] = np.asarray(weight[(slice(None, None, rows), slice(None), *(0,) * conv.rank)] == 0)
+    if not glimpse(conv).columns:
+        return np.zeros(conv.inputs, dtype=bool)
+    weight, rows = conv.kernel.peek(), _rows(conv)
+    zero: NDArray[np.bool_] = np.asarray(weight[_heads(conv, slice(None, None, rows), slice(None))] == 0)
     for group, channel in np.argwhere(zero):
         zero[group, channel] = _zero(weight[group * rows : (group + 1) * rows, channel])
-    return zero.reshape(conv.groups * channels)
+    return zero.reshape(conv.inputs)
 
 
 def take_outputs(conv: Conv, channels: NDArray[np.intp]) -> Conv:

@@ -12,9 +12,10 @@ Arrays only: nothing here knows a graph.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import gcd, prod
-from typing import Final
+from typing import Final, TypedDict
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fuser.conv import Conv, Ints
 from fuser.errors import Declined, require
@@ -37,8 +38,8 @@ class Trial:
     probe: Array
     constant: Array
     answer: Array
-    moved: Array
-    place: Array
+    moved: NDArray[np.bool_]
+    place: NDArray[np.int64]
 
     @property
     def extents(self) -> list[tuple[int, int]]:
@@ -113,6 +114,13 @@ def _try(function: Function, shape: Ints) -> Trial | None:
     return Trial(probe.reshape(shape), constant, answer, moved, np.stack(np.unravel_index(places, shape)))
 
 
+class _Geometry(TypedDict):
+    stride: Ints
+    dilation: Ints
+    begin: Ints
+    end: Ints
+
+
 @dataclass(frozen=True)
 class _Taps:
     """A convolution whose every output channel `o` is one tap of one input channel, plus a bias.
@@ -121,11 +129,11 @@ class _Taps:
     """
 
     inputs: int
-    channel: Array
-    live: Array
-    at: Array
+    channel: NDArray[np.int64]
+    live: NDArray[np.bool_]
+    at: NDArray[np.int64]
     size: Ints
-    geometry: dict[str, Ints]
+    geometry: "_Geometry"
     bias: Array
     pad_value: Array
 
@@ -143,7 +151,9 @@ class _Taps:
         place = trial.place[:, 0].reshape(axes + 2, outputs, -1)
         begins, ends = (np.stack(np.unravel_index(t, extent), axis=1) for t in (first, last))
         read, until = (place[2:, rows, t].T for t in (first, last))
-        stride = tuple(_stride(ends[live, a] - begins[live, a], until[live, a] - read[live, a]) for a in range(axes))
+        stride = tuple(
+            _stride(ends[live, a] - begins[live, a], until[live, a] - read[live, a]) for a in range(axes)
+        )
         offset = read - begins * np.asarray(stride, dtype=np.int64).reshape(1, axes)
         low = [int(offset[live, a].min()) for a in range(axes)]
         step = tuple(int(np.gcd.reduce(offset[live, a] - low[a])) or 1 for a in range(axes))
@@ -157,7 +167,7 @@ class _Taps:
         pad_value = np.zeros(trial.probe.shape[1])
         bordered = live & ~moved.all(axis=1)
         pad_value[channel[bordered]] = (constant[rows, outside] - bias)[bordered]
-        geometry = {
+        geometry: _Geometry = {
             "stride": stride,
             "dilation": step,
             "begin": tuple(-n for n in low),
@@ -166,7 +176,7 @@ class _Taps:
         size = tuple(w // d + 1 for w, d in zip(span, step, strict=True))
         return cls(trial.probe.shape[1], channel, live, at, size, geometry, bias, pad_value)
 
-    def kernel(self, groups: int, channel: Array, inputs: int) -> Lazy:
+    def kernel(self, groups: int, channel: NDArray[np.int64], inputs: int) -> Lazy:
         """`[O, inputs/groups, *k]`, a one for each live channel."""
         outputs = self.channel.shape[0]
         shape = (outputs, inputs // groups, *self.size)
@@ -210,10 +220,12 @@ class _Taps:
             f"the shapes differ: {trial.answer.shape} here, {shape} from ({alone}) of {trial.probe.shape}",
         )
         _require_close(trial.constant, np.broadcast_to(border, shape), "for zeros", alone)
-        _require_close(trial.answer, alone.evaluate(trial.probe[:, self.channel]), "for a generic input", alone)
+        _require_close(
+            trial.answer, alone.evaluate(trial.probe[:, self.channel]), "for a generic input", alone
+        )
 
 
-def _stride(steps: Array, ways: Array) -> int:
+def _stride(steps: NDArray[np.int64], ways: NDArray[np.int64]) -> int:
     """How far the input moves on when the output moves on by one."""
     at = int(steps.argmax())
     return max(1, int(ways[at]) // int(steps[at])) if steps[at] else 1
@@ -225,7 +237,9 @@ def _slack(trials: Sequence[Trial], stride: Ints) -> Ints:
     for axis, s in enumerate(stride):
         pairs = [trial.extents[axis] for trial in trials]
         least, most = max((m - 1) * s + 1 - n for n, m in pairs), min(m * s - n for n, m in pairs)
-        require(least <= most, f"the extents of axis {axis} do not fit a stride of {s}: {pairs}, input and output")
+        require(
+            least <= most, f"the extents of axis {axis} do not fit a stride of {s}: {pairs}, input and output"
+        )
         slack.append(least)
     return tuple(slack)
 
@@ -254,5 +268,3 @@ def snap(conv: Conv, border: Array, epsilon: float) -> Conv:
         return conv
     near = bool((np.abs(border - conv.pad_value) <= 16 * epsilon * scale).all())
     return replace(conv, pad_value=border) if near else conv
-
-

@@ -9,16 +9,14 @@ node, the host keeps its own nodes as long as no rewrite takes the convolution f
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from math import prod
-from typing import Any, Final
+from typing import Final
 
-import numpy as np
-from numpy.typing import NDArray
-
-from fuser.conv import Conv, Ints
+from fuser.conv import Conv
 from fuser.errors import Declined
 from fuser.extents import Binding
-from fuser.ir import Apply, Concat, Constant, Dim, Node, Opaque, Select, Sum, Value
-from fuser.recognise import recognise, snap
+from fuser.ir import Apply, Constant, Dim, Node, Opaque, Select, Value
+from fuser.recognise import snap
+from fuser.trials import Region, meaning
 
 LARGEST_PATH: Final = 64
 """Nodes of a region that carry data. The largest known border has 20."""
@@ -26,42 +24,10 @@ LARGEST_PATH: Final = 64
 LARGEST_REGION: Final = 1024
 """Nodes of a region in all. The legacy exporter writes 250 for one border."""
 
-LARGEST_INPUT: Final = 1 << 22
-"""Elements of an input that a region is evaluated on."""
-
-LARGEST_BOUND: Final = 1 << 10
-"""An integer in the graph may cut an axis off there; extents beyond it must be tried, and these are not."""
-
-ENDLESS: Final = 1 << 30
-"""Integers from here on mean 'to the end'."""
-
-FLOATS: Final = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
+SPACING: Final = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
 """Spacing of the numbers of a dtype at 1."""
 
 Lift = Callable[[Node], Apply | Constant | None]
-Env = dict[Value, NDArray[Any]]
-
-
-@dataclass(frozen=True, eq=False)
-class Region:
-    """The nodes, in order, that make the root's first output from `source`; `free` ones carry no data."""
-
-    root: Node
-    source: Value
-    path: tuple[Node, ...]
-    free: tuple[Node, ...]
-
-    @property
-    def nodes(self) -> list[Node]:
-        """All of them, in graph order."""
-        return sorted(dict.fromkeys((*self.path, *self.free)), key=lambda node: node.position)
-
-    def constants(self) -> Iterator[Constant]:
-        """The constants that shapes, indices and masks are made of, and the values written."""
-        for node in (*self.path, *self.free):
-            for value in node.inputs:
-                if value is not None and value.constant is not None:
-                    yield value.constant
 
 
 @dataclass(eq=False)
@@ -69,6 +35,7 @@ class Regions:
     """Finds and lifts the regions of one model. Each is looked at once."""
 
     _free: dict[Value, bool] = field(default_factory=dict)
+    _seen: set[Node] = field(default_factory=set)
     _found: dict[Node, Conv | Declined | None] = field(default_factory=dict)
     _regions: dict[Node, Region | None] = field(default_factory=dict)
 
@@ -83,6 +50,12 @@ class Regions:
                 lifted, refused = None, reason
             if lifted is None:
                 lifted = self.lift(node)
+            elif _of_last_axis(lifted):
+                # Channels of a linear layer or a spatial axis: the neighbours tell, once they are lifted themselves.
+                first = node not in self._seen
+                self._seen.add(node)
+                if first or _among_images(node):
+                    return None if first else self.lift(node)
             if lifted is None and refused is not None:
                 raise refused
             return lifted
@@ -95,7 +68,9 @@ class Regions:
         Raises:
             Declined: it is almost one, with what differs.
         """
-        if len(node.outputs) != 1 or node.outputs[0].dtype not in FLOATS or not self._ends(node):
+        value = node.outputs[0]
+        spacing = SPACING.get(value.dtype or "")
+        if spacing is None or len(node.outputs) != 1 or self._is_free(value) or not self._ends(node):
             return None
         if node not in self._found:
             self._regions[node], self._found[node] = self._examine(node)
@@ -106,14 +81,14 @@ class Regions:
             return None
         maker = region.source.producer
         if maker is not None and isinstance(maker.op, Conv) and not maker.op.transposed:
-            found = _continued(found, maker.op, FLOATS[node.outputs[0].dtype])
+            found = _continued(found, maker.op, spacing)
         return Apply(found, (region.source,), "recognised")
 
     def _examine(self, node: Node) -> tuple[Region | None, Conv | Declined | None]:
         reason: Declined | None = None
         for region in self._candidates(node):
             try:
-                found = _meaning(region)
+                found = meaning(region)
             except Declined as refused:
                 reason = reason or refused
             else:
@@ -128,12 +103,16 @@ class Regions:
         value = node.outputs[0]
         return value.is_output or any(not self._continues(user, value) for user in value.users)
 
-    def _continues(self, user: Node, value: Value) -> bool:
-        if isinstance(user.op, Sum | Concat | Select):
-            return any(self._continues(further, v) for v in user.outputs for further in v.users)
-        if not isinstance(user.op, Opaque) or value not in user.inputs:
+    def _continues(self, user: Node, value: Value, depth: int = 4) -> bool:
+        """Whether a region that ends in `value` would go on in `user`."""
+        op = user.op
+        if value not in user.inputs:
             return True
-        return user.op.of_shape or (bool(user.op.linear) and self._carriers(user) == {value})
+        if isinstance(op, Opaque):
+            return op.of_shape or (bool(op.linear) and self._carriers(user) == {value})
+        if isinstance(op, Conv) and not _moves(op):
+            return False
+        return depth > 0 and any(self._continues(n, v, depth - 1) for v in user.outputs for n in v.users)
 
     def _carriers(self, node: Node) -> set[Value]:
         return {value for value in node.inputs if value is not None and not self._is_free(value)}
@@ -167,9 +146,7 @@ class Regions:
         if isinstance(op, Opaque):
             data = frozenset(i for i, v in enumerate(node.inputs) if v is not None and not self._is_free(v))
             return op.evaluate is not None and bool(data) and any(data <= inputs for inputs in op.linear)
-        if isinstance(op, Conv):
-            return op.depthwise and not op.transposed and all(k == 1 for k in op.size) and not op.pointwise
-        return True
+        return not isinstance(op, Conv) or _moves(op)
 
     def _is_free(self, value: Value) -> bool:
         """Whether the value is a function of constants and extents alone."""
@@ -180,7 +157,9 @@ class Regions:
             if known is None:
                 assert top.producer is not None
                 waiting = [v for v in top.producer.inputs if v is not None and self._known_free(v) is None]
-                if waiting and not any(v is not None and self._known_free(v) is False for v in top.producer.inputs):
+                if waiting and not any(
+                    v is not None and self._known_free(v) is False for v in top.producer.inputs
+                ):
                     stack.append(waiting[0])
                     continue
                 known = all(v is None or self._known_free(v) for v in top.producer.inputs)
@@ -221,6 +200,22 @@ class Regions:
         return tuple(found)
 
 
+def _of_last_axis(lifted: Apply | Constant) -> bool:
+    return isinstance(lifted, Apply) and isinstance(lifted.op, Select) and lifted.op.axis == -1
+
+
+def _among_images(node: Node) -> bool:
+    """Whether a convolution with spatial axes reads what the node makes, or makes or reads what it reads."""
+    read = [value for value in node.inputs if value is not None and value.constant is None]
+    near = [n for value in read for n in (value.producer, *value.users) if n is not None]
+    return any(isinstance(n.op, Conv) and n.op.rank for n in (*near, *_users(node)))
+
+
+def _moves(conv: Conv) -> bool:
+    """Whether the operator pads, crops or skips, channel by channel."""
+    return conv.depthwise and not conv.transposed and all(k == 1 for k in conv.size) and not conv.pointwise
+
+
 def _comparable(source: Value, result: Value) -> bool:
     """Whether both are images: equally many axes, at least one of them spatial, channels known, one batch."""
     if source.shape is None or result.shape is None or source.dtype != result.dtype or len(source.shape) < 3:
@@ -231,81 +226,6 @@ def _comparable(source: Value, result: Value) -> bool:
 
 def _may_equal(a: Dim, b: Dim) -> bool:
     return a == b or not (isinstance(a, int) and isinstance(b, int))
-
-
-def _meaning(region: Region) -> Conv | None:
-    """What the region computes, for every extent that its source may have."""
-    shapes = list(_shapes(region))
-
-    def function(x: NDArray[np.float64]) -> NDArray[np.float64]:
-        return _evaluate(region, x)
-
-    try:
-        return recognise(function, shapes)
-    except (ValueError, IndexError, TypeError) as error:
-        raise Declined(f"the region from {region.source.name!r} on cannot be evaluated: {error}") from error
-
-
-def _shapes(region: Region) -> Iterator[Ints]:
-    """Input shapes to try: the one that it has, or where extents are free, small and large, odd and even ones."""
-    shape = region.source.shape or ()
-    if all(isinstance(dim, int) for dim in shape[2:]):
-        trials: list[list[int]] = [[0] * len(shape)]
-    else:
-        # A number in the graph may act only beyond some extent: x[:, :, :32] changes nothing that is smaller.
-        bound = max((_largest(constant) for constant in region.constants()), default=0)
-        if bound > LARGEST_BOUND:
-            raise Declined(f"the graph has the number {bound}, and extents beyond {LARGEST_BOUND} are not tried")
-        trials = [[2, 0, *(8 + 3 * axis for axis in range(len(shape) - 2))]]
-        for axis in range(len(shape) - 2):
-            if not isinstance(shape[axis + 2], int):
-                trials.append([3 - axis % 2, 0, *(bound + 5 if a == axis else 5 + 2 * a for a in range(len(shape) - 2))])
-    for wanted in trials:
-        made = Binding.of(shape).bound(wanted).shape(shape)
-        if prod(made) > LARGEST_INPUT:
-            raise Declined(f"an input of {made} is too large to try, with more than {LARGEST_INPUT} elements")
-        yield made
-
-
-def _largest(constant: Constant) -> int:
-    """The largest position that an integer, or a lone number, may stand for."""
-    whole = constant.dtype.startswith(("int", "uint"))
-    if not whole and constant.size != 1:
-        return 0
-    values = np.abs(np.asarray(constant.array(), dtype=np.float64))
-    return int(values[values < ENDLESS].max(initial=0.0))
-
-
-def _evaluate(region: Region, x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The root's output for `x` as the source, computed directly in float64."""
-    binding = Binding.of(region.source.shape or ()).to(x.shape)
-    nodes = region.nodes
-    env: Env = {region.source: x}
-    last = {value: node for node in nodes for value in node.inputs if value is not None}
-    for node in nodes:
-        inputs = [None if v is None else _operand(v, env, binding) for v in node.inputs]
-        assert node.op.evaluate is not None, "only such nodes are part of a region"
-        made = inputs[:1] if _nothing(node) else node.op.evaluate(*inputs)  # type: ignore[arg-type]  # absent ones
-        env.update(zip(node.outputs, made if isinstance(made, (tuple, list)) else (made,), strict=False))
-        for value in node.inputs:
-            if value is not None and last[value] is node:
-                env.pop(value, None)
-    return np.asarray(env[region.root.outputs[0]], dtype=np.float64)
-
-
-def _nothing(node: Node) -> bool:
-    """A sum of one term returns it as it is, integers as integers."""
-    return isinstance(node.op, Sum) and node.op.neutral
-
-
-def _operand(value: Value, env: Env, binding: Binding) -> NDArray[Any]:
-    if value in env:
-        return env[value]
-    if value.constant is not None:
-        array = np.asarray(value.constant.array())
-        return array.astype(np.float64) if value.constant.dtype in FLOATS else array
-    # Only its shape is looked at.
-    return np.broadcast_to(np.zeros(1), binding.shape(value.shape or ()))
 
 
 def _continued(found: Conv, inner: Conv, epsilon: float) -> Conv:
@@ -323,7 +243,11 @@ def _absorbable(conv: Conv, region: Region) -> bool:
     """
     if conv.depthwise:
         return True
-    if conv.outputs != conv.inputs * prod(conv.size) or conv.size != conv.stride or any(conv.begin + conv.end):
+    if (
+        conv.outputs != conv.inputs * prod(conv.size)
+        or conv.size != conv.stride
+        or any(conv.begin + conv.end)
+    ):
         return False
     members = set(region.nodes)
     maker = region.source.producer
@@ -343,5 +267,3 @@ def _users(node: Node) -> Iterator[Node]:
 
 def _dense(conv: Conv) -> bool:
     return conv.groups == 1 and not conv.transposed
-
-

@@ -39,8 +39,8 @@ class Rewrite:
 def rewrite(*roots: type, stage: int) -> Callable[[Callable[[Node], Iterator[Candidate]]], Rewrite]:
     """Make a pass of a generator function; file name = function name = pass name.
 
-    At each node the passes of an earlier `stage` (CLEAN, FOLD, MERGE, NARROW, FACTOR) have their turn first. Those
-    from NARROW on look at weights: they begin when the others have settled and every kernel is computed.
+    At each node the passes of an earlier `stage` (CLEAN, FOLD, MERGE, NARROW, FACTOR) have their turn first.
+    Those from NARROW on look at weights; they begin when the others have settled and kernels are computed.
     """
     return lambda propose: Rewrite(propose.__name__, roots, stage, propose)
 

@@ -1,7 +1,7 @@
 """Channels between two convolutions that are constant, or that nothing reads, are not computed.
 
-What pruning leaves behind: filters that are zero, BatchNorms with a scale of zero (Liu et al., "Network Slimming",
-ICCV 2017), inputs whose weights are all zero.
+What pruning leaves behind: filters that are zero, BatchNorms with a scale of zero (Liu et al., "Network
+Slimming", ICCV 2017), inputs whose weights are all zero.
 """
 
 from collections.abc import Iterator, Mapping
@@ -25,11 +25,11 @@ EXTENT = 16
 
 @rewrite(Conv, stage=NARROW)
 def drop_channels(node: Node) -> Iterator[Candidate]:
-    """conv(f(conv(x)))  ->  conv'(f(conv'(x))), f being elementwise, pooling or depthwise: fewer channels between.
+    """conv(f(conv(x)))  ->  conv'(f(conv'(x))) with fewer channels, f being elementwise or depthwise.
 
-    A channel goes if all that read it have zero weights for it, or if it is a constant c: an output whose weights
-    are all zero is its bias, and f makes f(c) of it, which joins the bias of the convolution behind. Where that one
-    reads past the border, f(c) must be what it is padded with there.
+    A channel goes if all that read it have zero weights for it, or if it is a constant c: an output whose
+    weights are all zero is its bias, and f makes f(c) of it, which joins the bias of the convolution
+    behind. Where that one reads past the border, f(c) must be what it is padded with there.
     """
     conv = node.op
     assert isinstance(conv, Conv)
@@ -43,7 +43,7 @@ def drop_channels(node: Node) -> Iterator[Candidate]:
 
 @dataclass
 class Region:
-    """A convolution, the operators that keep channels apart behind it, and all convolutions that read them."""
+    """A convolution, the operators behind it that keep channels apart, and the convolutions that end it."""
 
     entry: Node
     between: list[Node] = field(default_factory=list)
@@ -104,21 +104,22 @@ class Region:
         assert isinstance(conv, Conv)
         if conv.transposed:
             # The number of taps that add up differs from position to position.
-            return constants == 0
+            return np.asarray(constants == 0)
         if not conv.reads_outside:
             return np.ones_like(constant)
         try:
             require_border(conv, constants, constant)
         except Declined as reason:
             self.reasons[f"into {describe(node)}: {reason}"] = None
-        return constants == conv.pad_value
+        return np.asarray(constants == conv.pad_value)
 
     def needed(self, constants: Mapping[Value, Array]) -> NDArray[np.bool_]:
         """The channels that an exit reads and that are not constants which it can take in."""
         needed = np.zeros(constants[self.entry.outputs[0]].shape, dtype=bool)
         for node in self.exits:
             conv, value = node.op, node.inputs[0]
-            assert isinstance(conv, Conv) and value is not None
+            assert isinstance(conv, Conv)
+            assert value is not None
             read = ~zero_columns(conv)
             constant = read & ~np.isnan(constants[value])
             needed |= read & ~(constant & self.same_border(node, constants[value], constant))
@@ -132,7 +133,7 @@ def is_exit(node: Node, entry: Node) -> bool:
 
 
 def keeps_channels(node: Node, entry: Node) -> bool:
-    """Whether each channel of the result depends on the same channel of what the node reads, by one rule for all."""
+    """Whether a channel of the result depends on that channel of what is read alone, by one rule for all."""
     op, conv = node.op, entry.op
     assert isinstance(conv, Conv)
     if any(value is None for value in node.inputs) or len(node.outputs) != 1:
@@ -211,9 +212,9 @@ def without(region: Region) -> Iterator[Candidate]:
         targets[node.outputs[0]] = Apply(op, inputs, node.label, node.extent)
     for node in region.exits:
         conv, value = node.op, node.inputs[0]
-        assert isinstance(conv, Conv) and value is not None
+        assert isinstance(conv, Conv)
+        assert value is not None
         fixed = np.where(zero_columns(conv), conv.pad_value, constants[value])
         fixed[keep] = np.nan
         targets[node.outputs[0]] = Apply(fix_inputs(conv, fixed), (value,), node.label, node.extent)
     yield targets
-

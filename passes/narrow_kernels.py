@@ -1,6 +1,6 @@
 """Taps that are zero for all channels read nothing: k*x = k'*x, k' being k without them.
 
-A 3x3 that only has a centre, a small kernel that was zero-stuffed into a large one, a dilated one written out.
+A 3x3 that only has a centre, a small kernel in the middle of a large one, a dilated one written out.
 """
 
 from collections.abc import Iterator
@@ -15,11 +15,12 @@ from fuser.rewrite import NARROW, Candidate, rewrite
 def narrow_kernels(node: Node) -> Iterator[Candidate]:
     """conv(x, [0 k 0])  ->  conv(x, k): no rim of zeros, and dilation in the place of zeros between the taps.
 
-    The pads shrink with the kernel. Where they would become negative the rim stays: no host crops and convolves
-    at once. Taps that are close to zero stay as well.
+    The pads shrink with the kernel. Where they would become negative the rim stays: no host crops and
+    convolves at once. Taps that are close to zero stay as well.
     """
     conv, source = node.op, node.inputs[0]
-    assert isinstance(conv, Conv) and source is not None
+    assert isinstance(conv, Conv)
+    assert source is not None
     if any(size > 1 for size in conv.size):
         narrowed = narrow(conv)
         if narrowed is not conv:

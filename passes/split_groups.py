@@ -1,6 +1,6 @@
-"""A kernel that is zero outside of blocks on its diagonal is a grouped one: fewer multiply-adds, the same map.
+"""A kernel that is zero outside of blocks on its diagonal is a grouped one.
 
-Group-wise pruning, convolutions of parts that were merged side by side, per-channel maps written as dense ones.
+Group-wise pruning, convolutions of parts written side by side, per-channel maps written as dense ones.
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,8 @@ def split_groups(node: Node) -> Iterator[Candidate]:
     Linear layers have no groups: a diagonal one becomes a scale, others stay.
     """
     conv, source = node.op, node.inputs[0]
-    assert isinstance(conv, Conv) and source is not None
+    assert isinstance(conv, Conv)
+    assert source is not None
     groups = narrowing.block_groups(conv)
     if groups > conv.groups:
         scale = groups == conv.inputs == conv.outputs

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from fuser.lazy import MAX_WORK, Array, Lazy, defer, known
+from fuser.lazy import MAX_WORK, Array, Lazy, arrange, defer, known
 
 
 def untouchable(*shape: int) -> Lazy:
@@ -72,3 +72,35 @@ def test_a_chain_that_uses_each_array_twice_stays_cheap() -> None:
 
 def test_repr_names_the_shape() -> None:
     assert repr(known(np.zeros((2, 3)))) == "Lazy(2, 3)"
+
+
+def test_what_is_held_can_be_looked_at_without_computing() -> None:
+    held = np.ones((2, 3), dtype=np.float16)
+    lazy = Lazy((2, 3), untouchable(2, 3), held=lambda: held)
+    assert lazy.at_hand
+    assert lazy.peek() is held
+    assert not untouchable(2).at_hand
+    assert not defer((2, 3), np.add, lazy, lazy).at_hand
+
+
+def test_what_is_not_held_is_computed_to_be_looked_at() -> None:
+    assert np.array_equal(defer((2,), lambda x: x + 1, known(np.zeros(2))).peek(), [1, 1])
+
+
+def test_holding_adds_values_at_hand_and_keeps_the_exact_ones() -> None:
+    exact = defer((1,), lambda x: x / 3, known(np.ones(1)))
+    rounded = exact.holding(np.full(1, 1 / 3, dtype=np.float32))
+    assert rounded.at_hand
+    assert rounded.peek().dtype == np.float32
+    assert np.array_equal(rounded(), exact())
+    assert rounded.work == exact.work
+
+
+def test_arranged_elements_are_at_hand_where_those_of_the_source_are() -> None:
+    held = np.arange(6, dtype=np.float32).reshape(2, 3)
+    source = Lazy((2, 3), untouchable(2, 3), held=lambda: held)
+    turned = arrange((3, 2), np.transpose, source)
+    assert np.array_equal(turned.peek(), held.T)
+    assert turned.peek().dtype == np.float32
+    assert not arrange((3, 2), np.transpose, untouchable(2, 3)).at_hand
+    assert np.array_equal(arrange((3, 2), np.transpose, known(held.astype(np.float64)))(), held.T)

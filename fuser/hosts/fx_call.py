@@ -69,9 +69,11 @@ ALIASES: Final = {
     "feature_dropout": "dropout",
     "multiply": "mul",
     "negative": "neg",
+    "reshape_as": "reshape",
     "subtract": "sub",
     "true_divide": "div",
     "view": "reshape",
+    "view_as": "reshape",
 }
 
 _GEOMETRY: Final = "stride=1 padding=0"
@@ -105,13 +107,15 @@ SIGNATURES: Final[dict[str, str]] = {
     "leaky_relu": "input|self negative_slope=0.01",
     "clamp": "input|self min=None max=None",
     "cat": "tensors dim|axis=0",
+    "getitem": "input index",
+    "slice": "input|self dim=0 start=None end=None step=1",
     "flatten": "input|self start_dim=0 end_dim=-1",
     "mean": "input|self dim=None keepdim=False",
     "to": "input|self dtype|device|other=None",
 }
 
 NAMED: Final = frozenset(
-    "reshape permute transpose squeeze unsqueeze expand split chunk unbind contiguous interpolate detach clone sum tile "
+    "reshape reshape_as permute transpose squeeze unsqueeze expand split chunk unbind contiguous interpolate detach clone sum tile "
     "concat multiply divide true_divide subtract negative dropout1d dropout2d dropout3d feature_dropout alpha_dropout "
     "feature_alpha_dropout".split()
 ).union(UNARY, SIGNATURES)
@@ -130,6 +134,7 @@ OPERATORS: Final[dict[Any, str]] = {
     operator.matmul: "matmul",
     operator.getitem: "getitem",
     operator.setitem: "setitem_",
+    getattr: "getattr",
     nn.functional.batch_norm: "functional_batch_norm",
     nn.functional.pad: "pad",
 }

@@ -13,12 +13,12 @@ from typing import Any, Final
 import torch
 from torch import fx, nn
 
-from fuser.hosts.fx_call import ADAPTIVE_POOLS, AVERAGE_POOLS, MAX_POOLS, UNARY, canonical, name_of
+from fuser.hosts.fx_call import ADAPTIVE_POOLS, AVERAGE_POOLS, MAX_POOLS, UNARY, canonical, name_of, normalise
 
 FRESH: Final = frozenset(
     "conv batch_norm linear addmm matmul mm bmm add sub mul div neg rsub cat mean convolution conv1d conv2d conv3d "
     "conv_transpose1d conv_transpose2d conv_transpose3d functional_batch_norm native_batch_norm inference_batch_norm sum "
-    "clone interpolate lift_fresh_copy".split()
+    "clone interpolate lift_fresh_copy size dim numel".split()
 ).union(UNARY, AVERAGE_POOLS, MAX_POOLS, ADAPTIVE_POOLS)
 """The result is a tensor of its own. What is not listed may return its operand or a view of it."""
 
@@ -107,6 +107,11 @@ def _changed(node: fx.Node, modules: Modules) -> Iterator[Any]:
         return
     if name_of(node) in {"detach_", "requires_grad_"}:
         return
+    if canonical(name_of(node)) in {"batch_norm", "functional_batch_norm"}:
+        call = normalise(node)
+        if call.attributes.get("training"):
+            yield from call.operands[3:]
+        return
     if isinstance(node.target, torch._ops.OpOverload):
         for argument, value in zip(node.target._schema.arguments, node.args, strict=False):
             if argument.alias_info is not None and argument.alias_info.is_write:
@@ -161,6 +166,8 @@ def aliased(node: fx.Node, modules: Modules) -> list[fx.Node]:
     if node.op == "call_module":
         return [] if isinstance(modules(node), FRESH_MODULES) else list(node.all_input_nodes)
     if node.op in {"placeholder", "get_attr", "output"} or canonical(name_of(node)) in FRESH:
+        return []
+    if name_of(node) == "getattr" and node.args[1] in {"shape", "ndim", "dtype", "device"}:
         return []
     return list(node.all_input_nodes)
 

@@ -4,6 +4,7 @@ Nodes that no rewrite touched stay as they are. What a rewrite made takes the pl
 the block that it came from.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -214,8 +215,10 @@ def _path(node: fx.Node) -> str:
     if node.op == "call_module":
         return str(node.target)
     stack = node.meta.get("nn_module_stack")
-    path = next(reversed(stack.values()))[0] if stack else ""
-    return str(path) or node.name
+    path = str(next(reversed(stack.values()))[0]) if stack else ""
+    # torch.compile has `L['self']._modules['conv']`.
+    names = re.findall(r"_modules\['([^']+)'\]", path) or re.findall(r"\w+", re.sub(r"L\['\w+'\]\.?", "", path))
+    return ".".join(names) or node.name
 
 
 def block_name(paths: list[str]) -> str:

@@ -51,12 +51,13 @@ def export_module(
         graph: the graph of passes.
         source: the fx graph behind it, which is edited and then belongs to the result.
         owner: what the fx graph was traced from.
-        tensors: what its nodes for parameters and buffers stand for.
+        tensors: what its nodes for parameters and buffers stand for; inputs among them become attributes, not copied.
         name: the class of the result.
     """
     store = _Store(owner, {str(node.target) for node in kept(graph, source) if node.op in {"call_module", "get_attr"}})
     known = {node for node in source.nodes}
     export_fx(graph, owner, tensors, store)
+    _adopt(source, tensors, store)
     for node in reversed(source.nodes):
         if node.op == "get_attr" and not node.users:
             source.erase_node(node)
@@ -65,6 +66,19 @@ def export_module(
             _describe(node, store)
             _rename(node, store)
     return assemble(owner, source, store.added, name)
+
+
+def _adopt(source: fx.Graph, tensors: Tensors, store: "_Store") -> None:
+    """Turn the inputs that stand for parameters into attributes."""
+    for node, (path, tensor) in tensors.items():
+        if node.op != "placeholder":
+            continue
+        if node.users:
+            with source.inserting_before(node):
+                read = store.read(source, store.keep(path, tensor))
+            read.meta.update(node.meta)
+            node.replace_all_uses_with(read)
+        source.erase_node(node)
 
 
 class _Store:
@@ -92,17 +106,18 @@ class _Store:
     def tensor(self, name: str, tensor: nn.Parameter) -> fx.Node:
         """A read of a new parameter."""
         assert self.graph is not None
-        return self._read(self.graph, self._keep(name, tensor))
+        return self.read(self.graph, self.keep(name, tensor))
 
     def module(self, name: str, module: nn.Module) -> str:
         """Keep a module under `name`, or one like it if that is taken."""
-        return self._keep(name, module)
+        return self.keep(name, module)
 
     def constant(self, graph: fx.Graph, constant: Constant, block: Block) -> fx.Node:
         """A read of a new parameter or buffer."""
-        return self._read(graph, self._keep(block.name, computed(constant, block)))
+        return self.read(graph, self.keep(block.name, computed(constant, block)))
 
-    def _keep(self, name: str, value: nn.Module | torch.Tensor) -> str:
+    def keep(self, name: str, value: nn.Module | torch.Tensor) -> str:
+        """Keep what is new under `name`, or one like it if that is taken."""
         path = name
         count = 0
         while clashes(path, self.taken):
@@ -113,7 +128,8 @@ class _Store:
         return path
 
     @staticmethod
-    def _read(graph: fx.Graph, path: str) -> fx.Node:
+    def read(graph: fx.Graph, path: str) -> fx.Node:
+        """A read of an attribute."""
         # The attribute is not there before the result is built.
         return graph.create_node("get_attr", path, name=path.replace(".", "_"))
 

@@ -19,6 +19,7 @@ from fuser.hosts.fx_host import FxHost
 from fuser.hosts.fx_lift import lifter, refuse
 from fuser.hosts.fx_module import normalise_module
 from fuser.hosts.fx_shapes import Shape, Types, demand, described, infer, types_of
+from fuser.hosts.fx_sizes import Sizes
 from fuser.hosts.fx_tensor import dtype_name, is_real, read_tensor
 from fuser.ir import Constant, Graph, Node, Opaque, Value
 
@@ -27,6 +28,9 @@ IN_PLACE: Final = "it touches a tensor that is changed in place and has other na
 
 # These return several tensors; a trace without inputs does not say so.
 SEVERAL: Final = frozenset({"split", "chunk", "unbind", "native_batch_norm", "inference_batch_norm", "tensor_split"})
+
+# The result has as many axes as the first operand.
+SAME_RANK: Final = frozenset({"conv", "batch_norm", "linear"})
 
 VIEWS: Final = frozenset(
     "permute t transpose reshape unsqueeze squeeze expand detach detach_ identity lift_fresh_copy contiguous".split()
@@ -69,6 +73,8 @@ class _Importer:
 
     def run(self, examples: Sequence[object]) -> Graph:
         """Import every node."""
+        for node in self.source.nodes:
+            self._ask_earlier(node)
         self.pinned = self.host.pinned = resolve_effects(self.source, lambda node: self.modules.get(str(node.target)))
         self.autocast = any("autocast" in getattr(node.target, "__name__", "") for node in self.source.nodes)
         for index, node in enumerate(self.source.nodes):
@@ -85,6 +91,17 @@ class _Importer:
             for _ in range(2):
                 self._infer()
         return self.graph
+
+    def _ask_earlier(self, node: fx.Node) -> None:
+        """Let `conv(x).ndim` read x, whose answer is the same: a question must not keep a layer alive."""
+        asks = name_of(node) == "getattr" and node.args[1] == "ndim"
+        if not asks and not (node.op == "call_method" and node.target == "dim"):
+            return
+        asked = node.args[0]
+        while isinstance(asked, fx.Node) and self._normal(asked).kind in SAME_RANK:
+            asked = self._normal(asked).operands[0]
+        if isinstance(asked, fx.Node) and asked is not node.args[0]:
+            node.args = (asked, *node.args[1:])
 
     @property
     def typed(self) -> bool:
@@ -148,6 +165,8 @@ class _Importer:
         self.host.inputs[node] = tuple(inputs)
 
     def _normal(self, node: fx.Node) -> Call:
+        if not node.op.startswith("call"):
+            return Call(node.op, ())
         if node.op != "call_module":
             return normalise(node)
         module = self.modules.get(str(node.target))
@@ -219,11 +238,17 @@ class _Importer:
         for call, node in self.calls:
             demand(call, node.inputs)
         static = set(self.stored.values())
+        sizes = Sizes(self.values)
         for call, node in self.calls:
             value = node.outputs[0]
             if len(node.outputs) > 1 or call.kind == "output":
                 continue
             shape, dtype = infer(call, node.inputs)
+            assert isinstance(node.source, fx.Node)
+            sizes.ask(node.source)
+            made = sizes.made(node.source)
+            if made is not None and node.inputs[0] is not None:
+                shape, dtype = made, node.inputs[0].dtype
             if all(v is None or v in static or v.constant is not None for v in node.inputs):
                 shape, dtype = self._outline(node, shape, dtype)
                 static.add(value)

@@ -373,13 +373,19 @@ def lift_same_shape(call: Call, node: Node) -> Apply | None:
     return _rows(x, output) if call.kind == "reshape" else None
 
 
+FLATTEN: Final = frozenset({"reshape", "flatten"})
+
+
 def _rows(x: Value, output: Value) -> Apply | None:
-    """unflatten(linear(flatten(x)))  ->  linear(x), as decompositions write a linear layer of more than two axes."""
+    """unflatten(linear(flatten(x)))  ->  linear(x).
+
+    So decompositions write a linear layer of more than two axes, and networks a BatchNorm of the last axis.
+    """
     layer = x.producer
     if layer is None or not isinstance(layer.op, Conv) or layer.op.axis != -1 or layer.inputs[0] is None:
         return None
     rows = layer.inputs[0].producer
-    if rows is None or not isinstance(rows.op, Opaque) or rows.op.kind != "reshape" or rows.inputs[0] is None:
+    if rows is None or not isinstance(rows.op, Opaque) or rows.op.kind not in FLATTEN or rows.inputs[0] is None:
         return None
     source = rows.inputs[0]
     if source.shape is None or output.shape is None or source.rank == 2:
@@ -387,6 +393,16 @@ def _rows(x: Value, output: Value) -> Apply | None:
     same = same_shape(source.shape[:-1], output.shape[:-1])
     widths = (source.shape[-1], output.shape[-1]) == (layer.op.inputs, layer.op.outputs)
     return Apply(layer.op, (source,), layer.label) if same and widths else None
+
+
+def lift_slice(call: Call, node: Node) -> Apply | None:
+    """x[:, :all]  ->  x."""
+    index = call.attributes.get("index", ())
+    entries = index if isinstance(index, tuple) else (index,)
+    steps = [entry.step if isinstance(entry, slice) else 0 for entry in entries] + [call.attributes.get("step", 1)]
+    x = data(node)
+    whole = all(step in {None, 1} for step in steps) and same_shape(x.shape, node.outputs[0].shape)
+    return nothing(x) if whole else None
 
 
 def lift_single(call: Call, node: Node) -> Apply | None:
@@ -426,9 +442,11 @@ SAME: Final[dict[str, Rule]] = {
     "dropout": lift_dropout,
     "expand": lift_same_shape,
     "flatten": lift_same_shape,
+    "getitem": lift_slice,
     "identity": lift_identity,
     "leaky_relu": lift_leaky_relu,
     "reshape": lift_same_shape,
+    "slice": lift_slice,
     "squeeze": lift_same_shape,
     "to": lift_to,
     "unsqueeze": lift_same_shape,

@@ -130,6 +130,8 @@ class _Store:
     def _input(self, kind: InputKind, name: str, path: str, tensor: torch.Tensor) -> fx.Node:
         with self.graph.inserting_before(self.first):
             node = self.graph.placeholder(name.replace(".", "_"))
+        # Old inputs may have the name and are still there.
+        node.target = node.name
         node.meta["val"] = self.mode.from_tensor(tensor, static_shapes=True)
         self.specs.append(InputSpec(kind, TensorArgument(node.name), path))
         return node

@@ -60,7 +60,7 @@ def infer(call: Call, operands: Sequence[Value | None]) -> Types:
         return (x.shape, x.dtype) if call.kind in UNARY | SAME else (None, None)
     try:
         return rule(call, operands), dtype
-    except (Declined, IndexError, TypeError):
+    except (Declined, IndexError, KeyError, TypeError):
         return None, dtype
 
 
@@ -209,6 +209,36 @@ def _flatten(call: Call, operands: Sequence[Value | None]) -> Shape | None:
     return (*x.shape[:start], joined, *x.shape[end + 1 :])
 
 
+def _getitem(call: Call, operands: Sequence[Value | None]) -> Shape | None:
+    """Indexing by slices, numbers and None."""
+    x, index = operands[0], call.attributes["index"]
+    if x is None or x.shape is None:
+        return None
+    entries = list(index) if isinstance(index, tuple) else [index]
+    count = sum(entry is not None and entry is not Ellipsis for entry in entries)
+    if Ellipsis in entries:
+        at = entries.index(Ellipsis)
+        entries[at : at + 1] = [slice(None)] * (len(x.shape) - count)
+    dims, result = list(x.shape), list[Dim]()
+    for entry in entries:
+        if entry is None:
+            result.append(1)
+            continue
+        n = dims.pop(0)
+        if isinstance(entry, slice):
+            result.append(_sliced(n, entry))
+        elif not isinstance(entry, int):
+            return None
+    return (*result, *dims)
+
+
+def _sliced(n: Dim, entry: slice) -> Dim:
+    if entry == slice(None) or (entry.start in {None, 0} and entry.stop is None and entry.step in {None, 1}):
+        return n
+    known = isinstance(n, int) and all(isinstance(v, int | None) for v in (entry.start, entry.stop, entry.step))
+    return len(range(*entry.indices(n))) if known and isinstance(n, int) else None
+
+
 def _mean(call: Call, operands: Sequence[Value | None]) -> Shape | None:
     x, dims = operands[0], call.attributes["dim"]
     if x is None or x.shape is None or dims is None:
@@ -233,6 +263,7 @@ RULES: Final[Mapping[str, Callable[[Call, Sequence[Value | None]], Shape | None]
     "cat": _cat,
     "conv": _conv,
     "flatten": _flatten,
+    "getitem": _getitem,
     "linear": _linear,
     "mean": _mean,
     "pad": _pad,

@@ -220,10 +220,11 @@ class _Export:
         """State the shapes of values that a rewrite gave fewer channels."""
         for value in (value for node in self.graph.nodes for value in node.outputs if value.redefined):
             known = self._known(value)
-            if known is None or known.shape is None or value.shape is None or len(known.shape) != len(value.shape):
+            stated = None if known is None else known.shape
+            if known is None or stated is None or value.shape is None or len(stated) != len(value.shape):
                 continue
-            dims = [n if isinstance(n, int) else old for n, old in zip(value.shape, known.shape.dims, strict=True)]
-            if dims != list(known.shape.dims):
+            dims = [n if isinstance(n, int) else old for n, old in zip(value.shape, stated, strict=True)]
+            if dims != list(stated):
                 known.shape = ir.Shape(dims)
 
     def _remove(self, gone: list[ir.Node]) -> None:

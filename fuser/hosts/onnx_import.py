@@ -12,12 +12,15 @@ from typing import Final
 import numpy as np
 import onnx_ir
 
+from fuser.errors import Declined
 from fuser.hosts.onnx_eval import call_evaluator, evaluator
 from fuser.hosts.onnx_host import OnnxHost
 from fuser.hosts.onnx_lift import lifter
+from fuser.hosts.onnx_linear import OF_SHAPE, linear
 from fuser.hosts.onnx_node import host_dtype, read_tensor
 from fuser.hosts.onnx_shapes import Body, infer_shapes
-from fuser.ir import Constant, Dim, Graph, Node, Opaque, Value
+from fuser.ir import Apply, Constant, Dim, Graph, Node, Opaque, Value
+from fuser.region import Lift, Regions
 
 # f(s * x) = s * f(x) for s > 0, channel by channel, in the first input.
 HOMOGENEOUS: Final = frozenset(
@@ -27,8 +30,16 @@ HOMOGENEOUS: Final = frozenset(
 ELEMENTWISE: Final = frozenset(
     {"Abs", "Add", "Celu", "Clip", "Div", "Elu", "Erf", "Exp", "Gelu", "HardSigmoid", "HardSwish", "Identity"}
     | {"LeakyRelu", "Log", "Max", "Mean", "Min", "Mish", "Mul", "Neg", "PRelu", "Pow", "Reciprocal", "Relu"}
-    | {"Selu", "Sigmoid", "Sign", "Softplus", "Softsign", "Sqrt", "Sub", "Sum", "Swish", "Tanh", "ThresholdedRelu"}
+    | {"Selu", "Sigmoid", "Sign", "Softplus", "Softsign", "Sqrt", "Sub", "Sum", "Swish", "Tanh"}
+    | {"ThresholdedRelu"}
 )
+NUMBERS: Final = frozenset({"int64", "int32", "bool"})
+ARITHMETIC: Final = frozenset(
+    {"Add", "Cast", "Concat", "ConstantOfShape", "Div", "Equal", "Expand", "Gather", "Mul", "Range", "Reshape"}
+    | {"Shape", "Slice", "Squeeze", "Sub", "Transpose", "Unsqueeze", "Where"}
+)
+MANY: Final = 4096
+"""More numbers than these are no shapes and no indices of a border."""
 NO_NAMES: Final = frozenset({None, "", "?", "-1", "*", "None"})
 CONTROL_FLOW: Final = frozenset({onnx_ir.AttributeType.GRAPH, onnx_ir.AttributeType.GRAPHS})
 
@@ -63,6 +74,7 @@ class _Importer:
         self.model = model
         self.graphs: list[Graph] = []
         self.bodies: dict[Node, list[Body]] = {}
+        self.regions = Regions()
 
     def run(self, source: onnx_ir.Graph | onnx_ir.Function, name: str, outer: _Scope | None = None) -> _Scope:
         """Import one graph, and the bodies in it."""
@@ -98,6 +110,8 @@ class _Importer:
         scope.graph.add(made)
         if node.op_type == "Constant" and node.domain == "":
             outputs[0].constant = _constant(node)
+        elif inputs and not graphs:
+            outputs[0].constant = _numbers(made)
         if bodies:
             self.bodies[made] = [Body(body.graph, body.captured) for body in bodies]
 
@@ -109,13 +123,49 @@ class _Importer:
         if node.domain:
             known = node.op_identifier() in self.model.functions
             return Opaque(kind, evaluate=call_evaluator(self.model, node, opset) if known else None)
+        affine, rule = linear(node, opset), lifter(node.op_type, opset)
+        if affine:
+            rule = self.regions.lifting(rule)
         return Opaque(
             kind,
             evaluate=evaluator(node, opset),
-            lift=lifter(node.op_type, opset),
+            lift=_computing(rule) if node.op_type in ARITHMETIC else rule,
+            linear=affine,
+            of_shape=node.op_type in OF_SHAPE,
             homogeneous=node.op_type in HOMOGENEOUS,
             elementwise=node.op_type in ELEMENTWISE,
         )
+
+
+def _numbers(node: Node) -> Constant | None:
+    """Shapes, axes, indices and pads that are computed from constants: shapes of other tensors follow from them."""
+    op, value = node.op, node.outputs[0]
+    known = [v.constant for v in node.inputs if v is not None and v.constant is not None]
+    if not isinstance(op, Opaque) or op.kind not in ARITHMETIC or op.evaluate is None or value.constant is not None:
+        return None
+    if len(known) != len(node.inputs) or any(c.dtype not in NUMBERS or c.size > MANY for c in known):
+        return None
+    arrays = [constant.array() for constant in known]
+    if op.kind in {"ConstantOfShape", "Range"} and any(np.abs(np.prod(array)) > MANY for array in arrays):
+        return None
+    try:
+        return Constant.of(np.asarray(op.evaluate(*arrays)[0]))
+    except Declined:
+        return None
+
+
+def _computing(rule: Lift | None) -> Lift:
+    """The rule, and for what is computed from numbers that became known meanwhile the result."""
+
+    def lift(node: Node) -> Apply | Constant | None:
+        shape = node.outputs[0].shape
+        if shape is None or not all(isinstance(dim, int) for dim in shape):
+            made = _numbers(node)
+            if made is not None:
+                return made
+        return rule(node) if rule is not None else None
+
+    return lift
 
 
 def _graphs(entry: onnx_ir.Attr) -> Iterator[onnx_ir.Graph]:

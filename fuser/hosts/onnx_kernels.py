@@ -251,6 +251,27 @@ def pad(
     return np.pad(x[crop], widths, constant_values=np.asarray(fill, dtype=x.dtype))
 
 
+def range_(node: "Kernel", start: Array, limit: Array, step: Array) -> Result:
+    """Numbers from one to another in steps."""
+    return np.arange(start.item(), limit.item(), step.item(), dtype=start.dtype)
+
+
+def gather_nd(node: "Kernel", x: Array, indices: Array) -> Result:
+    """Elements or slices by a list of indices each."""
+    if node.attribute("batch_dims", 0):
+        return NotImplemented
+    return x[tuple(np.moveaxis(indices, -1, 0))]
+
+
+def scatter_nd(node: "Kernel", x: Array, indices: Array, updates: Array) -> Result:
+    """x with elements or slices replaced, each found by a list of indices."""
+    if node.attribute("reduction", "none") != "none" or updates.shape != indices.shape[:-1] + x.shape[indices.shape[-1] :]:
+        return NotImplemented
+    result = np.array(x, dtype=np.result_type(x, updates))
+    result[tuple(np.moveaxis(indices, -1, 0))] = updates
+    return result
+
+
 # Reductions, matrices, windows.
 
 
@@ -368,6 +389,7 @@ KERNELS: Final[dict[str, Compute]] = {
     "Expand": expand,
     "Flatten": flatten,
     "Gather": gather,
+    "GatherND": gather_nd,
     "Gemm": gemm,
     "GlobalAveragePool": _global(np.mean),
     "GlobalMaxPool": _global(np.max),
@@ -390,6 +412,7 @@ KERNELS: Final[dict[str, Compute]] = {
     "PRelu": lambda node, x, slope: np.where(x >= 0, x, x * slope),
     "Pad": pad,
     "Pow": power,
+    "Range": range_,
     "Reciprocal": _unary(np.reciprocal),
     "ReduceMax": _reduce(np.max),
     "ReduceMean": _reduce(np.mean),
@@ -399,6 +422,7 @@ KERNELS: Final[dict[str, Compute]] = {
     "Relu": _unary(lambda x: np.maximum(x, x.dtype.type(0))),
     "Reshape": reshape,
     "Resize": resize,
+    "ScatterND": scatter_nd,
     "Shape": shape,
     "Sigmoid": sigmoid,
     "Slice": slice_,

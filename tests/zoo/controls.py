@@ -26,7 +26,7 @@ def efficientnet(channels: int) -> nn.Module:
 
 
 class ConvNeXt(nn.Module):
-    """x + gamma * L(gelu(L(LN(dw7 x)))), channels last in between: the norm's affine and gamma fold into the linears."""
+    """x + gamma * L(gelu(L(LN(dw7 x)))), channels last in between: gamma folds into the last L."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class ConvNeXt(nn.Module):
 
 
 class InceptionNeXt(nn.Module):
-    """Split, dw3, dw 1x11, dw 11x1 beside an untouched part, Concat: one 11 x 11 would be legal, and slower."""
+    """Split, dw3, dw 1x11, dw 11x1 beside an untouched part, Concat: one 11 x 11 is legal, and slower."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class InceptionNeXt(nn.Module):
 
 
 class StarNet(nn.Module):
-    """x + dw7(BN(C1(relu6(C1 y) * C1 y))), y = BN(dw7 x): the 1x1 has a bias, and the dw7 behind it is padded."""
+    """x + dw7(BN(C1(relu6(C1 y) * C1 y))), y = BN(dw7 x): a 1x1 with a bias, then a padded dw7."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

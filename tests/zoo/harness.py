@@ -1,6 +1,6 @@
-"""How a design is put to the test: built with generic weights, exported in each form, optimised, and evaluated.
+"""How a design is put to the test: built with generic weights, exported in each form, optimised, evaluated.
 
-The reference is the torch module itself in double precision, which knows nothing of ONNX, of the exporter or of us.
+The reference is the torch module itself in double precision, which knows nothing of ONNX or of us.
 """
 
 import io
@@ -27,8 +27,8 @@ from fuser.hosts.onnx_import import import_model
 Arrays = list[NDArray[Any]]
 EXPORTERS: Final = ("preserve", "legacy", "dynamo")
 
-# Largest error of an output relative to its largest magnitude, everything computed in float64. The weights were rounded
-# to float32: by us once, by an exporter that folds in float32 once more.
+# Largest error of an output relative to its largest magnitude, everything computed in float64. The weights
+# were rounded to float32: by us once, by an exporter that folds in float32 once more.
 LIMIT: Final = 1e-6
 
 
@@ -36,9 +36,9 @@ LIMIT: Final = 1e-6
 class Case:
     """A design: how to build it, and what must be left of it.
 
-    `after` counts the operators that are left (Constant is none). `reason` is what the report must say, where something
-    is legal but must stay, or looks alike but is not legal. `dynamic`: batch and extents are symbolic in the export, and
-    the numbers are compared at a second shape. `exporters` are those that can export it.
+    `after` counts the operators that are left (Constant is none). `reason` is what the report must say, where
+    something is legal but must stay, or looks alike but is not legal. `dynamic`: batch and extents are
+    symbolic in the export, and the numbers are compared at a second shape. `exporters` can export it.
     """
 
     name: str
@@ -64,7 +64,7 @@ class Case:
 
 
 def randomise(module: nn.Module) -> None:
-    """Give every parameter and statistic that is born as 0 or 1 a generic value: such values hide mistakes."""
+    """Give every parameter and statistic that is born as 0 or 1 a generic value: 0 and 1 hide mistakes."""
     for part in module.modules():
         if getattr(part, "running_mean", None) is not None:
             nn.init.normal_(part.running_mean, 0, 0.5)
@@ -84,7 +84,7 @@ def randomise(module: nn.Module) -> None:
 
 @cache
 def _keep_operators() -> None:
-    """Let the exporter read its table of operators once: it reads it anew at each call, for half of the time of a call."""
+    """Let the exporter read its table of operators once, not at each call: half of the time of a call."""
     with suppress(ImportError, AttributeError):  # not public, and only a matter of time
         from torch.onnx._internal.exporter import _registration as registration
 
@@ -93,7 +93,7 @@ def _keep_operators() -> None:
 
 
 def export(module: nn.Module, x: Tensor, exporter: str, *, dynamic: bool = False) -> onnx.ModelProto:
-    """The module as ONNX with input `x` and outputs `y0`, `y1`, ...; axes other than channels symbolic if `dynamic`."""
+    """The module as ONNX with input `x` and outputs `y0`, ...; if `dynamic`, only the channels are fixed."""
     with torch.no_grad():
         names = [f"y{i}" for i, _ in enumerate(_listed(module(x)))]
     with warnings.catch_warnings():
@@ -107,12 +107,13 @@ def _export(
     axes = [axis for axis in range(x.ndim) if axis != 1] if dynamic else []
     if exporter == "dynamo":
         _keep_operators()
-        free = {axis: torch.export.Dim.DYNAMIC for axis in axes}
+        free = dict.fromkeys(axes, torch.export.Dim.DYNAMIC)
         program = torch.onnx.export(
             module, (x,), dynamo=True, opset_version=20, verbose=False, input_names=["x"], output_names=names,
             dynamic_shapes=(free,) if free else None,
         )  # fmt: skip
-        return program.model_proto
+        model: onnx.ModelProto = program.model_proto
+        return model
     preserve = exporter == "preserve"
     modes = torch.onnx.TrainingMode
     buffer = io.BytesIO()

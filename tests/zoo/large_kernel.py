@@ -47,7 +47,9 @@ def slak(channels: int, size: int) -> nn.Module:
 
 CASES = (
     Case("replk_31", lambda: activated(replk(5, 31)), (1, 5, 33, 32), {"Conv": 1, "Relu": 1}),
-    Case("replk_block", lambda: RepLKBlock(5), (2, 5, 15, 14), {"Conv": 3, "Relu": 2, "Add": 1}, dynamic=True),
+    Case(
+        "replk_block", lambda: RepLKBlock(5), (2, 5, 15, 14), {"Conv": 3, "Relu": 2, "Add": 1}, dynamic=True
+    ),
     Case("unireplk", lambda: unireplk(5), (2, 5, 15, 16), GATED),
     # The 5x5 lies within either of the others and is free there; the two thin ones are cheaper than 51 x 51.
     Case("slak", lambda: slak(5, 51), (1, 5, 32, 30), {"Conv": 2, "Add": 1}, reason="no gain"),

@@ -23,7 +23,7 @@ class Distilled(nn.Module):
 
 
 class RepMLP(nn.Module):
-    """BN(grouped C1 of the rows) + sum of BN(dw k x) at a fixed extent: convolution as a matrix (arXiv 2105.01883)."""
+    """BN(grouped C1 of the rows) + sum of BN(dw k x) at a fixed extent (arXiv 2105.01883)."""
 
     def __init__(self, channels: int, height: int, width: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Factors: legal to multiply out, worth it only where the ranks are high or a branch beside absorbs the result."""
+"""Factors: legal to multiply out, worth it where the ranks are high or a branch absorbs the result."""
 
 import torch
 import torch.nn.functional as F
@@ -33,7 +33,7 @@ def cp(inputs: int, rank: int, outputs: int, stride: int = 1) -> nn.Module:
 
 
 class TensorCP(nn.Module):
-    """The same as a tensor library writes it: 1x1 as Conv1d on the flattened image, the core's weights as a Mul."""
+    """The same as a tensor library writes it: 1x1 as Conv1d on the flat image, weights as a Mul."""
 
     def __init__(self, inputs: int, rank: int, outputs: int) -> None:
         super().__init__()

@@ -43,9 +43,7 @@ def repvit(channels: int, *, outer: bool = True) -> nn.Module:
 def repvit_block(channels: int) -> nn.Module:
     """The mixer, then x + BN(C1(relu(BN(C1 x))))."""
     hidden = 2 * channels
-    expand = nn.Sequential(
-        conv_norm(channels, hidden, 1), nn.ReLU(), conv_norm(hidden, channels, 1)
-    )
+    expand = nn.Sequential(conv_norm(channels, hidden, 1), nn.ReLU(), conv_norm(hidden, channels, 1))
     return nn.Sequential(repvit(channels), Total(nn.Identity(), expand))
 
 
@@ -57,7 +55,7 @@ def repghost(inputs: int, channels: int, *, identity: bool) -> nn.Module:
 
 
 class GhostV3(nn.Module):
-    """a = relu(3 x BN(C1 x)); b = relu(3 x BN(dw3 a) + BN(dw1 a) + BN(a)); Concat(a, b) (arXiv 2404.11202)."""
+    """a = relu(3 x BN(C1 x)); b = relu(3 x BN(dw3 a) + BN(dw1 a) + BN(a)); Concat (arXiv 2404.11202)."""
 
     def __init__(self, inputs: int, channels: int) -> None:
         super().__init__()
@@ -86,7 +84,7 @@ class Affine(nn.Module):
 
 
 def lcnet_v3(channels: int) -> nn.Module:
-    """A sum of branches, s * . + t, hard-swish, s' * . + t', and the next block's padded depthwise (PP-OCRv4)."""
+    """A sum of branches, s * . + t, hard-swish, s' * . + t', a padded depthwise (PP-OCRv4)."""
     branches = (
         nn.BatchNorm2d(channels),
         conv_norm(channels, channels, 1, groups=channels),
@@ -109,7 +107,7 @@ def vanilla(slope: float) -> nn.Module:
 
 
 class RIFormer(nn.Module):
-    """(dw1 n + b) - n after a GroupNorm n: the mixer folds into the norm's own scale and shift (arXiv 2304.05659)."""
+    """(dw1 n + b) - n after a GroupNorm n: folds into the norm's scale and shift (arXiv 2304.05659)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -132,7 +130,9 @@ CASES = (
     Case("repvit_block", lambda: repvit_block(7), (2, 7, 9, 8), {"Conv": 3, "Relu": 1, "Add": 1}),
     Case("repghost", lambda: repghost(5, 7, identity=False), (2, 5, 9, 8), {"Conv": 2, "Relu": 2}),
     Case("repghost_identity", lambda: repghost(5, 7, identity=True), (2, 5, 9, 8), {"Conv": 2, "Relu": 2}),
-    Case("ghostnet_v3", lambda: GhostV3(5, 7), (2, 5, 9, 8), {"Conv": 2, "Relu": 2, "Concat": 1}, dynamic=True),
+    Case(
+        "ghostnet_v3", lambda: GhostV3(5, 7), (2, 5, 9, 8), {"Conv": 2, "Relu": 2, "Concat": 1}, dynamic=True
+    ),
     Case("lcnet_v3", lambda: lcnet_v3(7), (2, 7, 9, 8), {"Conv": 2, "HardSwish": 1, "Add": 1}),
     Case("lcnet_v2", lambda: lcnet_v2(7, 1), (2, 7, 9, 8), {"Conv": 1}),
     Case("lcnet_v2_stride", lambda: lcnet_v2(7, 2), (2, 7, 9, 8), {"Conv": 1}),

@@ -17,7 +17,12 @@ def repvgg(inputs: int, outputs: int, *, stride: int = 1, groups: int = 1) -> nn
 
 def repvgg_net() -> nn.Module:
     return nn.Sequential(
-        repvgg(3, 8, stride=2), nn.ReLU(), repvgg(8, 8, groups=4), nn.ReLU(), repvgg(8, 9, stride=2), nn.ReLU()
+        repvgg(3, 8, stride=2),
+        nn.ReLU(),
+        repvgg(8, 8, groups=4),
+        nn.ReLU(),
+        repvgg(8, 9, stride=2),
+        nn.ReLU(),
     )
 
 
@@ -25,13 +30,17 @@ def qarepvgg(inputs: int, outputs: int, *, stride: int = 1) -> nn.Module:
     """BN( BN(C3 x) + C1 x + x ): a norm over a sum of norms (arXiv 2212.01593)."""
     same = [nn.Identity()] if inputs == outputs and stride == 1 else []
     one = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
-    return nn.Sequential(Total(conv_norm(inputs, outputs, 3, stride=stride), one, *same), nn.BatchNorm2d(outputs))
+    return nn.Sequential(
+        Total(conv_norm(inputs, outputs, 3, stride=stride), one, *same), nn.BatchNorm2d(outputs)
+    )
 
 
 def qarepvgg_nas(channels: int) -> nn.Module:
     """The same in YOLO-NAS: the 1x1 has a bias and a learned scalar."""
     one = Scaled(nn.Conv2d(channels, channels, 1))
-    return nn.Sequential(Total(conv_norm(channels, channels, 3), one, nn.Identity()), nn.BatchNorm2d(channels))
+    return nn.Sequential(
+        Total(conv_norm(channels, channels, 3), one, nn.Identity()), nn.BatchNorm2d(channels)
+    )
 
 
 def qarepvgg_pooled(channels: int) -> nn.Module:
@@ -109,6 +118,8 @@ CASES = (
     Case("mobileone", lambda: activated(mobileone(7, 7, 3, groups=7)), (2, 7, 9, 8), ONE),
     Case("mobileone_stem", lambda: activated(mobileone(3, 7, 3, stride=2)), (2, 3, 9, 8), ONE),
     Case("mobileone_pointwise", lambda: activated(mobileone(7, 7, 1)), (2, 7, 9, 8), ONE),
-    Case("mobileone_pair", lambda: mobileone_pair(7, 9, 2), (2, 7, 9, 8), {"Conv": 2, "Relu": 2}, dynamic=True),
+    Case(
+        "mobileone_pair", lambda: mobileone_pair(7, 9, 2), (2, 7, 9, 8), {"Conv": 2, "Relu": 2}, dynamic=True
+    ),
     Case("mobileone_gated", lambda: gated(mobileone(7, 7, 3, groups=7), 7), (2, 7, 9, 8), GATED),
 )

@@ -62,7 +62,8 @@ class Edge(nn.Module):
 def ecb(inputs: int, outputs: int, *, identity: bool) -> nn.Module:
     """C3 x + [C1, pad with b, C3] + 3 x [C1, pad with b, edge filter] [+ x], PReLU (ECBSR, ACM MM 2021)."""
     edges = [
-        nn.Sequential(Padded(inputs, outputs), Edge(outputs, mask)) for mask in (SOBEL_X, SOBEL_X.T, LAPLACIAN)
+        nn.Sequential(Padded(inputs, outputs), Edge(outputs, mask))
+        for mask in (SOBEL_X, SOBEL_X.T, LAPLACIAN)
     ]
     chain = nn.Sequential(Padded(inputs, 2 * outputs), nn.Conv2d(2 * outputs, outputs, 3))
     also = [nn.Identity()] if identity else []
@@ -78,6 +79,12 @@ CASES = (
     Case("expand_ck_7", lambda: expand_ck(3), (2, 5, 11, 10), {"Conv": 1}),
     Case("sesr", lambda: sesr(7, 7, 3), (2, 7, 9, 8), {"Conv": 1}, dynamic=True),
     Case("sesr_ends", lambda: sesr(1, 8, 5), (2, 1, 9, 8), {"Conv": 1}),
-    Case("ecb", lambda: ecb(5, 7, identity=False), (2, 5, 9, 8), {"Conv": 1, "PRelu": 1}),
+    Case(
+        "ecb",
+        lambda: ecb(5, 7, identity=False),
+        (2, 5, 9, 8),
+        {"Conv": 1, "PRelu": 1},
+        exporters=("dynamo",),
+    ),
     Case("ecb_identity", lambda: ecb(5, 5, identity=True), (2, 5, 9, 8), {"Conv": 1, "PRelu": 1}),
 )

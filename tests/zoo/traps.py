@@ -43,6 +43,15 @@ def sum_tree() -> nn.Module:
     return Fixed(forward, a=conv_norm(5, 5, 3), b=conv1(), c=nn.BatchNorm2d(5), d=conv_norm(5, 5, (1, 3)))
 
 
+def doubled() -> nn.Module:
+    """x + x is 2 * x, also where something else reads it than the sum."""
+
+    def forward(m: Any, x: Tensor) -> Tensor:
+        return m.one(x + x) + m.three(x)
+
+    return Fixed(forward, one=conv1(), three=conv3())
+
+
 def reflected() -> nn.Module:
     """Reflect padding is no convolution: only the 1x1 and the identity join."""
     return Total(conv3(padding_mode="reflect"), conv1(), nn.Identity())
@@ -50,7 +59,9 @@ def reflected() -> nn.Module:
 
 def late_gate() -> nn.Module:
     """BN( SE( BN(C3 x) + BN(C1 x) ) ): the gate keeps the norm from folding."""
-    return nn.Sequential(Total(conv_norm(5, 5, 3), conv_norm(5, 5, 1)), SqueezeExcite(5, 3), nn.BatchNorm2d(5))
+    return nn.Sequential(
+        Total(conv_norm(5, 5, 3), conv_norm(5, 5, 1)), SqueezeExcite(5, 3), nn.BatchNorm2d(5)
+    )
 
 
 def early_gate() -> nn.Module:
@@ -230,7 +241,7 @@ def shuffled() -> nn.Module:
 
 
 def positive_scale() -> nn.Module:
-    """A scale that is positive passes through ReLU and MaxPool into the next convolution; the shift does not."""
+    """A scale that is positive passes through ReLU and MaxPool into the next convolution."""
 
     def forward(m: Any, x: Tensor) -> Tensor:
         scale = m.norm.weight.abs().view(1, -1, 1, 1)
@@ -282,6 +293,7 @@ GATE = {"ReduceMean": 1, "Relu": 1, "Sigmoid": 1, "Mul": 1}
 
 CASES = (
     Case("sum_tree", sum_tree, IMAGE, CONV),
+    Case("doubled", doubled, IMAGE, CONV),
     Case("reflected", reflected, IMAGE, {"Pad": 1, "Conv": 2, "Add": 1}),
     Case("late_gate", late_gate, IMAGE, {"Conv": 3, **GATE, "BatchNormalization": 1}),
     Case("early_gate", early_gate, IMAGE, {"Conv": 4, **GATE, "Add": 1}),
@@ -293,7 +305,9 @@ CASES = (
     Case("auxiliary", auxiliary, IMAGE, {"Conv": 1, "Relu": 1, "Sigmoid": 1}),
     Case("same_input", same_input, IMAGE, CONV),
     Case("plain_norms", plain_norms, IMAGE, CONV),
-    Case("norm_behind_reshape", norm_behind_reshape, IMAGE, {"Conv": 1, "Reshape": 1, "BatchNormalization": 1}),
+    Case(
+        "norm_behind_reshape", norm_behind_reshape, IMAGE, {"Conv": 1, "Reshape": 1, "BatchNormalization": 1}
+    ),
     Case("dead", dead, IMAGE, {"Add": 1}),
     Case("shifted_border", shifted_border, IMAGE, {"Conv": 2}, reason="border"),
     Case("padded_twice", padded_twice, IMAGE, {"Conv": 2}, reason="border"),
@@ -303,11 +317,13 @@ CASES = (
     Case("shuffled", shuffled, IMAGE, CONV),
     Case("positive_scale", positive_scale, IMAGE, {"Conv": 2, "Relu": 1, "MaxPool": 1}),
     Case("negative_scale", negative_scale, IMAGE, {"Conv": 2, "Relu": 1, "MaxPool": 1, "Mul": 1}),
-    Case("pooled_uncounted", pooled_uncounted, IMAGE, {"Conv": 1, "AveragePool": 1, "Add": 1}, reason="count"),
+    Case(
+        "pooled_uncounted", pooled_uncounted, IMAGE, {"Conv": 1, "AveragePool": 1, "Add": 1}, reason="count"
+    ),
     Case("norm_first", norm_first, IMAGE, CONV),
     Case("volumes", volumes, (2, 3, 5, 6, 4), CONV),
     Case("signals", signals, (2, 5, 11), CONV),
     Case("transposed", transposed, (2, 5, 5, 6), {"ConvTranspose": 1}),
 )
-# The exporters write these borders in ways that only their meaning shows; that they stay right is what counts.
+# How much of these borders is left depends on how they are written; that they stay right is what counts.
 UNCOUNTED = (Case("other_border", other_border, IMAGE, {}), Case("three_sides", three_sides, IMAGE, {}))

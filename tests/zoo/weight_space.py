@@ -28,13 +28,15 @@ class OREPA(nn.Module):
         chain = torch.einsum("gti,gothw->goihw", self.first, grouped).reshape(outputs, width, 3, 3)
         average = torch.einsum("oihw,hw->oihw", self.average, torch.full((3, 3), 1 / 9, dtype=x.dtype))
         parts = (self.origin, average, chain)
-        weight = sum(torch.einsum("oihw,o->oihw", part, v) for part, v in zip(parts, self.vector, strict=True))
+        weight = sum(
+            torch.einsum("oihw,o->oihw", part, v) for part, v in zip(parts, self.vector, strict=True)
+        )
         out: Tensor = self.norm(F.conv2d(x, weight, padding=1, groups=self.groups))
         return out
 
 
 class DOConv(nn.Module):
-    """C3 whose kernel is one of its own for each input channel, times a mix of it (DO-Conv, arXiv 2006.12030)."""
+    """C3 whose kernel is a mix of nine for each input channel (DO-Conv, arXiv 2006.12030)."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()

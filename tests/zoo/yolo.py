@@ -19,11 +19,13 @@ def repvgg_dw(channels: int) -> nn.Module:
 
 
 class BottleRep(nn.Module):
-    """relu(repvgg(relu(repvgg x))) + alpha * x: the skip joins behind the activation (YOLOv6, arXiv 2209.02976)."""
+    """relu(repvgg(relu(repvgg x))) + alpha * x: the skip joins last (YOLOv6, arXiv 2209.02976)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.body = nn.Sequential(activated(repvgg(channels, channels)), activated(repvgg(channels, channels)))
+        self.body = nn.Sequential(
+            activated(repvgg(channels, channels)), activated(repvgg(channels, channels))
+        )
         self.skip = Scaled(nn.Identity())
 
     def forward(self, x: Tensor) -> Tensor:

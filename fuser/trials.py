@@ -1,0 +1,236 @@
+"""What a region computes: it is evaluated on small inputs, at extents that are chosen so that nothing stays hidden."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
+from math import prod
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fuser.conv import Conv
+from fuser.errors import Declined, require
+from fuser.extents import Binding
+from fuser.ir import Constant, Dim, Node, Sum, Value
+from fuser.recognise import recognise
+
+LARGEST_INPUT: Final = 1 << 22
+"""Elements of an input that a region is evaluated on."""
+
+LARGEST_BOUND: Final = 1 << 10
+"""An integer in the graph may cut an axis off there; extents beyond it must be tried, and these are not."""
+
+ENDLESS: Final = 1 << 30
+"""Integers from here on mean 'to the end'."""
+
+WIDEST_BORDER: Final = 8
+"""How much smaller than a number in the graph an extent is looked for that it was computed from."""
+
+MOST_NUMBERS: Final = 16
+"""With more different numbers in the graph it is not looked for."""
+
+FLOATS: Final = frozenset({"float64", "float32", "float16", "bfloat16"})
+
+Fixed = Mapping[int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Region:
+    """The nodes that make the root's first output from `source`; those that are `free` carry no data."""
+
+    root: Node
+    source: Value
+    path: tuple[Node, ...]
+    free: tuple[Node, ...]
+
+    @cached_property
+    def nodes(self) -> list[Node]:
+        """All of them, in graph order."""
+        return sorted(dict.fromkeys((*self.path, *self.free)), key=lambda node: node.position)
+
+    @cached_property
+    def constants(self) -> list[Constant]:
+        """What shapes, indices, masks and borders are made of."""
+        found = (v.constant for node in self.nodes for v in node.inputs if v is not None)
+        return [constant for constant in found if constant is not None]
+
+    @cached_property
+    def numbers(self) -> list[NDArray[np.float64]]:
+        """The constants that may be positions: integers and lone numbers, but for those that mean the end."""
+        found = []
+        for constant in self.constants:
+            if constant.dtype.startswith(("int", "uint")) or constant.size == 1:
+                values = np.asarray(constant.array(), dtype=np.float64).reshape(-1)
+                found.append(values[np.abs(values) < ENDLESS])
+        return found
+
+    @property
+    def shape(self) -> tuple[Dim, ...]:
+        """The shape of the source."""
+        return self.source.shape or ()
+
+
+def meaning(region: Region) -> Conv | None:
+    """What the region computes, for every extent that its source may have.
+
+    Raises:
+        Declined: it cannot be evaluated, or is almost a convolution.
+    """
+    evaluation = Evaluation(region)
+    try:
+        return _recognised(evaluation, {})
+    except Unfit as error:
+        fixed = _pinned(evaluation)
+        if not fixed:
+            raise Declined(
+                f"the region from {region.source.name!r} on cannot be evaluated: {error}"
+            ) from error
+    try:
+        return _recognised(evaluation, fixed)
+    except Unfit as error:
+        raise Declined(f"the region from {region.source.name!r} on cannot be evaluated: {error}") from error
+
+
+def _recognised(evaluation: "Evaluation", fixed: Fixed) -> Conv | None:
+    region = evaluation.region
+    bindings = {binding.shape(region.shape): binding for binding in _trials(region, fixed)}
+    for made in bindings:
+        require(
+            prod(made) <= LARGEST_INPUT,
+            f"an input of {made} is too large to try: over {LARGEST_INPUT} elements",
+        )
+    return recognise(lambda x: evaluation.run(x, bindings[x.shape]), list(bindings))
+
+
+def _trials(region: Region, fixed: Fixed) -> Iterator[Binding]:
+    """Extents to try: those that the source has, or where they are free, small and large, odd and even ones.
+
+    `fixed` are axes that have one extent only, whatever their symbol says.
+    """
+    rank = len(region.shape)
+    free = [axis for axis in range(2, rank) if not isinstance(region.shape[axis], int) and axis not in fixed]
+    small = {axis: 2 + 3 * axis for axis in range(2, rank)}
+    yield _bound(region, {0: 2, **small, **fixed})
+    # A number in the graph may act only beyond some extent: x[:, :, :32] changes nothing that is smaller.
+    bound = int(max((np.abs(values).max(initial=0.0) for values in region.numbers), default=0.0))
+    require(
+        not free or bound <= LARGEST_BOUND,
+        f"the graph has the number {bound}, and extents beyond {LARGEST_BOUND} are not tried",
+    )
+    for index, axis in enumerate(free):
+        sizes = {a: bound + 3 + axis if a == axis else 1 + 2 * a for a in range(2, rank)}
+        yield _bound(region, {0: 3 - index % 2, **sizes, **fixed}, parity=1 + index)
+
+
+def _bound(region: Region, sizes: Fixed, parity: int = 0) -> Binding:
+    return Binding.of(region.shape).bound([sizes.get(axis, 1) for axis in range(len(region.shape))], parity)
+
+
+def _pinned(evaluation: "Evaluation") -> Fixed:
+    """Axes with a symbol that still have one extent only, since nothing else can be evaluated.
+
+    The legacy exporter writes such files where an extent was a number while it traced. They run for that extent alone, so
+    it is the only one for which the region has to be a convolution. The extent must be one that the numbers in the graph
+    were computed from, and the only such one that fits; empty where there is none.
+    """
+    region = evaluation.region
+    values = {n for constant in region.constants for n in constant.shape}
+    values.update(int(n) for numbers in region.numbers if numbers.size > 1 for n in numbers)
+    values = {n for n in values if 1 < n <= LARGEST_BOUND}
+    if len(values) > MOST_NUMBERS:
+        return {}
+    near = sorted({n - less for n in values for less in range(WIDEST_BORDER + 1) if n > less})
+    free = [axis for axis, dim in enumerate(region.shape) if not isinstance(dim, int)]
+    options = {axis: sorted(values | {1}) if axis == 0 else near for axis in free}
+    fixed: dict[int, int] = {}
+    best = _reached(evaluation, fixed)
+    while best < len(region.nodes):
+        open_axes = [axis for axis in free if axis not in fixed]
+        # One axis more, or where that is not enough the batch together with another one.
+        for axes in (
+            [(axis,) for axis in open_axes],
+            [(0, axis) for axis in open_axes if axis and 0 in open_axes],
+        ):
+            tried = {
+                (group, sizes): _reached(evaluation, {**fixed, **dict(zip(group, sizes, strict=True))})
+                for group in axes
+                for sizes in product(*(options[axis] for axis in group))
+            }
+            farthest = max(tried.values(), default=0)
+            winners = [choice for choice, reached in tried.items() if reached == farthest]
+            if farthest > best and len(winners) == 1:
+                break
+        else:
+            return {}
+        best = farthest
+        fixed.update(zip(*winners[0], strict=True))
+    return fixed
+
+
+def _reached(evaluation: "Evaluation", fixed: Fixed) -> int:
+    """How many nodes can be evaluated with these extents."""
+    region = evaluation.region
+    binding = next(_trials(region, fixed))
+    made = binding.shape(region.shape)
+    if prod(made) > LARGEST_INPUT:
+        return 0
+    try:
+        evaluation.run(np.broadcast_to(np.zeros(1), made), binding)
+    except Unfit as error:
+        return error.reached
+    return len(region.nodes)
+
+
+class Unfit(Exception):
+    """A region cannot be evaluated at some extents; `reached` nodes could."""
+
+    def __init__(self, reason: str, reached: int) -> None:
+        super().__init__(reason)
+        self.reached = reached
+
+
+class Evaluation:
+    """Evaluates a region in float64, for any input and extents."""
+
+    def __init__(self, region: Region) -> None:
+        self.region = region
+        self.last = {value: node for node in region.nodes for value in node.inputs if value is not None}
+        self.constants: dict[Value, NDArray[Any]] = {}
+
+    def run(self, x: NDArray[np.float64], binding: Binding) -> NDArray[np.float64]:
+        """The root's output for `x` as the source.
+
+        Raises:
+            Unfit: a node cannot be evaluated.
+        """
+        env: dict[Value, NDArray[Any]] = {self.region.source: x}
+        for reached, node in enumerate(self.region.nodes):
+            try:
+                self._step(node, env, binding)
+            except (ValueError, IndexError, TypeError, Declined) as error:
+                raise Unfit(f"{node.name or node.op}: {error}", reached) from error
+        return np.asarray(env[self.region.root.outputs[0]], dtype=np.float64)
+
+    def _step(self, node: Node, env: dict[Value, NDArray[Any]], binding: Binding) -> None:
+        inputs = [None if v is None else self._operand(v, env, binding) for v in node.inputs]
+        assert node.op.evaluate is not None, "only such nodes are part of a region"
+        # A sum that changes nothing leaves integers as they are.
+        neutral = isinstance(node.op, Sum) and node.op.neutral
+        made: Any = inputs[0] if neutral else node.op.evaluate(*inputs)  # type: ignore[arg-type]  # only an Opaque has None
+        env.update(zip(node.outputs, made if isinstance(made, tuple) else (made,), strict=False))
+        for value in node.inputs:
+            if value is not None and self.last[value] is node:
+                env.pop(value, None)
+
+    def _operand(self, value: Value, env: dict[Value, NDArray[Any]], binding: Binding) -> NDArray[Any]:
+        if value in env:
+            return env[value]
+        if value.constant is None:
+            # Only its shape is looked at.
+            return np.broadcast_to(np.zeros(1), binding.shape(value.shape or ()))
+        if value not in self.constants:
+            array = np.asarray(value.constant.array())
+            self.constants[value] = array.astype(np.float64) if value.constant.dtype in FLOATS else array
+        return self.constants[value]
