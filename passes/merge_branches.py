@@ -26,6 +26,9 @@ def merge_branches(node: Node) -> Iterator[Candidate]:
     if any(inner(node, user) for user in node.outputs[0].users):
         return
     terms, offset = flatten(node)
+    if len(terms) < len(node.inputs):
+        # One value more than once: its coefficients add up.
+        yield Apply(Sum(tuple(coefficient(term) for term in terms), offset), tuple(t.source for t in terms))
     chains = [reach(term) for term in terms]
     reasons: list[str] = []
     for source in sources(chains):
@@ -122,5 +125,12 @@ def together(merged: Branch, rest: Sequence[Branch], offset: float) -> Apply:
     shifted = replace(merged, op=combine(Sum((1.0,), offset), merged.op)).apply
     if not rest:
         return shifted
-    coefficients = [term.op.coefficients[0] for term in rest if isinstance(term.op, Sum)]
-    return Apply(Sum((*coefficients, 1.0)), (*(term.source for term in rest), shifted))
+    return Apply(
+        Sum((*(coefficient(term) for term in rest), 1.0)), (*(term.source for term in rest), shifted)
+    )
+
+
+def coefficient(term: Branch) -> float:
+    """The factor of a term of a sum."""
+    assert isinstance(term.op, Sum)
+    return term.op.coefficients[0]

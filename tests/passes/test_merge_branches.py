@@ -4,6 +4,7 @@ import pytest
 from fuser.conv import Conv, average_pool, identity, pad
 from fuser.ir import Graph, Value
 from passes.fold_batch_norm import fold_batch_norm
+from passes.fold_scale_shift import fold_scale_shift
 from passes.merge_branches import merge_branches
 from tests.graphs import Builder, operators, optimize, random_conv, relu
 
@@ -162,3 +163,11 @@ def test_an_identity_under_a_sum_is_not_a_bias() -> None:
     optimize(graph, merge_branches)
     (conv,) = [node.op for node in graph.nodes if isinstance(node.op, Conv)]
     assert conv.weight[:, :, 0, 0].tolist() == [[2, 1, 1], [1, 2, 1], [1, 1, 2]]
+
+
+def test_a_value_that_is_added_twice() -> None:
+    b, x = source(1, 3, 6, 6)
+    conv = random_conv(3, 4, 3, 3)
+    graph = b.finish(b.add(conv, b.sum(x, x, x)))
+    optimize(graph, merge_branches, fold_scale_shift)
+    assert operators(graph) == ["Relu", str(conv)]
