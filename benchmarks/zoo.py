@@ -12,9 +12,11 @@ Exit status 1 if more is left of a design than should be.
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -63,7 +65,7 @@ DESIGNS = tuple(
         ("RepVGG", lambda: act(repvgg.repvgg(64, 64)), WIDE, 2),
         ("RepVGG stride 2", lambda: act(repvgg.repvgg(64, 96, stride=2)), WIDE, 2),
         ("RepVGG grouped", lambda: act(repvgg.repvgg(64, 64, groups=4)), WIDE, 2),
-        ("RepVGG with SE", lambda: repvgg.gated(repvgg.repvgg(64, 64), 64), WIDE, 7),
+        ("RepVGG with SE", lambda: repvgg.gated(repvgg.repvgg(64, 64), 64), WIDE, 8),
         ("QARepVGG", lambda: act(repvgg.qarepvgg(64, 64)), WIDE, 2),
         ("QARepVGG of YOLO-NAS", lambda: act(repvgg.qarepvgg_nas(64)), WIDE, 2),
         ("QARepVGG of YOLOv6 V2", lambda: act(repvgg.qarepvgg_pooled(64)), WIDE, 2),
@@ -84,7 +86,7 @@ DESIGNS = tuple(
         ("DO-Conv", lambda: weight_space.DOConv(32, 32), (1, 32, 56, 56), 1),
         ("RepLKNet 31x31", lambda: act(large_kernel.replk(64, 31)), THIN, 2),
         ("RepLKNet block", lambda: large_kernel.RepLKBlock(64), THIN, 6),
-        ("UniRepLKNet", lambda: large_kernel.unireplk(64), THIN, 7),
+        ("UniRepLKNet", lambda: large_kernel.unireplk(64), THIN, 8),
         ("SLaK 51x51", lambda: large_kernel.slak(64, 51), THIN, 3),
         ("RepMLP", lambda: linear.RepMLP(16, 14, 14), (1, 16, 14, 14), 3),
         ("ExpandNet CL", lambda: expand_net(32, 128), (1, 32, 56, 56), 1),
@@ -136,7 +138,8 @@ def measure(
     for tool in tools:
         files[tool] = folder / f"{tool}.onnx"
         try:
-            compile_time.TOOLS[tool][1](str(files["original"]), str(files[tool]))
+            with redirect_stdout(io.StringIO()):
+                compile_time.TOOLS[tool][1](str(files["original"]), str(files[tool]))
         except Exception as problem:  # noqa: BLE001  # a peer that fails is a result
             failed[tool] = f"{type(problem).__name__}: {problem}"
             del files[tool]

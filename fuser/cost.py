@@ -56,6 +56,16 @@ def positions(shape: tuple[Dim, ...] | None, axis: int) -> int:
     return prod(extents)
 
 
+def result_shape(conv: Conv, shape: tuple[Dim, ...]) -> tuple[Dim, ...]:
+    """The shape that `conv` makes of `shape`; an extent that is not known stays so, or stays the same."""
+    if conv.axis == -1:
+        return (*shape[:-1], conv.outputs)
+    extents = conv.extent(tuple(dim if isinstance(dim, int) else 1 for dim in shape[2:]))
+    axes = zip(shape[2:], extents, conv.stride, conv.slack, strict=True)
+    made = (n if isinstance(dim, int) else dim if s == 1 and not slack else None for dim, n, s, slack in axes)
+    return (shape[0], conv.outputs, *made)
+
+
 def operator_cost(op: Op, output: Value, kernels: int) -> Cost:
     """The cost of `op` where it makes `output`, expressed in `kernels` operators of the host."""
     if isinstance(op, Conv):

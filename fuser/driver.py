@@ -13,7 +13,7 @@ import numpy as np
 
 from fuser.check import check_application, settle
 from fuser.conv import Conv
-from fuser.cost import Cost, operator_cost
+from fuser.cost import Cost, operator_cost, result_shape
 from fuser.errors import Declined, require
 from fuser.ir import Apply, Constant, Graph, Node, Op, Opaque, Step, Value
 from fuser.rewrite import NARROW, Candidate, Event, Log, Rewrite, describe
@@ -251,11 +251,12 @@ class Driver:
             )
         kept = {leaf for application in targets.values() for leaf in application.leaves()}
         gone = self._vanishing(roots, kept)
-        self._require_gain(targets, gone, kept)
-        for value, application in targets.items():
-            for part in application.applications():
-                if not isinstance(part.op, Opaque):
-                    self.graph.host.require_lowerable(part.op, value)
+        made = {value: results(application, value) for value, application in targets.items()}
+        parts = [(part.op, result) for found in made.values() for part, result in found.items()]
+        self._require_gain(parts, gone, kept)
+        for op, result in parts:
+            if not isinstance(op, Opaque):
+                self.graph.host.require_lowerable(op, result)
         region = self._between(roots, kept, gone)
         if self.careful:
             check_application(targets, region)
@@ -263,8 +264,8 @@ class Driver:
         internal = [value for value in targets if not is_visible(value, gone)]
         steps = {value: Step.of(root) for value, root in makers.items()}
         self._remove(gone)
-        for value, application in targets.items():
-            self._build(value, application, makers[value], steps[value], origin)
+        for value, found in made.items():
+            self._build(found, makers[value], steps[value], origin)
         for value in internal:
             value.redefined = True
         self._resize(targets)
@@ -282,7 +283,9 @@ class Driver:
             stack.extend(v.producer for v in read if v.producer is not None and v.producer not in found)
         return sorted(found, key=lambda node: node.position)
 
-    def _require_gain(self, targets: Mapping[Value, Apply], gone: Sequence[Node], kept: set[Value]) -> None:
+    def _require_gain(
+        self, parts: Sequence[tuple[Op, Value]], gone: Sequence[Node], kept: set[Value]
+    ) -> None:
         # What makes a constant costs nothing when the model runs.
         before = [
             operator_cost(
@@ -293,11 +296,7 @@ class Driver:
             for node in gone
             if node.outputs[0].constant is None
         ]
-        after = [
-            operator_cost(part.op, value, self.graph.host.kernels(part.op, value))
-            for value, application in targets.items()
-            for part in application.applications()
-        ]
+        after = [operator_cost(op, result, self.graph.host.kernels(op, result)) for op, result in parts]
         seconds = sum(cost.seconds for cost in after), sum(cost.seconds for cost in before)
         if seconds[0] < seconds[1] * (1 - 1e-9):
             return
@@ -316,16 +315,11 @@ class Driver:
                 return f"; {value.name!r} is also read by {', '.join(others[:3])}"
         return ""
 
-    def _build(
-        self, value: Value, application: Apply, root: Node, step: Step, origin: tuple[object, ...]
-    ) -> None:
+    def _build(self, made: Mapping[Apply, Value], root: Node, step: Step, origin: tuple[object, ...]) -> None:
         """Make the nodes of an application, the last one in the place of `root`, which was as `step` says."""
-        parts = list(application.applications())
-        results: dict[Apply, Value] = {}
-        for index, part in enumerate(parts):
-            result = value if part is application else self._intermediate(part, value, index)
-            position = root.position if len(parts) == 1 else (*root.position, index)
-            inputs = [v if isinstance(v, Value) else results[v] for v in part.inputs]
+        for index, (part, result) in enumerate(made.items()):
+            position = root.position if len(made) == 1 else (*root.position, index)
+            inputs = [v if isinstance(v, Value) else made[v] for v in part.inputs]
             node = Node(part.op, inputs, [result], name=root.name, label=part.label, position=position)
             node.origin = origin
             node.extent = part.extent
@@ -336,7 +330,6 @@ class Driver:
                 self.graph.replaced.update(
                     {old: new for old, new in pairs if old is not None and old is not new}
                 )
-            results[part] = result
             self.graph.add(node)
 
     @staticmethod
@@ -355,18 +348,6 @@ class Driver:
                 value.shape = (*value.shape[:axis], channels, *value.shape[axis + 1 :])
                 changed[value] = at
 
-    @staticmethod
-    def _intermediate(part: Apply, value: Value, index: int) -> Value:
-        shape = value.shape
-        if shape is not None and isinstance(part.op, Conv):
-            axis = part.op.axis % len(shape)
-            shape = tuple(
-                part.op.outputs if i == axis else d if i == 0 else None for i, d in enumerate(shape)
-            )
-        made = Value(f"{value.name}_{index}", shape, value.dtype)
-        made.redefined = True
-        return made
-
     def _remove(self, nodes: Sequence[Node]) -> None:
         for node in reversed(nodes):
             read = [value for value in node.inputs if value is not None]
@@ -381,6 +362,25 @@ class Driver:
             node = _maker(value)
             makers = [v.producer for v in node.inputs if v is not None and v.producer is not None]
             self._enqueue([*makers, node, *value.users])
+
+
+def results(application: Apply, value: Value) -> dict[Apply, Value]:
+    """What each part of an application makes, inputs first: new values, and `value` in the end.
+
+    The shapes of new values decide what they cost, so they are as exact as those of the inputs.
+    """
+    made: dict[Apply, Value] = {}
+    for index, part in enumerate(application.applications()):
+        if part is application:
+            made[part] = value
+            continue
+        (source, *_) = (v if isinstance(v, Value) else made[v] for v in part.inputs)
+        shape = value.shape if source.shape is None else source.shape
+        if isinstance(part.op, Conv) and shape is not None:
+            shape = result_shape(part.op, shape)
+        made[part] = Value(f"{value.name}_{index}", shape, value.dtype)
+        made[part].redefined = True
+    return made
 
 
 def is_visible(value: Value, region: Sequence[Node]) -> bool:

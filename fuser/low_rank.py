@@ -41,10 +41,12 @@ def factor(conv: Conv, last: Ints = ()) -> tuple[Conv, Conv] | None:
     if limit <= glimpse(conv).rank:
         return None
     order = (0, *(2 + axis for axis in last), 1, *(2 + axis for axis in first))
-    if not is_singular(_corner(conv, order, limit + 1)):
+    corner = _corner(conv, order, limit + 1)
+    if not np.isfinite(corner).all() or not is_singular(corner):
         return None
     matrix = np.ascontiguousarray(conv.weight.transpose(order)).reshape(rows, columns)
-    basis = row_basis(matrix, limit, conv.kernel.peek().dtype)
+    require(bool(np.isfinite(matrix).all()), "the weight holds NaN or infinity")
+    basis = row_basis(matrix, limit, conv.kernel.peek().dtype) if np.isfinite(matrix).all() else None
     if basis is None:
         return None
     inner = _inner(conv, basis.T @ matrix, last)

@@ -1,8 +1,8 @@
 """The laws of weight values: what a kernel's zeros, constants and rank prove unnecessary.
 
 Each function states its equation and is exact. Only values that are zero count as zero, never values close
-to it. Most kernels have nothing to spare, and a large model has many: so all questions begin with one glimpse of
-a few elements, in the dtype in which they lie there. One that is not zero settles most of them.
+to it. Most kernels have nothing to spare, and a large model has many: so all questions begin with one glimpse
+of a few elements, in the dtype in which they lie there. One that is not zero settles most of them.
 """
 
 from dataclasses import dataclass, replace

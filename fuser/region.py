@@ -14,7 +14,7 @@ from typing import Final
 from fuser.conv import Conv
 from fuser.errors import Declined
 from fuser.extents import Binding
-from fuser.ir import Apply, Constant, Dim, Node, Opaque, Select, Value
+from fuser.ir import Apply, Constant, Dim, Node, Opaque, Select, Sum, Value
 from fuser.recognise import snap
 from fuser.trials import Region, meaning
 
@@ -119,7 +119,8 @@ class Regions:
 
     def _candidates(self, root: Node) -> Iterator[Region]:
         """Regions that end in `root`, for one or two sources: the farthest first, then the nearest."""
-        steps = [step for step in self._walk(root) if _comparable(step[0], root.outputs[0])]
+        result = root.outputs[0]
+        steps = [(v, path) for v, path in self._walk(root) if _comparable(v, result) and _moving(path)]
         for source, path in dict.fromkeys((*steps[-1:], *steps[:1])):
             free = self._support(source, path)
             if free is not None:
@@ -200,6 +201,11 @@ class Regions:
         return tuple(found)
 
 
+def _moving(path: Sequence[Node]) -> bool:
+    """Whether some node does more than to compute with elements at the same position."""
+    return not all(isinstance(n.op, Sum) or (isinstance(n.op, Opaque) and n.op.elementwise) for n in path)
+
+
 def _of_last_axis(lifted: Apply | Constant) -> bool:
     return isinstance(lifted, Apply) and isinstance(lifted.op, Select) and lifted.op.axis == -1
 
@@ -209,6 +215,11 @@ def _among_images(node: Node) -> bool:
     read = [value for value in node.inputs if value is not None and value.constant is None]
     near = [n for value in read for n in (value.producer, *value.users) if n is not None]
     return any(isinstance(n.op, Conv) and n.op.rank for n in (*near, *_users(node)))
+
+
+def _is_image(region: Region) -> bool:
+    near = (region.source.producer, *region.source.users, *_users(region.root))
+    return any(n is not None and isinstance(n.op, Conv) and n.op.rank for n in near)
 
 
 def _moves(conv: Conv) -> bool:
@@ -242,7 +253,8 @@ def _absorbable(conv: Conv, region: Region) -> bool:
     dense convolution beside it takes it in for nothing.
     """
     if conv.depthwise:
-        return True
+        # A slice of a tensor in another layout is none of the channels' business.
+        return conv.reads_outside or _is_image(region)
     if (
         conv.outputs != conv.inputs * prod(conv.size)
         or conv.size != conv.stride

@@ -82,15 +82,16 @@ def meaning(region: Region) -> Conv | None:
     try:
         return _recognised(evaluation, {})
     except Unfit as error:
-        fixed = _pinned(evaluation)
-        if not fixed:
-            raise Declined(
-                f"the region from {region.source.name!r} on cannot be evaluated: {error}"
-            ) from error
-    try:
-        return _recognised(evaluation, fixed)
-    except Unfit as error:
-        raise Declined(f"the region from {region.source.name!r} on cannot be evaluated: {error}") from error
+        unfit = error
+    fixed = _pinned(evaluation)
+    if fixed:
+        try:
+            return _recognised(evaluation, fixed)
+        except Unfit as error:
+            unfit = error
+    if any(isinstance(node.op, Conv) for node in region.path):
+        raise Declined(f"what follows {region.source.name!r} cannot be evaluated: {unfit}")
+    return None
 
 
 def _recognised(evaluation: "Evaluation", fixed: Fixed) -> Conv | None:
@@ -139,7 +140,8 @@ def _pinned(evaluation: "Evaluation") -> Fixed:
     values = {n for constant in region.constants for n in constant.shape}
     values.update(int(n) for numbers in region.numbers if numbers.size > 1 for n in numbers)
     values = {n for n in values if 1 < n <= LARGEST_BOUND}
-    if len(values) > MOST_NUMBERS:
+    spatial = [dim for dim in region.shape[2:] if not isinstance(dim, int)]
+    if not spatial or len(values) > MOST_NUMBERS:
         return {}
     near = sorted({n - less for n in values for less in range(WIDEST_BORDER + 1) if n > less})
     free = [axis for axis, dim in enumerate(region.shape) if not isinstance(dim, int)]

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from fuser.algebra import embed
 from fuser.conv import Conv, Window, regroup
+from fuser.driver import run
 from fuser.errors import Declined
 from fuser.lazy import Array, Lazy, known
 from fuser.low_rank import factor
@@ -22,6 +23,12 @@ from fuser.narrowing import (
     zero_columns,
     zero_rows,
 )
+from fuser.rewrite import Log
+from passes.drop_channels import drop_channels
+from passes.factor_low_rank import factor_low_rank
+from passes.narrow_kernels import narrow_kernels
+from passes.split_groups import split_groups as split_groups_pass
+from tests.graphs import Builder, relu
 from tests.laws import BY_NO_CHANCE, all_extents, conv, outcome
 from tests.strategies import convs, integers, seeds
 
@@ -203,7 +210,7 @@ def test_outputs_are_taken_dense_or_depthwise() -> None:
 # --- looking ---
 
 
-class Touched(np.ndarray):  # type: ignore[type-arg]  # of whatever it views
+class Touched(np.ndarray):
     """An array that adds up how many elements are computed with."""
 
     elements = 0
@@ -246,3 +253,16 @@ def test_what_is_trimmed_is_not_read_either() -> None:
     made = narrow(stored(weight))
     assert made.size == (1, 1)
     assert made.kernel.at_hand
+
+
+def test_the_passes_read_no_kernel_as_a_whole() -> None:
+    random = np.random.default_rng(0)
+    b = Builder(1, 40, 8, 8)
+    x = b.add(relu, b.add(stored(random.standard_normal((48, 40, 3, 3))), b.x))
+    x = b.add(relu, b.add(stored(random.standard_normal((64, 48, 1, 1))), x))
+    graph = b.finish(b.add(stored(random.standard_normal((36, 64, 5, 5))), x))
+    log = Log()
+    Touched.elements = 0
+    run(graph, [drop_channels, narrow_kernels, split_groups_pass, factor_low_rank], log)
+    assert log.events == []
+    assert Touched.elements < 1000

@@ -184,9 +184,9 @@ class _Export:
 
     def _constant_block(self, constant: Constant, source: fx.Node) -> Block:
         """A constant is named after what computed it, and trained on if what it was computed from was."""
-        above = dict.fromkeys([source])
+        above = [source]
         for node in above:
-            above.update(dict.fromkeys(node.all_input_nodes))
+            above.extend(read for read in node.all_input_nodes if read not in above)
         found = [tensor for node in above for tensor in self._tensors(node)]
         trainable = any(tensor.requires_grad for tensor in found)
         dtype = getattr(torch, constant.dtype)

@@ -241,7 +241,8 @@ class _Importer:
         sizes = Sizes(self.values)
         for call, node in self.calls:
             value = node.outputs[0]
-            if len(node.outputs) > 1 or call.kind == "output":
+            if len(node.outputs) > 1:
+                self._infer_parts(node, sizes)
                 continue
             shape, dtype = infer(call, node.inputs)
             assert isinstance(node.source, fx.Node)
@@ -254,6 +255,14 @@ class _Importer:
                 static.add(value)
             value.shape = value.shape if shape is None else shape
             value.dtype = value.dtype if dtype is None else dtype
+
+    def _infer_parts(self, node: Node, sizes: Sizes) -> None:
+        assert isinstance(node.source, fx.Node)
+        indices = sorted(int(str(user.args[1])) for user in node.source.users)
+        shapes = sizes.parts(node.source, indices)
+        if shapes is not None and node.inputs[0] is not None:
+            for value, shape in zip(node.outputs, shapes, strict=True):
+                value.shape, value.dtype = shape, node.inputs[0].dtype
 
     def _outline(self, node: Node, shape: Shape | None, dtype: str | None) -> Types:
         """The type of what the graph computes of parameters alone, found by computing it without numbers."""

@@ -149,9 +149,11 @@ def _linear(call: Call, operands: Sequence[Value | None]) -> Shape | None:
 def _matmul(call: Call, operands: Sequence[Value | None]) -> Shape | None:
     del call
     x, weight = operands[0], operands[1]
-    if x is None or x.shape is None or weight is None or weight.shape is None or len(weight.shape) != 2:
+    if x is None or x.shape is None or weight is None or weight.shape is None or len(weight.shape) < 2:
         return None
-    return (*x.shape[:-1], weight.shape[1])
+    if len(weight.shape) > 2 and weight.shape[:-2] != x.shape[:-2]:
+        return None
+    return (*x.shape[:-1], weight.shape[-1])
 
 
 def _broadcast(call: Call, operands: Sequence[Value | None]) -> Shape | None:
@@ -204,8 +206,10 @@ def _flatten(call: Call, operands: Sequence[Value | None]) -> Shape | None:
     dims = x.shape[start : end + 1]
     if dims and all(n == 1 for n in dims[1:]):
         joined: Dim = dims[0]
+    elif all(isinstance(n, int) for n in dims):
+        joined = prod(int(n or 0) for n in dims)
     else:
-        joined = prod(int(n or 0) for n in dims) if all(isinstance(n, int) for n in dims) else None
+        joined = None if None in dims else f"({'*'.join(map(str, dims))})"
     return (*x.shape[:start], joined, *x.shape[end + 1 :])
 
 
@@ -235,8 +239,10 @@ def _getitem(call: Call, operands: Sequence[Value | None]) -> Shape | None:
 def _sliced(n: Dim, entry: slice) -> Dim:
     if entry == slice(None) or (entry.start in {None, 0} and entry.stop is None and entry.step in {None, 1}):
         return n
-    known = isinstance(n, int) and all(isinstance(v, int | None) for v in (entry.start, entry.stop, entry.step))
-    return len(range(*entry.indices(n))) if known and isinstance(n, int) else None
+    bounds = (entry.start, entry.stop, entry.step)
+    if n is None or not all(isinstance(v, int | None) for v in bounds):
+        return None
+    return len(range(*entry.indices(n))) if isinstance(n, int) else f"{n}[{entry.start}:{entry.stop}:{entry.step}]"
 
 
 def _mean(call: Call, operands: Sequence[Value | None]) -> Shape | None:
@@ -259,7 +265,7 @@ RULES: Final[Mapping[str, Callable[[Call, Sequence[Value | None]], Shape | None]
     **dict.fromkeys(ADAPTIVE_POOLS, _adaptive),
     **dict.fromkeys(SAME, _same),
     **dict.fromkeys(("add", "sub", "mul", "div"), _broadcast),
-    **dict.fromkeys(("matmul", "mm"), _matmul),
+    **dict.fromkeys(("matmul", "mm", "bmm"), _matmul),
     "cat": _cat,
     "conv": _conv,
     "flatten": _flatten,

@@ -44,6 +44,8 @@ class Sizes:
             size = node.args[1] if len(node.args) > 1 else node.kwargs.get("size")
             dims = self._dims(size if isinstance(size, list | tuple) else [size])
             return (*x.shape[:2], *dims) if size is not None and len(dims) == len(x.shape) - 2 else None
+        if x is not None and x.shape is not None and kind in {"permute", "transpose", "unsqueeze"}:
+            return _moved(kind, x.shape, [*node.args[1:], *node.kwargs.values()])
         if name_of(node) in {"reshape_as", "view_as"} and isinstance(node.args[1], fx.Node):
             return self.values[node.args[1]].shape
         if kind == "reshape" and len(node.args) > 1:
@@ -53,9 +55,51 @@ class Sizes:
             return None if whole else self._dims(entries)
         return None
 
+    def parts(self, node: fx.Node, indices: Sequence[int]) -> list[Shape] | None:
+        """The shapes of those parts of a split tensor."""
+        source = node.args[0] if node.args else None
+        x = self.values.get(source) if isinstance(source, fx.Node) else None
+        if x is None or x.shape is None or canonical(name_of(node)) not in {"split", "chunk"} or len(node.args) < 2:
+            return None
+        wanted = node.args[1]
+        axis = node.args[2] if len(node.args) > 2 else node.kwargs.get("dim", 0)
+        if not isinstance(axis, int) or not -len(x.shape) <= axis < len(x.shape):
+            return None
+        dims = []
+        for index in indices:
+            extent: Dim = None
+            total = x.shape[axis]
+            if isinstance(wanted, list | tuple) and isinstance(wanted[index], int):
+                extent = wanted[index]
+            elif isinstance(wanted, int) and isinstance(total, int):
+                size = wanted if canonical(name_of(node)) == "split" else -(-total // wanted)
+                extent = min(size, total - index * size)
+            dims.append(extent)
+        place = axis % len(x.shape)
+        return [(*x.shape[:place], extent, *x.shape[place + 1 :]) for extent in dims]
+
     def _dims(self, entries: Sequence[Any]) -> Shape:
         dims: list[Dim] = []
         for entry in entries:
             known = self.known.get(entry) if isinstance(entry, fx.Node) else entry
             dims.append(known if isinstance(known, str) or (isinstance(known, int) and known >= 0) else None)
         return tuple(dims)
+
+
+def _moved(kind: str, shape: Shape, arguments: Sequence[Any]) -> Shape | None:
+    """The shape behind permute, transpose or unsqueeze."""
+    flat = [n for entry in arguments for n in (entry if isinstance(entry, list | tuple) else [entry])]
+    rank = len(shape)
+    if not all(isinstance(n, int) and -rank - 1 <= n <= rank for n in flat):
+        return None
+    if kind == "unsqueeze" and len(flat) == 1:
+        at = flat[0] % (rank + 1)
+        return (*shape[:at], 1, *shape[at:])
+    if kind == "permute" and len(flat) == rank:
+        return tuple(shape[n] for n in flat)
+    if kind == "transpose" and len(flat) == 2:
+        order = list(range(rank))
+        a, b = flat[0] % rank, flat[1] % rank
+        order[a], order[b] = order[b], order[a]
+        return tuple(shape[n] for n in order)
+    return None

@@ -137,13 +137,16 @@ class _Importer:
         )
 
 
-def _numbers(node: Node) -> Constant | None:
-    """Shapes, axes, indices and pads that are computed from constants: shapes of other tensors follow from them."""
+def _numbers(node: Node, *, whole: bool = True) -> Constant | None:
+    """Shapes, axes, indices and pads that are computed from constants: shapes of other tensors follow from them.
+
+    With `whole`, only what is computed from whole numbers and from truth values.
+    """
     op, value = node.op, node.outputs[0]
     known = [v.constant for v in node.inputs if v is not None and v.constant is not None]
     if not isinstance(op, Opaque) or op.kind not in ARITHMETIC or op.evaluate is None or value.constant is not None:
         return None
-    if len(known) != len(node.inputs) or any(c.dtype not in NUMBERS or c.size > MANY for c in known):
+    if len(known) != len(node.inputs) or any(c.size > MANY or (whole and c.dtype not in NUMBERS) for c in known):
         return None
     arrays = [constant.array() for constant in known]
     if op.kind in {"ConstantOfShape", "Range"} and any(np.abs(np.prod(array)) > MANY for array in arrays):
@@ -160,7 +163,7 @@ def _computing(rule: Lift | None) -> Lift:
     def lift(node: Node) -> Apply | Constant | None:
         shape = node.outputs[0].shape
         if shape is None or not all(isinstance(dim, int) for dim in shape):
-            made = _numbers(node)
+            made = _numbers(node, whole=False)
             if made is not None:
                 return made
         return rule(node) if rule is not None else None

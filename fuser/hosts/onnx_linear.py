@@ -1,4 +1,4 @@
-"""In which inputs each ONNX operator is affine, and which look at shapes alone: what `fuser.region` grows by."""
+"""In which inputs ONNX operators are affine, and which look at shapes alone: what regions are made of."""
 
 from typing import Final
 
@@ -9,43 +9,22 @@ OF_SHAPE: Final = frozenset({"Shape", "Size"})
 Inputs = tuple[frozenset[int], ...]
 
 FIRST: Final[Inputs] = (frozenset({0}),)
+PAIR: Final[Inputs] = (frozenset({0, 1}),)
 EITHER: Final[Inputs] = (frozenset({0}), frozenset({1}))
 
+# Operators that mix elements (reductions, products of matrices) are affine as well, but no region is recognised
+# that has one.
+_MOVES: Final = frozenset(
+    {"DepthToSpace", "Expand", "Flatten", "Gather", "GatherElements", "GatherND", "Identity", "Pad", "Reshape"}
+    | {"Slice", "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze"}
+)
 _LINEAR: Final[dict[str, Inputs]] = {
-    **dict.fromkeys(
-        [
-            "DepthToSpace",
-            "Div",
-            "Expand",
-            "Flatten",
-            "Gather",
-            "GatherElements",
-            "GatherND",
-            "Identity",
-            "Neg",
-            "Pad",
-        ],
-        FIRST,
-    ),
-    **dict.fromkeys(
-        [
-            "ReduceMean",
-            "ReduceSum",
-            "Reshape",
-            "Slice",
-            "SpaceToDepth",
-            "Split",
-            "Squeeze",
-            "Tile",
-            "Transpose",
-            "Trilu",
-        ],
-        FIRST,
-    ),
-    "Unsqueeze": FIRST,
-    **dict.fromkeys(["Add", "Sub"], (frozenset({0, 1}),)),
-    **dict.fromkeys(["MatMul", "Mul"], EITHER),
-    **dict.fromkeys(["ScatterElements", "ScatterND"], (frozenset({0, 2}),)),
+    **dict.fromkeys((*_MOVES, "Div", "Neg"), FIRST),
+    "Add": PAIR,
+    "Mul": EITHER,
+    "ScatterElements": (frozenset({0, 2}),),
+    "ScatterND": (frozenset({0, 2}),),
+    "Sub": PAIR,
     "Where": (frozenset({1, 2}),),
 }
 
@@ -55,8 +34,6 @@ def linear(node: onnx_ir.Node, opset: int) -> Inputs:
     kind = node.op_type
     if kind in {"Concat", "Sum", "Mean"}:
         return (frozenset(range(len(node.inputs))),)
-    if kind == "Einsum":
-        return tuple(frozenset({i}) for i in range(len(node.inputs)))
     if kind == "Slice" and opset < 10:
         # Where it cuts is an attribute, which nobody sees who asks what numbers there are.
         return ()

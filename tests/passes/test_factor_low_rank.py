@@ -27,7 +27,10 @@ def test_rows_and_columns_of_a_separable_kernel() -> None:
     b = Builder(1, 16, 20, 20)
     graph = b.finish(b.add(Conv.of(weight, begin=(3, 3), end=(3, 3)), b.x))
     optimize(graph, factor_low_rank)
-    assert operators(graph) == ["1x7 conv, 16 -> 2, pads (0, 3, 0, 3)", "7x1 conv, 2 -> 16, pads (3, 0, 3, 0)"]
+    assert operators(graph) == [
+        "1x7 conv, 16 -> 2, pads (0, 3, 0, 3)",
+        "7x1 conv, 2 -> 16, pads (3, 0, 3, 0)",
+    ]
 
 
 @pytest.mark.parametrize("careful", [False, True])

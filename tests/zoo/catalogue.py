@@ -36,9 +36,6 @@ CASES: Final = tuple(case for cases in FAMILIES.values() for case in cases)
 # What is still missing, and the designs that wait for it, from the exporters named (all where none is). Each
 # is a test that is expected to fail: one that passes must leave this list.
 MISSING: Final[dict[str, dict[str, tuple[str, ...]]]] = {
-    "shapes and pads that the file computes, where the exporter folds nothing": dict.fromkeys(
-        ("dbb", "dbb_stride", "dbb_grouped", "ecb_identity", "reflected", "uneven", "even"), ("preserve",)
-    ),
     "a Reshape that nothing reads any more": {"same_input": ("preserve", "legacy")},
     "a convolution of a Concat as a sum": {"stacked": ()},
     "terms of a sum that are the same value": {"doubled": ()},
