@@ -183,6 +183,8 @@ class Driver:
             all(not output.users and not output.is_output for output in node.outputs[1:]),
             f"{describe(node)} has a second output that is read",
         )
+        # With a reshape that does nothing goes what computed its shape.
+        gone = self._vanishing([node], {other})
         if value.is_output:
             maker = other.producer
             if maker is None or other.is_output:
@@ -190,15 +192,15 @@ class Driver:
                 raise Declined(
                     f"the result is the graph output {value.name!r}, and {other.name!r} is {source}"
                 )
-            self._remove([node])
+            self._remove(gone)
             maker.outputs = tuple(value if output is other else output for output in maker.outputs)
             value.producer, other.producer = maker, None
             value.constant = other.constant
             self._rewire(other, value)
         else:
-            self._remove([node])
+            self._remove(gone)
             self._rewire(value, other)
-        return [node]
+        return gone
 
     def _rewire(self, old: Value, new: Value) -> None:
         """Make every reader of `old` read `new`."""

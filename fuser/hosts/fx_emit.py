@@ -7,7 +7,6 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import fx, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from fuser.conv import Conv, Ints
 from fuser.hosts.fx_export import Block
@@ -128,6 +127,12 @@ class ModuleEmit:
             return self.graph.call_function(torch.sub, (x, y))
         return self.graph.call_function(torch.add, (x, y), {} if alpha == 1.0 else {"alpha": _number(alpha)})
 
+    def concat(self, parts: list[fx.Node], axis: int) -> fx.Node:
+        return self.graph.call_function(torch.cat, (parts,), {"dim": axis})
+
+    def select(self, x: fx.Node, axis: int, first: int, size: int) -> fx.Node:
+        return self.graph.call_function(torch.narrow, (x, axis, first, size))
+
 
 def _number(value: float) -> float | int:
     """Integers as such: tensors of integers take no others."""
@@ -135,22 +140,18 @@ def _number(value: float) -> float | int:
 
 
 class AtenEmit:
-    """Everything as aten operators, each with a description of its result; weights are what `keep` makes nodes for."""
+    """Everything as aten operators; weights are what `keep` makes nodes for."""
 
-    def __init__(self, graph: fx.Graph, block: Block, keep: Keep, mode: FakeTensorMode, *, training: bool) -> None:
+    def __init__(self, graph: fx.Graph, block: Block, keep: Keep, *, training: bool) -> None:
         self.graph = graph
         self.block = block
         self.keep = keep
-        self.mode = mode
         # torch.export keeps layers whole until decompositions run; after that all convolutions are one operator.
         self.training = training
 
     def _call(self, target: Any, *args: Any, **kwargs: Any) -> fx.Node:
         node = self.graph.call_function(target, args, kwargs)
         node.meta.update({k: v for k, v in self.block.example.meta.items() if k not in {"val", "tensor_meta"}})
-        values = fx.map_arg((args, kwargs), lambda n: n.meta["val"])
-        with self.mode, torch.no_grad():
-            node.meta["val"] = target(*values[0], **values[1])
         return node
 
     def _tensors(self, weight: Array, bias: Array) -> tuple[fx.Node, fx.Node | None]:
@@ -209,3 +210,9 @@ class AtenEmit:
         if alpha == -1.0:
             return self._call(aten.sub.Tensor, x, y)
         return self._call(aten.add.Tensor, x, y, **({} if alpha == 1.0 else {"alpha": _number(alpha)}))
+
+    def concat(self, parts: list[fx.Node], axis: int) -> fx.Node:
+        return self._call(aten.cat.default, parts, axis)
+
+    def select(self, x: fx.Node, axis: int, first: int, size: int) -> fx.Node:
+        return self._call(aten.slice.Tensor, x, axis, first, first + size)

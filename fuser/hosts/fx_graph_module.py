@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from fuser.hosts.fx_describe import refresh
 from fuser.hosts.fx_emit import ModuleEmit, computed
 from fuser.hosts.fx_export import Block, export_fx, kept
 from fuser.ir import Constant, Graph
@@ -61,9 +62,9 @@ def export_module(
     for node in reversed(source.nodes):
         if node.op == "get_attr" and not node.users:
             source.erase_node(node)
+    refresh(source, known, lambda path: store.added[path] if path in store.added else attribute(owner, path))
     for node in source.nodes:
         if node not in known:
-            _describe(node, store)
             _rename(node, store)
     return assemble(owner, source, store.added, name)
 
@@ -146,38 +147,6 @@ def _rename(node: fx.Node, store: _Store) -> None:
         name = f"_{name}" if name[0].isdigit() else name
         if all(other.name != name for other in node.graph.nodes):
             node.name = name
-
-
-def _describe(node: fx.Node, store: _Store) -> None:
-    """Give a new node what the tracer gives its own: a description of the result, if all that it reads has one."""
-    key = next((k for n in node.all_input_nodes for k in ("val", "example_value") if k in n.meta), None)
-    if node.op == "get_attr" or key is None:
-        return
-    from torch._subclasses.fake_tensor import FakeTensor
-
-    fakes = [n.meta.get(key) for n in node.all_input_nodes if n.op != "get_attr"]
-    if not all(isinstance(fake, FakeTensor) for fake in fakes):
-        return
-    mode = fakes[0].fake_mode
-
-    def fake(read: fx.Node) -> Any:
-        if read.op == "get_attr" and key not in read.meta:
-            return mode.from_tensor(store.added[str(read.target)], static_shapes=True)
-        return read.meta[key]
-
-    args, kwargs = fx.map_arg((node.args, node.kwargs), fake)
-    with mode, torch.no_grad():
-        if node.op == "call_module":
-            module = store.added[str(node.target)]
-            assert isinstance(module, nn.Module)
-            fakes_of = {
-                name: mode.from_tensor(tensor, static_shapes=True)
-                for name, tensor in (*module.named_parameters(), *module.named_buffers())
-            }
-            node.meta[key] = torch.func.functional_call(module, fakes_of, args, kwargs)
-        else:
-            assert callable(node.target)
-            node.meta[key] = node.target(*args, **kwargs)
 
 
 def assemble(

@@ -12,7 +12,7 @@ from torch import fx
 from fuser.conv import Conv, Ints, regroup
 from fuser.errors import Declined, require
 from fuser.hosts.fx_tensor import FLOATS
-from fuser.ir import Op, Sum, Value
+from fuser.ir import Concat, Op, Select, Sum, Value
 from fuser.lazy import Array
 
 T = TypeVar("T")
@@ -48,6 +48,12 @@ class Emit(Protocol[T]):
     def add(self, x: T, y: T, alpha: float) -> T:
         """x + alpha * y."""
 
+    def concat(self, parts: list[T], axis: int) -> T:
+        """One behind the other along an axis."""
+
+    def select(self, x: T, axis: int, first: int, size: int) -> T:
+        """A range of an axis."""
+
 
 class FxHost:
     """One fx graph behind a `Graph`: its nodes, in order, and what its values are in it."""
@@ -69,13 +75,13 @@ class FxHost:
         Raises:
             Declined: torch has no operator for it; the reason holds both values.
         """
-        lower(op, output, [0] * len(op.coefficients) if isinstance(op, Sum) else [0], _Count())
+        lower(op, output, [0] * _operands(op), _Count())
 
     def kernels(self, op: Op, output: Value) -> int:
         """The number of kernels, one for what cannot be lowered or takes none."""
         count = _Count()
         try:
-            lower(op, output, [0] * len(op.coefficients) if isinstance(op, Sum) else [0], count)
+            lower(op, output, [0] * _operands(op), count)
         except Declined:
             return 1
         return max(1, count.kernels)
@@ -98,7 +104,13 @@ class _Count:
         self.kernels += 2
         return 0
 
-    conv = conv_transpose = linear = scale = shift = times = plus = add = _one
+    conv = conv_transpose = linear = scale = shift = times = plus = add = concat = select = _one
+
+
+def _operands(op: Op) -> int:
+    if isinstance(op, Sum):
+        return len(op.coefficients)
+    return op.parts if isinstance(op, Concat) else 1
 
 
 def lower(op: Op, output: Value, inputs: list[T], to: Emit[T]) -> T:
@@ -109,9 +121,13 @@ def lower(op: Op, output: Value, inputs: list[T], to: Emit[T]) -> T:
     """
     if isinstance(op, Sum):
         return _sum(op, output, inputs, to)
+    if isinstance(op, Concat):
+        return to.concat(inputs, op.axis)
+    (x,) = inputs
+    if isinstance(op, Select) and len(op.ranges) == 1:
+        return to.select(x, op.axis, *op.ranges[0])
     if not isinstance(op, Conv):
         raise Declined(f"{op} is not affine")
-    (x,) = inputs
     require(output.dtype in FLOATS, f"the element type of {output.name!r} is {output.dtype}, not a floating one")
     if op.pointwise:
         return _scale_shift(op, output, x, to)

@@ -17,11 +17,13 @@ from fuser.hosts.fx_effects import resolve_effects
 from fuser.hosts.fx_eval import evaluator, outline
 from fuser.hosts.fx_host import FxHost
 from fuser.hosts.fx_lift import lifter, refuse
+from fuser.hosts.fx_linear import ELEMENTWISE, OF_SHAPE, linear
 from fuser.hosts.fx_module import normalise_module
 from fuser.hosts.fx_shapes import Shape, Types, demand, described, infer, types_of
 from fuser.hosts.fx_sizes import Sizes
 from fuser.hosts.fx_tensor import dtype_name, is_real, read_tensor
 from fuser.ir import Constant, Graph, Node, Opaque, Value
+from fuser.region import Lift, Regions
 
 AUTOCAST: Final = "the graph switches autocast on and off, so element types are not what they seem"
 IN_PLACE: Final = "it touches a tensor that is changed in place and has other names"
@@ -69,6 +71,7 @@ class _Importer:
         self.values: dict[fx.Node, Value] = {}
         self.stored: dict[int, Value] = {}
         self.calls: list[tuple[Call, Node]] = []
+        self.regions = Regions()
         self.names = {id(tensor): name for name, tensor in _named_tensors(owner)}
 
     def run(self, examples: Sequence[object]) -> Graph:
@@ -179,11 +182,16 @@ class _Importer:
             return Opaque(call.kind, lift=refuse(IN_PLACE) if lifter(call) else None)
         if self.autocast:
             return Opaque(call.kind, lift=refuse(AUTOCAST) if lifter(call) else None)
+        affine = linear(call)
+        rule: Lift | None = lifter(call)
         return Opaque(
             call.kind,
             evaluate=evaluator(node, call, self.modules.get(str(node.target))),
-            lift=lifter(call),
+            lift=self.regions.lifting(rule) if affine else rule,
             homogeneous=call.kind in HOMOGENEOUS,
+            elementwise=call.kind in ELEMENTWISE,
+            linear=affine,
+            of_shape=call.kind in OF_SHAPE,
         )
 
     def _operand(self, operand: Operand) -> Value | None:

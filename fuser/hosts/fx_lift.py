@@ -25,6 +25,7 @@ from fuser.hosts.affine import (
     with_constant,
 )
 from fuser.hosts.fx_call import AVERAGE_POOLS, Call
+from fuser.hosts.fx_lift_channels import lift_cat, lift_split, select
 from fuser.hosts.fx_tensor import FLOATS, dtype_name
 from fuser.ir import Apply, Constant, Node, Opaque, Sum, Value
 from fuser.lazy import Array
@@ -401,13 +402,11 @@ def lift_slice(call: Call, node: Node) -> Apply | None:
     entries = index if isinstance(index, tuple) else (index,)
     steps = [entry.step if isinstance(entry, slice) else 0 for entry in entries] + [call.attributes.get("step", 1)]
     x = data(node)
-    whole = all(step in {None, 1} for step in steps) and same_shape(x.shape, node.outputs[0].shape)
-    return nothing(x) if whole else None
-
-
-def lift_single(call: Call, node: Node) -> Apply | None:
-    """Concat of one tensor  ->  x."""
-    return nothing(data(node)) if len(call.operands) == 1 else None
+    if not all(step in {None, 1} for step in steps):
+        return None
+    if same_shape(x.shape, node.outputs[0].shape):
+        return nothing(x)
+    return select(call, node)
 
 
 def lift_leaky_relu(call: Call, node: Node) -> Apply | None:
@@ -437,7 +436,8 @@ RULES: Final[dict[str, Rule]] = {
     "sub": lift_sub,
 }
 SAME: Final[dict[str, Rule]] = {
-    "cat": lift_single,
+    "cat": lift_cat,
+    "chunk": lift_split,
     "clamp": lift_clamp,
     "dropout": lift_dropout,
     "expand": lift_same_shape,
@@ -446,7 +446,9 @@ SAME: Final[dict[str, Rule]] = {
     "identity": lift_identity,
     "leaky_relu": lift_leaky_relu,
     "reshape": lift_same_shape,
+    "narrow": lift_slice,
     "slice": lift_slice,
+    "split": lift_split,
     "squeeze": lift_same_shape,
     "to": lift_to,
     "unsqueeze": lift_same_shape,

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import fx, nn
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.export import ExportedProgram
 from torch.export.graph_signature import (
     ExportGraphSignature,
@@ -21,9 +20,10 @@ from torch.export.graph_signature import (
 )
 
 from fuser.errors import InputError
+from fuser.hosts.fx_describe import fake_mode, refresh
 from fuser.hosts.fx_emit import AtenEmit, computed
 from fuser.hosts.fx_export import Block, export_fx, kept
-from fuser.hosts.fx_graph_module import Tensors, clashes, copied, read_tensors
+from fuser.hosts.fx_graph_module import Tensors, attribute, clashes, copied, read_tensors
 from fuser.hosts.fx_import import import_fx
 from fuser.hosts.torch_front import TRAINING, rewritten, trains
 from fuser.ir import Constant
@@ -83,7 +83,10 @@ class _Store:
     def __init__(self, program: ExportedProgram, graph: fx.Graph, taken: set[str]) -> None:
         self.program = program
         self.graph = graph
-        self.mode = _mode(graph)
+        mode = fake_mode(graph)
+        assert mode is not None, "an exported program describes its values"
+        self.mode = mode
+        self.known = set(graph.nodes)
         self.training = program.dialect == "TRAINING"
         self.specs: list[InputSpec] = []
         self.state: dict[str, torch.Tensor] = {}
@@ -92,7 +95,7 @@ class _Store:
         self.taken = taken
 
     def emit(self, graph: fx.Graph, block: Block) -> AtenEmit:
-        return AtenEmit(graph, block, self, self.mode, training=self.training)
+        return AtenEmit(graph, block, self, training=self.training)
 
     def call(self, name: str, key: str, make: Callable[[], nn.Module], x: fx.Node) -> fx.Node:
         raise NotImplementedError(f"an exported program calls no modules: {name}, {key}, {make}, {x}")
@@ -139,6 +142,9 @@ class _Store:
     def finish(self, unread: Sequence[fx.Node]) -> ExportedProgram:
         """The program: new inputs in front, those that nobody reads any more gone, outputs under their names."""
         gone = self._remove(unread)
+        # Inputs are described as they are made.
+        self.known.update(node for node in self.graph.nodes if node.op == "placeholder")
+        refresh(self.graph, self.known, lambda path: attribute(self.program.graph_module, path))
         signature = self.program.graph_signature
         inputs = [spec for spec in signature.input_specs if spec.target is None or spec.target not in gone]
         state = {name: tensor for name, tensor in self.program.state_dict.items() if name not in gone}
@@ -188,12 +194,3 @@ class _Store:
             known = isinstance(spec.arg, named) and isinstance(result, fx.Node)
             specs.append(replace(spec, arg=replace(spec.arg, name=result.name)) if known else spec)
         return specs
-
-
-def _mode(graph: fx.Graph) -> FakeTensorMode:
-    """The mode that the descriptions of the graph's values belong to."""
-    for node in graph.nodes:
-        value = node.meta.get("val")
-        if isinstance(value, FakeTensor):
-            return value.fake_mode
-    return FakeTensorMode()
