@@ -53,7 +53,8 @@ def settle(graph: Graph) -> None:
             node.op = replace(op, kernel=op.kernel.holding(rounded))
         # A value that the source does not have is checked with its readers.
         if not value.redefined:
-            compare({value: replace(expand(node), op=precise)}, flatten(node.origin))
+            made = behind(node)
+            compare({value: replace(expand(made), op=precise)}, flatten(part.origin for part in made))
         node.checked = True
 
 
@@ -111,13 +112,26 @@ def flatten(origin: Iterable[object]) -> list[Step]:
     return sorted(found, key=lambda step: step.position)
 
 
-def expand(node: Node) -> Apply:
-    """A made node as an application to values that mean what they meant in the source."""
-    inputs: list[Value | Apply] = []
-    for value in node.inputs:
-        assert value is not None, "an operator that a rewrite made has all its inputs"
-        inputs.append(expand(value.producer) if value.redefined and value.producer is not None else value)
-    return Apply(node.op, tuple(inputs), extent=node.extent)
+def behind(node: Node) -> list[Node]:
+    """A made node, and before it those that lead to it from values that mean what they did in the source."""
+    found = {node}
+    stack = [node]
+    while stack:
+        makers = [v.producer for v in stack.pop().inputs if v is not None and v.redefined]
+        fresh = [maker for maker in makers if maker is not None and maker not in found]
+        found.update(fresh)
+        stack.extend(fresh)
+    return sorted(found, key=lambda node: node.position)
+
+
+def expand(nodes: Sequence[Node]) -> Apply:
+    """The last of `nodes` as an application to what the others do not make."""
+    made: dict[Value, Apply] = {}
+    for node in nodes:
+        assert None not in node.inputs, "an operator that a rewrite made has all its inputs"
+        inputs = tuple(made.get(value, value) for value in node.inputs if value is not None)
+        made[node.outputs[0]] = Apply(node.op, inputs, extent=node.extent)
+    return made[nodes[-1].outputs[0]]
 
 
 def compare(targets: Mapping[Value, Apply], steps: Sequence[Step]) -> None:
@@ -211,8 +225,11 @@ def _evaluate_steps(steps: Sequence[Step], feed: Feed, leaves: set[Value]) -> di
 
 
 def _evaluate(application: Apply, feed: Feed) -> Array:
-    inputs = [feed(part) if isinstance(part, Value) else _evaluate(part, feed) for part in application.inputs]
-    return apply(application.op, inputs)[0]
+    made: dict[Apply, Array] = {}
+    for part in application.applications():
+        inputs = [feed(value) if isinstance(value, Value) else made[value] for value in part.inputs]
+        made[part] = apply(part.op, inputs)[0]
+    return made[application]
 
 
 def _require_equal(value: Value, old: Array, new: Array) -> None:

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,7 +27,9 @@ Name = str | os.PathLike[str]
 @overload
 def optimize(
     model: M,
+    example_inputs: Any = None,
     *,
+    dynamic_shapes: Any = None,
     passes: Sequence[str] | None = None,
     exclude: Sequence[str] = (),
     return_report: Literal[False] = False,
@@ -36,7 +39,9 @@ def optimize(
 @overload
 def optimize(
     model: M,
+    example_inputs: Any = None,
     *,
+    dynamic_shapes: Any = None,
     passes: Sequence[str] | None = None,
     exclude: Sequence[str] = (),
     return_report: Literal[True],
@@ -45,7 +50,9 @@ def optimize(
 
 def optimize(
     model: Any,
+    example_inputs: Any = None,
     *,
+    dynamic_shapes: Any = None,
     passes: Sequence[str] | None = None,
     exclude: Sequence[str] = (),
     return_report: bool = False,
@@ -53,17 +60,24 @@ def optimize(
     """Return a smaller model that computes the same function; the given one is not changed.
 
     Args:
-        model: `onnx.ModelProto` or `onnx_ir.Model`; the result is of the same type.
+        model: `onnx.ModelProto`, `onnx_ir.Model`, `torch.fx.GraphModule` or `torch.export.ExportedProgram`; the
+            result is of the same type. Another `torch.nn.Module` comes back as a GraphModule.
+        example_inputs: arguments of a torch module, which is captured with them by `torch.export`, and without
+            them by `torch.fx.symbolic_trace`.
+        dynamic_shapes: as for `torch.export.export`.
         passes: names of the passes to run; all that are installed where None.
         exclude: names of passes not to run.
         return_report: return `(model, report)`; the report says what was rewritten, and what was not and why.
 
     Raises:
-        InputError: the model is not valid, or no pass has one of the names.
+        InputError: the model is not valid, in training mode or cannot be captured, or no pass has one of the names.
     """
     from fuser.hosts import onnx_io
 
     rewrites = select(passes, exclude)
+    if _from_torch(model):
+        result, report = _optimize_torch(model, example_inputs, dynamic_shapes, rewrites)
+        return (result, report) if return_report else result
     with _uncollected():
         copy = onnx_io.from_any(model)
         report = _rewrite(copy, rewrites, source=type(model).__name__)
@@ -131,6 +145,25 @@ def inspect_file(src: Name, *, passes: Sequence[str] | None = None, exclude: Seq
 def pass_names() -> list[tuple[str, str]]:
     """Every installed pass by name, with its equation, in the order in which they are tried."""
     return [(entry.name, entry.summary) for entry in available()]
+
+
+def _from_torch(model: object) -> bool:
+    """Whether this is a module or program of torch. Who does not use torch has not imported it."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(model, torch.nn.Module | torch.export.ExportedProgram)
+
+
+def _optimize_torch(
+    model: Any, example_inputs: Any, dynamic_shapes: Any, rewrites: Sequence[Rewrite]
+) -> tuple[Any, Report]:
+    from fuser.hosts.torch_front import optimize_torch
+    from fuser.hosts.torch_summary import summarise as summarise_torch
+
+    started = perf_counter()
+    with _uncollected():
+        result, events = optimize_torch(model, example_inputs, rewrites=rewrites, dynamic_shapes=dynamic_shapes)
+    before, after = summarise_torch(model), summarise_torch(result)
+    return result, Report(events, before, after, perf_counter() - started, source=type(model).__name__)
 
 
 def _rewrite(model: "onnx_ir.Model", rewrites: Sequence[Rewrite], source: str) -> Report:

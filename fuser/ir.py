@@ -246,17 +246,21 @@ class Apply:
 
     def leaves(self) -> Iterator[Value]:
         """The values that the application reads, in order, each once."""
-        seen: dict[Value, None] = {}
-        for part in self.inputs:
-            seen.update(dict.fromkeys([part] if isinstance(part, Value) else part.leaves()))
-        return iter(seen)
+        read = (value for part in self.applications() for value in part.inputs if isinstance(value, Value))
+        return iter(dict.fromkeys(read))
 
     def applications(self) -> Iterator["Apply"]:
-        """This application and the nested ones, inputs first."""
-        for part in self.inputs:
-            if isinstance(part, Apply):
-                yield from part.applications()
-        yield self
+        """This application and the nested ones, inputs first, each once."""
+        seen: set[Apply] = set()
+        stack = [(self, False)]
+        while stack:
+            part, complete = stack.pop()
+            if complete:
+                yield part
+            elif part not in seen:
+                seen.add(part)
+                stack.append((part, True))
+                stack.extend((v, False) for v in reversed(part.inputs) if isinstance(v, Apply))
 
 
 class Host(Protocol):

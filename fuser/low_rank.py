@@ -46,7 +46,7 @@ def factor(conv: Conv, last: Ints = ()) -> tuple[Conv, Conv] | None:
         return None
     matrix = np.ascontiguousarray(conv.weight.transpose(order)).reshape(rows, columns)
     require(bool(np.isfinite(matrix).all()), "the weight holds NaN or infinity")
-    basis = row_basis(matrix, limit, conv.kernel.peek().dtype) if np.isfinite(matrix).all() else None
+    basis = row_basis(matrix, limit, conv.kernel.peek().dtype)
     if basis is None:
         return None
     inner = _inner(conv, basis.T @ matrix, last)

@@ -1,10 +1,10 @@
 """Which convolution is this function? Found by looking at what it does, not at how it is written.
 
-A map that is affine by construction and takes each of its values from one place (padding, cropping, index assignment,
-permutations, strided slices, in any spelling) tells where by itself: fed with numbers that are all different, it returns
-some of them. From those places stride, taps and pads are read off, from its answer to zero bias and pad values. Then the
-convolution found must give the same answers, at every extent that is tried: two affine maps that agree on a generic input
-and on zero are equal.
+A map that is affine by construction and takes each of its values from one place (padding, cropping, index
+assignment, permutations, strided slices, in any spelling) tells where by itself: fed with numbers that are
+all different, it returns some of them. From those places stride, taps and pads are read off, from its answer
+to zero bias and pad values. Then the convolution found must give the same answers, at every extent that is
+tried: two affine maps that agree on a generic input and on zero are equal.
 
 Arrays only: nothing here knows a graph.
 """
@@ -31,8 +31,9 @@ CLOSE: Final = 1e-6
 class Trial:
     """What a function answers for one input shape `[N, I, *n]`.
 
-    `constant` is its answer `[N, O, *m]` to zero, `answer` the one to `probe`. `moved` says which elements depend on the
-    input, and `place` which axis positions of the input they are taken from: `[1 + 1 + axes, N, O, *m]`, 0 elsewhere.
+    `constant` is its answer `[N, O, *m]` to zero, `answer` the one to `probe`. `moved` says which elements
+    depend on the input, and `place` which axis positions of the input they are taken from: `[1 + 1 + axes, N,
+    O, *m]`, 0 elsewhere.
     """
 
     probe: Array
@@ -48,11 +49,12 @@ class Trial:
 
 
 def recognise(function: Function, shapes: Sequence[Ints]) -> Conv | None:
-    """The convolution that `function` is, for inputs of the given `shapes`; None where it is nothing like one.
+    """The convolution that `function` is for inputs of the given `shapes`; None where it is nothing like one.
 
     Args:
         function: an affine map of `x [N, I, *n]` to an array of as many axes.
-        shapes: input shapes to try it on. It is proven equal for these; for which others they speak is up to the caller.
+        shapes: input shapes to try it on. It is proven equal for these; for which others they speak is up to
+            the caller.
 
     Raises:
         Declined: it resembles a convolution, and differs from it somewhere. The reason has both values.
@@ -68,7 +70,7 @@ def recognise(function: Function, shapes: Sequence[Ints]) -> Conv | None:
         for trial in known:
             found.require_equal(trial)
     except Declined:
-        # A value for each position is added, as a positional embedding is: nothing that anybody takes for padding.
+        # A value for each position is added, as a positional embedding is: nobody takes that for padding.
         if found.local:
             return None
         raise
@@ -177,7 +179,11 @@ class _Taps:
     @property
     def local(self) -> bool:
         """Whether each position is read where it stands."""
-        moved = {*self.geometry["begin"], *self.geometry["end"], *(n - 1 for n in (*self.size, *self.geometry["stride"]))}
+        moved = {
+            *self.geometry["begin"],
+            *self.geometry["end"],
+            *(n - 1 for n in (*self.size, *self.geometry["stride"])),
+        }
         return moved == {0}
 
     def kernel(self, groups: int, channel: NDArray[np.int64], inputs: int) -> Lazy:
@@ -223,10 +229,10 @@ class _Taps:
             trial.answer.shape == shape,
             f"the shapes differ: {trial.answer.shape} here, {shape} from ({alone}) of {trial.probe.shape}",
         )
-        _require_close(trial.constant, np.broadcast_to(border, shape), "for zeros", alone)
-        _require_close(
-            trial.answer, alone.evaluate(trial.probe[:, self.channel]), "for a generic input", alone
-        )
+        scale = float(np.abs(trial.constant).max(initial=0.0))
+        _require_close(trial.constant, np.broadcast_to(border, shape), "for zeros", alone, 1e-12 * scale)
+        answer = alone.evaluate(trial.probe[:, self.channel])
+        _require_close(trial.answer, answer, "for a generic input", alone, CLOSE * max(1.0, scale))
 
 
 def _stride(steps: NDArray[np.int64], ways: NDArray[np.int64]) -> int:
@@ -236,7 +242,7 @@ def _stride(steps: NDArray[np.int64], ways: NDArray[np.int64]) -> int:
 
 
 def _slack(trials: Sequence[Trial], stride: Ints) -> Ints:
-    """`slack` of each axis as `Conv` has it: the least that gives all output extents, m = (n + slack - 1) // s + 1."""
+    """`slack` of each axis as `Conv` has it: the least that gives all the output extents."""
     slack = []
     for axis, s in enumerate(stride):
         pairs = [trial.extents[axis] for trial in trials]
@@ -248,24 +254,23 @@ def _slack(trials: Sequence[Trial], stride: Ints) -> Ints:
     return tuple(slack)
 
 
-def _require_close(found: Array, wanted: Array, what: str, conv: Conv) -> None:
-    wrong = ~(np.abs(found - wanted) <= CLOSE * max(1.0, float(np.abs(conv.bias).max(initial=0.0))))
-    if what == "for zeros":
-        scale = max(float(np.abs(found).max(initial=0.0)), float(np.finfo(np.float64).tiny))
-        wrong = ~(np.abs(found - wanted) <= 1e-12 * scale)
+def _require_close(found: Array, wanted: Array, what: str, conv: Conv, tolerance: float) -> None:
+    wrong = ~(np.abs(found - wanted) <= tolerance)
     if wrong.any():
         at = tuple(map(int, np.unravel_index(int(wrong.argmax()), wrong.shape)))
+        size = "x".join(map(str, conv.size))
         raise Declined(
-            f"the border is not that of a convolution: {what}, channel {at[1]} holds {float(found[at]):.6g} at {at[2:]}, "
-            f"where {'x'.join(map(str, conv.size))} with pads {conv.begin + conv.end} and pad value "
+            f"the border is not that of a convolution: {what}, channel {at[1]} holds {float(found[at]):.6g} "
+            f"at {at[2:]}, where {size} with pads {conv.begin + conv.end} and pad value "
             f"{float(conv.pad_value[at[1]]):.6g} gives {float(wanted[at]):.6g}"
         )
 
 
 def snap(conv: Conv, border: Array, epsilon: float) -> Conv:
-    """The same padding with `border [I]` as its value, where the two differ by the rounding of the host's dtype only.
+    """The same padding with `border [I]` as its value, where that differs only by the rounding of the host.
 
-    An exporter computes the value of a border in another way than the bias that it is meant to continue, and rounds both.
+    An exporter computes the value of a border in another way than the bias that it is meant to continue, and
+    rounds both.
     """
     scale = float(np.abs(border).max(initial=0.0))
     if not conv.reads_outside or np.array_equal(border, conv.pad_value):

@@ -1,9 +1,10 @@
-"""Lifting what only its meaning shows to be a convolution: borders written by index, shuffles, crops, in any spelling.
+"""Lifting what only its meaning shows to be a convolution: borders, shuffles and crops in any spelling.
 
-A node is lifted together with the nodes before it, as far as all of them are affine in the data: it becomes the convolution
-that the region computes, of the region's one source. What the region's shapes, indices and masks are computed from are
-constants and extents, no data; so it can be evaluated on small inputs, and `recognise` says what it is. As with any lifted
-node, the host keeps its own nodes as long as no rewrite takes the convolution further.
+A node is lifted together with the nodes before it, as far as all of them are affine in the data: it becomes
+the convolution that the region computes, of the region's one source. What the region's shapes, indices and
+masks are computed from are constants and extents, no data; so it can be evaluated on small inputs, and
+`recognise` says what it is. As with any lifted node, the host keeps its own nodes as long as no rewrite takes
+the convolution further.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -51,7 +52,7 @@ class Regions:
             if lifted is None:
                 lifted = self.lift(node)
             elif _of_last_axis(lifted):
-                # Channels of a linear layer or a spatial axis: the neighbours tell, once they are lifted themselves.
+                # Channels of a linear layer or a spatial axis? The neighbours tell, once they are lifted.
                 first = node not in self._seen
                 self._seen.add(node)
                 if first or _among_images(node):
@@ -63,7 +64,7 @@ class Regions:
         return lift
 
     def lift(self, node: Node) -> Apply | None:
-        """The convolution that `node` computes of a value before it; None where there is none, or it is not yet time.
+        """The convolution that `node` computes of a value before it; None where there is none (or not yet).
 
         Raises:
             Declined: it is almost one, with what differs.
@@ -247,10 +248,10 @@ def _continued(found: Conv, inner: Conv, epsilon: float) -> Conv:
 
 
 def _absorbable(conv: Conv, region: Region) -> bool:
-    """Whether a neighbour may take the operator in without growing: what is dense must not stand for moved data.
+    """Whether a neighbour may take the operator in without growing by it.
 
-    A permutation costs a copy where it stands, and as much as a 1x1 convolution in the books. So it is lifted only where a
-    dense convolution beside it takes it in for nothing.
+    A permutation costs a copy where it stands, and as much as a 1x1 convolution in the books. So it is lifted
+    only where a dense convolution beside it takes it in for nothing.
     """
     if conv.depthwise:
         # A slice of a tensor in another layout is none of the channels' business.

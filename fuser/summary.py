@@ -35,8 +35,8 @@ class Summary:
     parameters: int
     weight_bytes: int
     nominal: Shapes
-    skeleton: onnx.ModelProto = field(repr=False, compare=False)
-    """The graph without its weights: `multiply_adds` is worked out from it when somebody asks."""
+    skeleton: onnx.ModelProto | None = field(default=None, repr=False, compare=False)
+    """The graph without its weights, if it is one of ONNX: `multiply_adds` is worked out from it when asked for."""
 
     @property
     def nodes(self) -> int:
@@ -49,7 +49,7 @@ class Summary:
 
         A body of control flow counts once.
         """
-        return multiply_adds(self.skeleton)
+        return None if self.skeleton is None else multiply_adds(self.skeleton)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, as JSON can hold it."""

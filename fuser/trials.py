@@ -1,4 +1,4 @@
-"""What a region computes: it is evaluated on small inputs, at extents that are chosen so that nothing stays hidden."""
+"""What a region computes: it is evaluated on small inputs, at extents that leave nothing hidden."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -132,9 +132,10 @@ def _bound(region: Region, sizes: Fixed, parity: int = 0) -> Binding:
 def _pinned(evaluation: "Evaluation") -> Fixed:
     """Axes with a symbol that still have one extent only, since nothing else can be evaluated.
 
-    The legacy exporter writes such files where an extent was a number while it traced. They run for that extent alone, so
-    it is the only one for which the region has to be a convolution. The extent must be one that the numbers in the graph
-    were computed from, and the only such one that fits; empty where there is none.
+    The legacy exporter writes such files where an extent was a number while it traced. They run for that
+    extent alone, so it is the only one for which the region has to be a convolution. The extent must be one
+    that the numbers in the graph were computed from, and the only such one that fits; empty where there is
+    none.
     """
     region = evaluation.region
     values = {n for constant in region.constants for n in constant.shape}
@@ -220,7 +221,7 @@ class Evaluation:
         assert node.op.evaluate is not None, "only such nodes are part of a region"
         # A sum that changes nothing leaves integers as they are.
         neutral = isinstance(node.op, Sum) and node.op.neutral
-        made: Any = inputs[0] if neutral else node.op.evaluate(*inputs)  # type: ignore[arg-type]  # only an Opaque has None
+        made: Any = inputs[0] if neutral else node.op.evaluate(*inputs)  # type: ignore[arg-type]  # absent ones
         env.update(zip(node.outputs, made if isinstance(made, tuple) else (made,), strict=False))
         for value in node.inputs:
             if value is not None and self.last[value] is node:

@@ -34,11 +34,18 @@ def drop_channels(node: Node) -> Iterator[Candidate]:
     conv = node.op
     assert isinstance(conv, Conv)
     mixing = conv.groups == 1
-    entry = node if mixing and zero_rows(conv).any() else None
-    if entry is None and (mixing or conv.depthwise) and zero_columns(conv).any():
-        entry = entry_of(node)
-    if entry is not None:
-        yield from without(Region.behind(entry))
+    reasons: list[str] = []
+    for concerned, entry in (
+        (mixing and zero_rows(conv).any(), lambda: node),
+        ((mixing or conv.depthwise) and zero_columns(conv).any(), lambda: entry_of(node)),
+    ):
+        try:
+            if concerned:
+                yield from without(Region.behind(entry()))
+        except Declined as reason:
+            reasons.append(str(reason))
+    if reasons:
+        raise Declined("; ".join(dict.fromkeys(reasons)))
 
 
 @dataclass

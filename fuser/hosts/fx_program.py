@@ -25,7 +25,7 @@ from fuser.hosts.fx_emit import AtenEmit, computed
 from fuser.hosts.fx_export import Block, export_fx, kept
 from fuser.hosts.fx_graph_module import Tensors, attribute, clashes, copied, read_tensors
 from fuser.hosts.fx_import import import_fx
-from fuser.hosts.torch_front import TRAINING, rewritten, trains
+from fuser.hosts.torch_front import TRAINING, functional, rewritten, trains
 from fuser.ir import Constant
 from fuser.rewrite import Event, Log, Rewrite
 
@@ -43,6 +43,7 @@ def optimize_program(
     for node in program.graph.nodes:
         if trains(node):
             raise InputError(f"the program, node {node.name}, {TRAINING}")
+    program = functional(program)
     log = Log()
     for careful in (False, True):
         source, log = copied(program.graph), Log()

@@ -35,7 +35,19 @@ ELEMENTWISE: Final = frozenset(
 )
 NUMBERS: Final = frozenset({"int64", "int32", "bool"})
 ARITHMETIC: Final = frozenset(
-    {"Add", "Cast", "Concat", "ConstantOfShape", "Div", "Equal", "Expand", "Gather", "Mul", "Range", "Reshape"}
+    {
+        "Add",
+        "Cast",
+        "Concat",
+        "ConstantOfShape",
+        "Div",
+        "Equal",
+        "Expand",
+        "Gather",
+        "Mul",
+        "Range",
+        "Reshape",
+    }
     | {"Shape", "Slice", "Squeeze", "Sub", "Transpose", "Unsqueeze", "Where"}
 )
 MANY: Final = 4096
@@ -123,7 +135,8 @@ class _Importer:
         if node.domain:
             known = node.op_identifier() in self.model.functions
             return Opaque(kind, evaluate=call_evaluator(self.model, node, opset) if known else None)
-        affine, rule = linear(node, opset), lifter(node.op_type, opset)
+        affine = linear(node, opset)
+        rule: Lift | None = lifter(node.op_type, opset)
         if affine:
             rule = self.regions.lifting(rule)
         return Opaque(
@@ -138,15 +151,22 @@ class _Importer:
 
 
 def _numbers(node: Node, *, whole: bool = True) -> Constant | None:
-    """Shapes, axes, indices and pads that are computed from constants: shapes of other tensors follow from them.
+    """Shapes, axes, indices and pads that are computed from constants; other shapes follow from them.
 
     With `whole`, only what is computed from whole numbers and from truth values.
     """
     op, value = node.op, node.outputs[0]
     known = [v.constant for v in node.inputs if v is not None and v.constant is not None]
-    if not isinstance(op, Opaque) or op.kind not in ARITHMETIC or op.evaluate is None or value.constant is not None:
+    if (
+        not isinstance(op, Opaque)
+        or op.kind not in ARITHMETIC
+        or op.evaluate is None
+        or value.constant is not None
+    ):
         return None
-    if len(known) != len(node.inputs) or any(c.size > MANY or (whole and c.dtype not in NUMBERS) for c in known):
+    if len(known) != len(node.inputs) or any(
+        c.size > MANY or (whole and c.dtype not in NUMBERS) for c in known
+    ):
         return None
     arrays = [constant.array() for constant in known]
     if op.kind in {"ConstantOfShape", "Range"} and any(np.abs(np.prod(array)) > MANY for array in arrays):

@@ -265,7 +265,10 @@ def gather_nd(node: "Kernel", x: Array, indices: Array) -> Result:
 
 def scatter_nd(node: "Kernel", x: Array, indices: Array, updates: Array) -> Result:
     """x with elements or slices replaced, each found by a list of indices."""
-    if node.attribute("reduction", "none") != "none" or updates.shape != indices.shape[:-1] + x.shape[indices.shape[-1] :]:
+    if (
+        node.attribute("reduction", "none") != "none"
+        or updates.shape != indices.shape[:-1] + x.shape[indices.shape[-1] :]
+    ):
         return NotImplemented
     result = np.array(x, dtype=np.result_type(x, updates))
     result[tuple(np.moveaxis(indices, -1, 0))] = updates

@@ -12,10 +12,20 @@ FIRST: Final[Inputs] = (frozenset({0}),)
 PAIR: Final[Inputs] = (frozenset({0, 1}),)
 EITHER: Final[Inputs] = (frozenset({0}), frozenset({1}))
 
-# Operators that mix elements (reductions, products of matrices) are affine as well, but no region is recognised
-# that has one.
+# Operators that mix elements (reductions, products of matrices) are affine as well, but no region that has
+# one is recognised.
 _MOVES: Final = frozenset(
-    {"DepthToSpace", "Expand", "Flatten", "Gather", "GatherElements", "GatherND", "Identity", "Pad", "Reshape"}
+    {
+        "DepthToSpace",
+        "Expand",
+        "Flatten",
+        "Gather",
+        "GatherElements",
+        "GatherND",
+        "Identity",
+        "Pad",
+        "Reshape",
+    }
     | {"Slice", "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze"}
 )
 _LINEAR: Final[dict[str, Inputs]] = {

@@ -10,6 +10,7 @@ from torch.export import ExportedProgram
 from fuser.check import check_graph
 from fuser.driver import run
 from fuser.errors import Declined, InputError, VerificationError
+from fuser.hosts.fx_effects import resolve_effects
 from fuser.hosts.fx_graph_module import copied, export_module, read_tensors
 from fuser.hosts.fx_import import import_fx
 from fuser.ir import Graph
@@ -97,7 +98,8 @@ def capture(
     name = type(model).__name__
     if example_inputs is None and not example_kwargs:
         return trace(model)
-    return named(export(model, example_inputs, dynamic_shapes, example_kwargs).module(), name)
+    program = functional(export(model, example_inputs, dynamic_shapes, example_kwargs))
+    return named(program.module(), name)
 
 
 def trace(model: nn.Module) -> fx.GraphModule:
@@ -139,6 +141,15 @@ def export(
             return torch.export.export(model, args, dict(example_kwargs or {}), dynamic_shapes=dynamic_shapes)
     except Exception as error:
         raise InputError(f"{type(model).__name__} cannot be captured by torch.export: {first_line(error)}") from error
+
+
+def functional(program: ExportedProgram) -> ExportedProgram:
+    """The program, without changes in place where it has some that are seen through another name of the tensor.
+
+    Slices that are assigned to are such: nothing around them could be rewritten.
+    """
+    unseen = resolve_effects(copied(program.graph), lambda node: None)
+    return program.run_decompositions({}) if unseen else program
 
 
 def arguments(example_inputs: Any) -> tuple[Any, ...]:

@@ -117,6 +117,26 @@ def test_linear_layers() -> None:
     assert operators(graph) == ["linear, 4 -> 2", "Sigmoid", "linear, 2 -> 1"]
 
 
+@pytest.mark.parametrize("careful", [False, True])
+def test_one_region_after_another(careful: bool) -> None:
+    # The channels behind the middle one go first, then those before it: what it reads is no longer what it was.
+    middle = pruned(random_conv(4, 5, 1, 1), [0, 2], columns=[1], bias=[1, 2])
+    graph = block(random_conv(3, 4, 3, 3), relu, middle, sigmoid, last=random_conv(5, 2, 1, 1))
+    optimize(graph, drop_channels, careful=careful)
+    assert operators(graph)[::2] == [
+        "3x3 conv, 3 -> 3, pads (1, 1, 1, 1)",
+        "1x1 conv, 3 -> 3",
+        "1x1 conv, 3 -> 2",
+    ]
+
+
+def test_columns_where_rows_decline() -> None:
+    middle = pruned(random_conv(4, 5, 1, 1), [0], columns=[1], bias=[1])
+    graph = block(random_conv(3, 4, 3, 3), relu, middle, softmax, last=random_conv(5, 2, 1, 1))
+    optimize(graph, drop_channels)
+    assert operators(graph)[:3] == ["3x3 conv, 3 -> 3, pads (1, 1, 1, 1)", "Relu", "1x1 conv, 3 -> 5"]
+
+
 def test_one_channel_stays() -> None:
     first = pruned(random_conv(3, 4, 1, 1), range(4), bias=[1, 2, 3, 4])
     graph = block(first, relu, last=random_conv(4, 2, 1, 1))

@@ -1,0 +1,52 @@
+import pytest
+
+from fuser.errors import Declined
+from fuser.extents import Binding, Extent
+
+
+@pytest.mark.parametrize(
+    ("name", "extent"),
+    [
+        ("H", Extent("H")),
+        ("unk__3", Extent("unk__3")),
+        ("H//2", Extent("H", divisor=2)),
+        ("2*H", Extent("H", factor=2)),
+        ("(H + 1)//2", Extent("H", add=1, divisor=2)),
+        ("(3*H - 4)//32", Extent("H", 3, -4, 32)),
+        ("(H + 2)", Extent("H", add=2)),
+        ("s16 + 2", Extent("s16", add=2)),
+        ("2*(a b)", Extent("(a b)", factor=2)),
+        ("((a b) - 1)//2", Extent("(a b)", add=-1, divisor=2)),
+        ("floor(H/2 - 1/2) + 1", Extent("floor(H/2 - 1/2) + 1")),
+        ("H*W", Extent("H*W")),
+    ],
+)
+def test_names(name: str, extent: Extent) -> None:
+    assert Extent.parse(name) == extent
+
+
+@pytest.mark.parametrize("extent", [Extent("H"), Extent("H", add=1, divisor=2), Extent("H", 3, -4, 7)])
+@pytest.mark.parametrize("wanted", [1, 6, 7, 40])
+def test_solve_gives_the_least_base(extent: Extent, wanted: int) -> None:
+    base = extent.solve(wanted)
+    assert extent.at(base) >= wanted
+    assert base == 1 or extent.at(base - 1) < wanted
+
+
+def test_a_shape_in_the_symbols_of_another() -> None:
+    binding = Binding.of(("N", 4, "(H + 1)//2", None)).bound((2, 0, 5, 7))
+    assert binding.shape(("N", 4, "(H + 1)//2", None)) == (2, 4, 5, 7)
+    assert binding.shape(("H", "(H + 3)")) == (9, 12)
+    assert binding.covers(("H", 3))
+    assert not binding.covers(("W",))
+    assert not binding.covers(None)
+
+
+def test_parity_chooses_another_base_of_the_same_extent() -> None:
+    even = Binding.of(("H//2",)).bound((5,), parity=1)
+    assert (even.bases, even.shape(("H//2",))) == ({"H": 11}, (5,))
+
+
+def test_other_symbols_decline() -> None:
+    with pytest.raises(Declined, match="the extent W is not written in H"):
+        Binding.of(("H",)).bound((5,)).shape(("W",))
