@@ -80,6 +80,8 @@ class Opaque:
     ReLU and max pooling. `elementwise`: every element is computed from those at the same position, inputs
     broadcast as numpy does. `linear`: sets of inputs; it is affine in those of each set together, all others
     being held fixed. `of_shape`: it looks at the shapes of its inputs alone.
+    `foldable`: not so where what it makes of constants must stay computed: a kernel that was quantised on
+    purpose stays quantised.
     """
 
     kind: str
@@ -89,6 +91,7 @@ class Opaque:
     elementwise: bool = False
     linear: tuple[frozenset[int], ...] = ()
     of_shape: bool = False
+    foldable: bool = True
 
     def __str__(self) -> str:
         return self.kind
@@ -246,8 +249,14 @@ class Apply:
 
     def leaves(self) -> Iterator[Value]:
         """The values that the application reads, in order, each once."""
-        read = (value for part in self.applications() for value in part.inputs if isinstance(value, Value))
-        return iter(dict.fromkeys(read))
+        seen: dict[Value | Apply, None] = {}
+        stack: list[Value | Apply] = [self]
+        while stack:
+            part = stack.pop()
+            if part not in seen:
+                seen[part] = None
+                stack.extend(reversed(part.inputs) if isinstance(part, Apply) else ())
+        return (part for part in seen if isinstance(part, Value))
 
     def applications(self) -> Iterator["Apply"]:
         """This application and the nested ones, inputs first, each once."""

@@ -69,13 +69,14 @@ def row_basis(matrix: Array, limit: int, dtype: np.dtype[Any]) -> Array | None:
     """
     # Random combinations of the columns span what all of them do (Halko et al., SIAM Review 2011).
     probe = np.random.default_rng(0).standard_normal((matrix.shape[1], limit + 8))
-    basis, values, _ = np.linalg.svd(matrix @ probe, full_matrices=False)
+    image = matrix @ probe
+    values = np.linalg.svd(np.linalg.qr(image, mode="r"), compute_uv=False)
     if not values[0]:
         return None
     size = max(matrix.shape)
     rank = int(np.count_nonzero(values > ROUNDING * size * values[0]))
     if rank <= limit:
-        found: NDArray[np.float64] = basis[:, :rank]
+        found: NDArray[np.float64] = np.linalg.svd(image, full_matrices=False)[0][:, :rank]
         rest = float(np.abs(matrix - found @ (found.T @ matrix)).max())
         if rest <= ROUNDING * size * float(np.abs(matrix).max()):
             return found

@@ -35,13 +35,12 @@ def drop_channels(node: Node) -> Iterator[Candidate]:
     assert isinstance(conv, Conv)
     mixing = conv.groups == 1
     reasons: list[str] = []
-    for concerned, entry in (
-        (mixing and zero_rows(conv).any(), lambda: node),
-        ((mixing or conv.depthwise) and zero_columns(conv).any(), lambda: entry_of(node)),
-    ):
+    makes = mixing and zero_rows(conv).any()
+    reads = (mixing or conv.depthwise) and zero_columns(conv).any()
+    for concerned, maker in ((makes, itself), (reads, entry_of)):
         try:
             if concerned:
-                yield from without(Region.behind(entry()))
+                yield from without(Region.behind(maker(node)))
         except Declined as reason:
             reasons.append(str(reason))
     if reasons:
@@ -150,6 +149,11 @@ def keeps_channels(node: Node, entry: Node) -> bool:
     # Pooling acts on the axes behind the channels, which are on axis 1.
     apart = isinstance(op, Opaque) and (op.elementwise or (op.homogeneous and conv.axis == 1))
     return isinstance(op, Sum) or (apart and op.evaluate is not None)
+
+
+def itself(node: Node) -> Node:
+    """The convolution that makes the channels that `node` makes."""
+    return node
 
 
 def entry_of(node: Node) -> Node:

@@ -56,6 +56,8 @@ ALIASES: Final = {
     "_native_batch_norm_legit": "native_batch_norm",
     "_native_batch_norm_legit_no_training": "inference_batch_norm",
     "_softmax": "softmax",
+    "max_pool2d_with_indices": "max_pool2d",
+    "max_pool3d_with_indices": "max_pool3d",
     "_to_copy": "to",
     "_unsafe_view": "reshape",
     "split_with_sizes": "split",

@@ -1,11 +1,12 @@
 """Evaluation of single fx nodes on arrays: for constants that the graph computes, and for checks in float64."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from functools import cache
 from types import BuiltinFunctionType
 from typing import Any, Final
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import fx, nn
@@ -21,6 +22,11 @@ RANDOM: Final = frozenset(
 )
 
 
+def described(node: fx.Node) -> Any:
+    """What the tracer knows of the result: a fake tensor, or a tuple of them; None where it knows nothing."""
+    return node.meta.get("val", node.meta.get("example_value"))
+
+
 def evaluator(node: fx.Node, call: Call, module: nn.Module | None) -> Evaluate | None:
     """What computes the outputs of a node from its operands; None where they are not a function of these alone."""
     if isinstance(node.target, torch._ops.HigherOrderOperator) or isinstance(module, fx.GraphModule):
@@ -31,7 +37,7 @@ def evaluator(node: fx.Node, call: Call, module: nn.Module | None) -> Evaluate |
     def evaluate(*arrays: NDArray[Any] | None) -> tuple[NDArray[Any], ...]:
         known = dict(zip(call.operands, arrays, strict=True))
         tensors = {
-            operand: to_torch(array)
+            operand: int(array) if is_extent(operand) else to_torch(array)
             for operand, array in known.items()
             if isinstance(operand, fx.Node) and array is not None
         }
@@ -59,17 +65,17 @@ def _builtins() -> frozenset[object]:
     return frozenset(entry for entry in found if isinstance(entry, BuiltinFunctionType))
 
 
-def _run(node: fx.Node, module: nn.Module | None, tensors: dict[fx.Node, torch.Tensor]) -> Any:
+def _run(node: fx.Node, module: nn.Module | None, tensors: Mapping[fx.Node, torch.Tensor | int]) -> Any:
     args, kwargs = fx.map_arg((node.args, node.kwargs), lambda n: tensors[n])
-    if "device" in kwargs:
-        kwargs["device"] = "cpu"
+    if kwargs.get("device") is not None:
+        kwargs = {**kwargs, "device": "cpu"}
     if node.op == "call_method":
         return getattr(args[0], str(node.target))(*args[1:], **kwargs)
     if node.op == "call_function":
         assert callable(node.target)
         return node.target(*args, **kwargs)
     assert module is not None, f"there is no module {node.target}"
-    first = next(iter(tensors.values()))
+    first = next(tensor for tensor in tensors.values() if isinstance(tensor, torch.Tensor))
     if any(True for _ in module.parameters()) or getattr(module, "inplace", False):
         module = deepcopy(module).to("cpu", first.dtype if first.is_floating_point() else None)
         if hasattr(module, "inplace"):
@@ -77,9 +83,16 @@ def _run(node: fx.Node, module: nn.Module | None, tensors: dict[fx.Node, torch.T
     return module(*args, **kwargs)
 
 
+def is_extent(node: fx.Node) -> bool:
+    """Whether the result is a number, such as an extent, and no tensor."""
+    return isinstance(described(node), torch.SymInt | int)
+
+
 def _arrays(node: fx.Node, result: Any) -> tuple[NDArray[Any], ...]:
     if isinstance(result, torch.Tensor):
         return (to_numpy(result),)
+    if isinstance(result, int | float):
+        return (np.asarray(result),)
     if isinstance(result, list | tuple):
         # Only the parts that are read are outputs of the node.
         read = sorted({user.args[1] for user in node.users if len(user.args) > 1 and isinstance(user.args[1], int)})

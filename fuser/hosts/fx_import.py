@@ -14,12 +14,12 @@ from torch import fx, nn
 
 from fuser.hosts.fx_call import HOMOGENEOUS, Call, Operand, canonical, name_of, normalise
 from fuser.hosts.fx_effects import resolve_effects
-from fuser.hosts.fx_eval import evaluator, outline
+from fuser.hosts.fx_eval import described, evaluator, outline
 from fuser.hosts.fx_host import FxHost
 from fuser.hosts.fx_lift import lifter, refuse
 from fuser.hosts.fx_linear import ELEMENTWISE, OF_SHAPE, linear
 from fuser.hosts.fx_module import normalise_module
-from fuser.hosts.fx_shapes import Shape, Types, demand, described, infer, types_of
+from fuser.hosts.fx_shapes import Shape, Types, demand, infer, types_of
 from fuser.hosts.fx_sizes import Sizes
 from fuser.hosts.fx_tensor import dtype_name, is_real, read_tensor
 from fuser.ir import Constant, Graph, Node, Opaque, Value
@@ -139,6 +139,8 @@ class _Importer:
 
     def _view(self, node: fx.Node) -> bool:
         """Whether the node is only another view of a parameter, and then what it is."""
+        if node.op == "call_function" and not node.all_input_nodes and self._made(node):
+            return True
         if canonical(name_of(node)) not in VIEWS or len(node.all_input_nodes) != 1 or node in self.pinned:
             return False
         (read,) = node.all_input_nodes
@@ -151,6 +153,19 @@ class _Importer:
             return False
         value = Value(node.name, tuple(like.shape), dtype_name(like.dtype))
         value.constant = Constant(tuple(like.shape), dtype_name(like.dtype), lambda: evaluate(source.array())[0])
+        self.values[node] = value
+        self.host.values[value] = node
+        self.host.views.add(node)
+        return True
+
+    def _made(self, node: fx.Node) -> bool:
+        """Whether the node makes a constant of nothing, as `full` and `arange` do, and then what it is."""
+        evaluate = evaluator(node, Call("made", ()), None)
+        like = outline(node, None, {}) if evaluate is not None and node not in self.pinned else None
+        if not isinstance(like, torch.Tensor) or evaluate is None:
+            return False
+        value = Value(node.name, tuple(like.shape), dtype_name(like.dtype))
+        value.constant = Constant(tuple(like.shape), dtype_name(like.dtype), lambda: evaluate()[0])
         self.values[node] = value
         self.host.values[value] = node
         self.host.views.add(node)

@@ -4,15 +4,17 @@ Extents that are not known have names, and what an operator makes of them has a 
 with the same names have the same extents, whatever the caller feeds. A tensor that a Conv2d reads has a batch axis.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from typing import Any, Final
 
-from torch import fx
+import torch
 
 from fuser.errors import Declined
 from fuser.hosts.fx_call import ADAPTIVE_POOLS, AVERAGE_POOLS, MAX_POOLS, UNARY, Call
 from fuser.hosts.fx_lift import spread
+from fuser.hosts.fx_tensor import dtype_name
 from fuser.ir import Dim, Value
 
 Shape = tuple[Dim, ...]
@@ -101,17 +103,21 @@ def _shrunk(n: Dim, stride: int, slack: int) -> Dim:
     """`(n + slack - 1) // stride + 1`."""
     if n is None or isinstance(n, int):
         return None if n is None else max(0, (n + slack - 1) // stride + 1)
-    if stride == 1:
-        return n if slack == 0 else f"({n}{slack:+d})"
-    return f"(({n}{slack - 1:+d})//{stride}+1)"
+    return plus(n, slack) if stride == 1 else plus(f"{plus(n, slack - 1)}//{stride}", 1)
+
+
+def plus(n: str, offset: int) -> str:
+    """`n + offset`, offsets added up so that equal extents have equal names."""
+    parts = re.fullmatch(r"\((.+)([+-]\d+)\)", n)
+    base, known = (parts[1], int(parts[2])) if parts else (n, 0)
+    return f"({base}{known + offset:+d})" if known + offset else base
 
 
 def _grown(n: Dim, stride: int, more: int) -> Dim:
     """`(n - 1) * stride + 1 + more`."""
     if n is None or isinstance(n, int):
         return None if n is None else (n - 1) * stride + 1 + more
-    rest = 1 + more - stride
-    return (n if stride == 1 else f"({n}*{stride})") if rest == 0 else f"({n}*{stride}{rest:+d})"
+    return plus(n if stride == 1 else f"{n}*{stride}", 1 + more - stride)
 
 
 def _pool(call: Call, operands: Sequence[Value | None]) -> Shape | None:
@@ -239,10 +245,14 @@ def _getitem(call: Call, operands: Sequence[Value | None]) -> Shape | None:
 def _sliced(n: Dim, entry: slice) -> Dim:
     if entry == slice(None) or (entry.start in {None, 0} and entry.stop is None and entry.step in {None, 1}):
         return n
-    bounds = (entry.start, entry.stop, entry.step)
-    if n is None or not all(isinstance(v, int | None) for v in bounds):
+    start, stop, step = entry.start or 0, entry.stop, entry.step
+    if n is None or not all(isinstance(v, int | None) for v in (start, stop, step)):
         return None
-    return len(range(*entry.indices(n))) if isinstance(n, int) else f"{n}[{entry.start}:{entry.stop}:{entry.step}]"
+    if isinstance(n, int):
+        return len(range(*entry.indices(n)))
+    if step in {None, 1} and start >= 0 and (stop is None or stop < 0):
+        return plus(n, (stop or 0) - start)
+    return f"{n}[{start}:{stop}:{step}]"
 
 
 def _mean(call: Call, operands: Sequence[Value | None]) -> Shape | None:
@@ -276,15 +286,10 @@ RULES: Final[Mapping[str, Callable[[Call, Sequence[Value | None]], Shape | None]
 }
 
 
-def described(node: fx.Node) -> Any:
-    """What the tracer knows of the result: a fake tensor, or a tuple of them; None where it knows nothing."""
-    return node.meta.get("val", node.meta.get("example_value"))
-
-
 def types_of(result: Any) -> Types:
     """Shape and element type of a fake tensor; symbolic extents are named by their formula."""
-    from fuser.hosts.fx_tensor import dtype_name
-
+    if isinstance(result, torch.SymInt | int):
+        return (), "int64"
     if not hasattr(result, "dtype") or not hasattr(result, "shape"):
         return None, None
     shape = tuple(n if isinstance(n, int) else str(n.node.expr) for n in result.shape)

@@ -119,7 +119,7 @@ def test_linear_layers() -> None:
 
 @pytest.mark.parametrize("careful", [False, True])
 def test_one_region_after_another(careful: bool) -> None:
-    # The channels behind the middle one go first, then those before it: what it reads is no longer what it was.
+    # The channels behind the middle one go first; then what it reads is no longer what it was either.
     middle = pruned(random_conv(4, 5, 1, 1), [0, 2], columns=[1], bias=[1, 2])
     graph = block(random_conv(3, 4, 3, 3), relu, middle, sigmoid, last=random_conv(5, 2, 1, 1))
     optimize(graph, drop_channels, careful=careful)

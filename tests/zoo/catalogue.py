@@ -42,10 +42,6 @@ MISSING: Final[dict[str, dict[str, tuple[str, ...]]]] = {
     "a kernel of zeros is a constant": {"dead": ()},
     "a Reshape of the spatial axes around a 1x1": {"cp_tensor": ()},
     "a convolution of fixed extent as a matrix, to be added to another": {"repmlp": ()},
-    "weights behind DequantizeLinear are no plain constants": {"quantised_weights": ()},
-    "a computed weight that is larger than what it is computed from": {
-        "group_equivariant": ("preserve", "legacy")
-    },
 }
 PENDING: Final = {name: (reason, where) for reason, cases in MISSING.items() for name, where in cases.items()}
 

@@ -12,7 +12,6 @@ from onnx.helper import make_node
 
 import fuser
 from tests.hosts.onnx_models import model_of, run
-from tests.zoo.catalogue import pending
 from tests.zoo.harness import error, operators
 
 Array = NDArray[Any]
@@ -158,7 +157,7 @@ def test_quantised_branches_stay_apart() -> None:
     check(nodes, BRANCHES | STEPS, {"Conv": 2, **QUANTISED, "Add": 1})
 
 
-@pytest.mark.parametrize("opset", [13, pytest.param(21, marks=pending("quantised_weights"))])
+@pytest.mark.parametrize("opset", [13, 21])
 def test_quantised_weights_stay_quantised(opset: int) -> None:
     """The integers may be stored, but no convolution may be merged with what they stand for."""
     nodes = [*quantised("three", "three_dq"), *quantised("one", "one_dq")]
