@@ -32,15 +32,14 @@ class Trial:
     """What a function answers for one input shape `[N, I, *n]`.
 
     `constant` is its answer `[N, O, *m]` to zero, `answer` the one to `probe`. `moved` says which elements
-    depend on the input, and `place` which axis positions of the input they are taken from: `[1 + 1 + axes, N,
-    O, *m]`, 0 elsewhere.
+    depend on the input, and `index` which element of the input each of them is, 0 elsewhere.
     """
 
     probe: Array
     constant: Array
     answer: Array
     moved: NDArray[np.bool_]
-    place: NDArray[np.int64]
+    index: NDArray[np.int64]
 
     @property
     def extents(self) -> list[tuple[int, int]]:
@@ -105,13 +104,12 @@ def _try(function: Function, shape: Ints) -> Trial | None:
         return None
     reach = answer - constant
     moved = np.abs(reach) > CLOSE
-    index = np.where(moved, np.floor(reach), 1.0) - 1
-    if not (np.isfinite(index).all() and index.min(initial=0) >= 0 and index.max(initial=0) < size):
+    if not (np.isfinite(reach).all() and reach.min(initial=0) >= -CLOSE and reach.max(initial=0) < size + 1):
         return None
-    places = index.astype(np.int64)
-    if not (np.abs(probe[places] - reach)[moved] <= CLOSE).all():
+    index = np.maximum(reach.astype(np.int64) - 1, 0)
+    if not (np.abs(probe[index] - reach)[moved] <= CLOSE).all():
         return None
-    return Trial(probe.reshape(shape), constant, answer, moved, np.stack(np.unravel_index(places, shape)))
+    return Trial(probe.reshape(shape), constant, answer, moved, index)
 
 
 class _Geometry(TypedDict):
@@ -148,7 +146,7 @@ class _Taps:
         require(bool(live.any()), "the result does not depend on the input")
         rows = np.arange(outputs)
         first, last = moved.argmax(axis=1), moved.shape[1] - 1 - moved[:, ::-1].argmax(axis=1)
-        place = trial.place[:, 0].reshape(axes + 2, outputs, -1)
+        place = np.stack(np.unravel_index(trial.index[0].reshape(outputs, -1), trial.probe.shape))
         begins, ends = (np.stack(np.unravel_index(t, extent), axis=1) for t in (first, last))
         read, until = (place[2:, rows, t].T for t in (first, last))
         stride = tuple(

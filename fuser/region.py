@@ -50,7 +50,10 @@ class Regions:
             except Declined as reason:
                 lifted, refused = None, reason
             if lifted is None:
-                lifted = self.lift(node)
+                try:
+                    lifted = self.lift(node)
+                except Declined as reason:
+                    refused = refused or reason
             elif _of_last_axis(lifted):
                 # Channels of a linear layer or a spatial axis? The neighbours tell, once they are lifted.
                 first = node not in self._seen

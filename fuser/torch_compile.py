@@ -1,8 +1,8 @@
 """The backend of torch.compile: `torch.compile(model, backend="graph_fuser")`.
 
-Under `no_grad` or `inference_mode` the captured graph is fused and handed over to Inductor, or to the backend that the
-option `backend` names. Where gradients may be wanted it is handed over as it is. Torch finds the backend through the entry
-point group `torch_dynamo_backends`.
+Under `no_grad` or `inference_mode` the captured graph is fused and handed over to Inductor, or to the backend
+that the option `backend` names. Where gradients may be wanted it is handed over as it is. Torch finds the
+backend through the entry point group `torch_dynamo_backends`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,8 +15,8 @@ from fuser.hosts.fx_effects import resolve_effects
 from fuser.hosts.fx_graph_module import Tensors, copied, export_module, read_tensors
 from fuser.hosts.fx_import import import_fx
 from fuser.hosts.fx_tensor import is_real
-from fuser.hosts.torch_front import rewritten
-from fuser.rewrite import Log, Rewrite, select
+from fuser.hosts.torch_front import Imported, rewritten
+from fuser.rewrite import Rewrite, select
 
 Compiled = Callable[..., Any]
 Backend = Callable[[fx.GraphModule, Sequence[Any]], Compiled]
@@ -35,7 +35,8 @@ def graph_fuser(
         gm: the captured graph; parameters are among its inputs.
         example_inputs: what it was captured with.
         mode: as for torch.compile, handed on to Inductor.
-        options: `backend`, the one to hand over to (`"inductor"`), `passes` and `exclude` as for `fuser.optimize`; the rest
+        options: `backend`, the one to hand over to (`"inductor"`), `passes` and `exclude` as for
+        `fuser.optimize`; the rest
             is handed on.
     """
     given = dict(options or {})
@@ -94,7 +95,9 @@ class _Fused:
 
     def _state(self, inputs: Sequence[Any]) -> list[tuple[int, int]]:
         """What tells whether a weight is the one that was fused: its memory, and how often it was written to."""
-        return [(t.data_ptr(), 0 if t.is_inference() else t._version) for t in (inputs[i] for i in self.fixed)]
+        return [
+            (t.data_ptr(), 0 if t.is_inference() else t._version) for t in (inputs[i] for i in self.fixed)
+        ]
 
     def _compile(self, inputs: Sequence[Any]) -> Compiled:
         fused = self.fuse(inputs)
@@ -102,13 +105,14 @@ class _Fused:
 
     def fuse(self, inputs: Sequence[Any]) -> fx.GraphModule:
         """The fused graph, with weights of its own."""
-        for careful in (False, True):
+
+        def prepare() -> Imported:
             source = copied(self.gm.graph)
             tensors = self._tensors(source, inputs)
-            graph = import_fx(source, self.gm, tensors, "compiled")
-            if rewritten(graph, self.rewrites, Log(), careful=careful):
-                break
-        return export_module(graph, source, self.gm, tensors, "Fused")
+            return Imported(source, tensors, import_fx(source, self.gm, tensors, "compiled"))
+
+        done, _ = rewritten(prepare, self.rewrites)
+        return export_module(done.graph, done.source, self.gm, done.tensors, "Fused")
 
     def _tensors(self, source: fx.Graph, inputs: Sequence[Any]) -> Tensors:
         """What is known while the graph is compiled: parameters and buffers."""

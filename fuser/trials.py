@@ -22,6 +22,9 @@ LARGEST_INPUT: Final = 1 << 22
 LARGEST_BOUND: Final = 1 << 10
 """An integer in the graph may cut an axis off there; extents beyond it must be tried, and these are not."""
 
+LARGE_BATCH_BOUND: Final = 64
+"""With larger numbers in the graph the inputs to try are large enough without a batch of several."""
+
 ENDLESS: Final = 1 << 30
 """Integers from here on mean 'to the end'."""
 
@@ -122,7 +125,8 @@ def _trials(region: Region, fixed: Fixed) -> Iterator[Binding]:
     )
     for index, axis in enumerate(free):
         sizes = {a: bound + 3 + axis if a == axis else 1 + 2 * a for a in range(2, rank)}
-        yield _bound(region, {0: 3 - index % 2, **sizes, **fixed}, parity=1 + index)
+        batch = 3 if index and bound <= LARGE_BATCH_BOUND else 1
+        yield _bound(region, {0: batch, **sizes, **fixed}, parity=1 + index)
 
 
 def _bound(region: Region, sizes: Fixed, parity: int = 0) -> Binding:

@@ -96,7 +96,9 @@ def channel_axis(shape: tuple[int, ...], rank: int, x: Value) -> int:
     varying = [axis for axis, n in enumerate(aligned) if n != 1]
     if varying == [rank - 1]:
         return -1
-    require(varying == [1], f"the constant of shape {shape} is not one value per channel of {x.name!r}, {x.shape}")
+    require(
+        varying == [1], f"the constant of shape {shape} is not one value per channel of {x.name!r}, {x.shape}"
+    )
     return 1
 
 

@@ -1,21 +1,22 @@
-"""fx nodes in one normal form, whatever they are written in: aten operators, torch functions, methods, modules.
+"""fx nodes in one normal form, whatever they are written in: aten operators, torch functions, methods,
+modules.
 
-A `Call` says what is computed (`kind`), of which operands, with which attributes. The arguments of an operator have the
-same order in all ways of writing it, so one signature serves them all.
+A `Call` says what is computed (`kind`), of which operands, with which attributes. The arguments of an
+operator have the same order in all ways of writing it, so one signature serves them all.
 """
 
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import torch
 from torch import fx, nn
 
 from fuser.ir import Constant
 
-Operand = fx.Node | torch.Tensor | Constant | float | int | None
+Operand: TypeAlias = fx.Node | torch.Tensor | Constant | float | int | None
 """A node, a tensor that a module holds, a constant that it computes, or a number."""
 
 CONVS: Final = ("conv1d", "conv2d", "conv3d")
@@ -25,9 +26,49 @@ MAX_POOLS: Final = ("max_pool1d", "max_pool2d", "max_pool3d")
 ADAPTIVE_POOLS: Final = tuple(f"adaptive_{kind}_pool{n}d" for kind in ("avg", "max") for n in (1, 2, 3))
 
 UNARY: Final = frozenset(
-    "relu relu6 silu sigmoid hardswish hardsigmoid hardtanh gelu tanh leaky_relu elu selu celu mish softplus clamp "
-    "clamp_min clamp_max abs exp log sqrt rsqrt square pow reciprocal floor ceil round softmax log_softmax logsigmoid "
-    "softsign erf sin cos sign threshold prelu layer_norm group_norm".split()
+    [
+        "relu",
+        "relu6",
+        "silu",
+        "sigmoid",
+        "hardswish",
+        "hardsigmoid",
+        "hardtanh",
+        "gelu",
+        "tanh",
+        "leaky_relu",
+        "elu",
+        "selu",
+        "celu",
+        "mish",
+        "softplus",
+        "clamp",
+        "clamp_min",
+        "clamp_max",
+        "abs",
+        "exp",
+        "log",
+        "sqrt",
+        "rsqrt",
+        "square",
+        "pow",
+        "reciprocal",
+        "floor",
+        "ceil",
+        "round",
+        "softmax",
+        "log_softmax",
+        "logsigmoid",
+        "softsign",
+        "erf",
+        "sin",
+        "cos",
+        "sign",
+        "threshold",
+        "prelu",
+        "layer_norm",
+        "group_norm",
+    ]
 )
 """The result has the shape of the first operand, and is a tensor of its own."""
 
@@ -37,7 +78,8 @@ HOMOGENEOUS: Final = frozenset(("relu", "leaky_relu", "prelu", *AVERAGE_POOLS, *
 
 @dataclass(frozen=True, eq=False)
 class Call:
-    """What a node computes: `kind` in canonical words, `operands` of which the first is the data, attributes by name.
+    """What a node computes: `kind` in canonical words, `operands` of which the first is the data, attributes
+    by name.
 
     `refusal` says why the node is not lifted although its kind could be.
     """
@@ -121,9 +163,36 @@ SIGNATURES: Final[dict[str, str]] = {
 }
 
 NAMED: Final = frozenset(
-    "reshape reshape_as permute transpose squeeze unsqueeze expand split chunk unbind contiguous interpolate detach clone sum tile "
-    "concat multiply divide true_divide subtract negative dropout1d dropout2d dropout3d feature_dropout alpha_dropout "
-    "feature_alpha_dropout".split()
+    [
+        "reshape",
+        "reshape_as",
+        "permute",
+        "transpose",
+        "squeeze",
+        "unsqueeze",
+        "expand",
+        "split",
+        "chunk",
+        "unbind",
+        "contiguous",
+        "interpolate",
+        "detach",
+        "clone",
+        "sum",
+        "tile",
+        "concat",
+        "multiply",
+        "divide",
+        "true_divide",
+        "subtract",
+        "negative",
+        "dropout1d",
+        "dropout2d",
+        "dropout3d",
+        "feature_dropout",
+        "alpha_dropout",
+        "feature_alpha_dropout",
+    ]
 ).union(UNARY, SIGNATURES)
 """Functions of torch that are recognised."""
 
@@ -200,7 +269,8 @@ def _title(target: object) -> str:
 def bind(node: fx.Node, signature: str) -> dict[str, Any] | None:
     """The arguments of a node by name; None where they do not fit.
 
-    A signature lists names in order: what is called `input|self` may have either name, `alpha=1` has a default.
+    A signature lists names in order: what is called `input|self` may have either name, `alpha=1` has a
+    default.
     """
     found: dict[str, Any] = {}
     keywords = {name: value for name, value in node.kwargs.items() if name != "inplace"}
@@ -280,7 +350,9 @@ def _to(kind: str, a: dict[str, Any]) -> Call:
 
 BUILDERS: Final[dict[str, Callable[[str, dict[str, Any]], Call]]] = {
     **dict.fromkeys((*CONVS, *TRANSPOSED, "convolution"), _conv),
-    **dict.fromkeys(("batch_norm", "native_batch_norm", "inference_batch_norm", "functional_batch_norm"), _batch_norm),
+    **dict.fromkeys(
+        ("batch_norm", "native_batch_norm", "inference_batch_norm", "functional_batch_norm"), _batch_norm
+    ),
     **dict.fromkeys(("add", "sub", "rsub", "mul", "div"), _binary),
     **dict.fromkeys(("linear", "matmul", "mm", "bmm"), _operands),
     "addmm": _addmm,

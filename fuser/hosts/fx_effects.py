@@ -1,13 +1,14 @@
-"""What works in place. In a graph each value is one thing for ever; in fx an operator may change a tensor that others read.
+"""What works in place. In a graph each value is one thing for ever; in fx an operator may change a tensor
+that others read.
 
-Where a change is seen through its result alone, the operator computes the same out of place, and whoever reads the tensor
-later reads the result. Where the tensor has other names, views of it or the module's own buffer, nothing is known: all that
-touches it stays where it is.
+Where a change is seen through its result alone, the operator computes the same out of place, and whoever
+reads the tensor later reads the result. Where the tensor has other names, views of it or the module's own
+buffer, nothing is known: all that touches it stays where it is.
 """
 
 import operator
-from copy import copy
 from collections.abc import Callable, Iterator
+from copy import copy
 from typing import Any, Final
 
 import torch
@@ -16,9 +17,40 @@ from torch import fx, nn
 from fuser.hosts.fx_call import ADAPTIVE_POOLS, AVERAGE_POOLS, MAX_POOLS, UNARY, canonical, name_of, normalise
 
 FRESH: Final = frozenset(
-    "conv batch_norm linear addmm matmul mm bmm add sub mul div neg rsub cat mean convolution conv1d conv2d conv3d "
-    "conv_transpose1d conv_transpose2d conv_transpose3d functional_batch_norm native_batch_norm inference_batch_norm sum "
-    "clone interpolate lift_fresh_copy size dim numel".split()
+    [
+        "conv",
+        "batch_norm",
+        "linear",
+        "addmm",
+        "matmul",
+        "mm",
+        "bmm",
+        "add",
+        "sub",
+        "mul",
+        "div",
+        "neg",
+        "rsub",
+        "cat",
+        "mean",
+        "convolution",
+        "conv1d",
+        "conv2d",
+        "conv3d",
+        "conv_transpose1d",
+        "conv_transpose2d",
+        "conv_transpose3d",
+        "functional_batch_norm",
+        "native_batch_norm",
+        "inference_batch_norm",
+        "sum",
+        "clone",
+        "interpolate",
+        "lift_fresh_copy",
+        "size",
+        "dim",
+        "numel",
+    ]
 ).union(UNARY, AVERAGE_POOLS, MAX_POOLS, ADAPTIVE_POOLS)
 """The result is a tensor of its own. What is not listed may return its operand or a view of it."""
 
@@ -102,7 +134,9 @@ def _changed(node: fx.Node, modules: Modules) -> Iterator[Any]:
     if node.op == "call_module":
         module = modules(node)
         # Dropout that drops nothing changes nothing.
-        if getattr(module, "inplace", False) is True and not isinstance(module, nn.modules.dropout._DropoutNd):
+        if getattr(module, "inplace", False) is True and not isinstance(
+            module, nn.modules.dropout._DropoutNd
+        ):
             yield from node.args[:1]
         return
     if name_of(node) in {"detach_", "requires_grad_"}:
@@ -116,7 +150,11 @@ def _changed(node: fx.Node, modules: Modules) -> Iterator[Any]:
         for argument, value in zip(node.target._schema.arguments, node.args, strict=False):
             if argument.alias_info is not None and argument.alias_info.is_write:
                 yield from value if isinstance(value, list | tuple) else [value]
-        written = {a.name for a in node.target._schema.arguments if a.alias_info is not None and a.alias_info.is_write}
+        written = {
+            a.name
+            for a in node.target._schema.arguments
+            if a.alias_info is not None and a.alias_info.is_write
+        }
         yield from (value for name, value in node.kwargs.items() if name in written)
         return
     if isinstance(node.target, torch._ops.HigherOrderOperator):
@@ -132,10 +170,14 @@ def in_place_name(node: fx.Node) -> bool:
     """Whether a function or method says by its name that it changes its first operand."""
     name = name_of(node) or str(getattr(node.target, "__name__", ""))
     bare = name.strip("_")
-    return (name.endswith("_") and not name.endswith("__")) or (name.startswith("__i") and bare[1:] in _ARITHMETIC)
+    return (name.endswith("_") and not name.endswith("__")) or (
+        name.startswith("__i") and bare[1:] in _ARITHMETIC
+    )
 
 
-_ARITHMETIC: Final = frozenset("add sub mul truediv floordiv pow and or xor matmul".split())
+_ARITHMETIC: Final = frozenset(
+    ["add", "sub", "mul", "truediv", "floordiv", "pow", "and", "or", "xor", "matmul"]
+)
 
 # The position of `inplace` among the arguments of a function of torch.nn.functional.
 _INPLACE_POSITION: Final[dict[str, int]] = {

@@ -146,12 +146,15 @@ class AtenEmit:
         self.graph = graph
         self.block = block
         self.keep = keep
-        # torch.export keeps layers whole until decompositions run; after that all convolutions are one operator.
+        # torch.export keeps layers whole until decompositions run; after that all convolutions are one
+        # operator.
         self.training = training
 
     def _call(self, target: Any, *args: Any, **kwargs: Any) -> fx.Node:
         node = self.graph.call_function(target, args, kwargs)
-        node.meta.update({k: v for k, v in self.block.example.meta.items() if k not in {"val", "tensor_meta"}})
+        node.meta.update(
+            {k: v for k, v in self.block.example.meta.items() if k not in {"val", "tensor_meta"}}
+        )
         return node
 
     def _tensors(self, weight: Array, bias: Array) -> tuple[fx.Node, fx.Node | None]:
@@ -177,7 +180,11 @@ class AtenEmit:
         weight, bias = self._tensors(stored_transposed(conv), conv.bias)
         stride, dilation, pads, more = map(list, (conv.stride, conv.dilation, padding, output_padding))
         if self.training:
-            target = aten.conv_transpose1d.default if conv.rank == 1 else getattr(aten, f"conv_transpose{conv.rank}d").input
+            target = (
+                aten.conv_transpose1d.default
+                if conv.rank == 1
+                else getattr(aten, f"conv_transpose{conv.rank}d").input
+            )
             return self._call(target, x, weight, bias, stride, pads, more, conv.groups, dilation)
         return self._call(
             aten.convolution.default, x, weight, bias, stride, pads, dilation, True, more, conv.groups

@@ -17,8 +17,24 @@ from fuser.hosts.fx_tensor import to_numpy, to_torch, torch_dtype
 Evaluate = Callable[..., tuple[NDArray[Any], ...]]
 
 RANDOM: Final = frozenset(
-    "rand randn randint randperm bernoulli multinomial normal rand_like randn_like randint_like dropout uniform_ normal_ "
-    "bernoulli_ exponential_ rrelu".split()
+    [
+        "rand",
+        "randn",
+        "randint",
+        "randperm",
+        "bernoulli",
+        "multinomial",
+        "normal",
+        "rand_like",
+        "randn_like",
+        "randint_like",
+        "dropout",
+        "uniform_",
+        "normal_",
+        "bernoulli_",
+        "exponential_",
+        "rrelu",
+    ]
 )
 
 
@@ -95,17 +111,20 @@ def _arrays(node: fx.Node, result: Any) -> tuple[NDArray[Any], ...]:
         return (np.asarray(result),)
     if isinstance(result, list | tuple):
         # Only the parts that are read are outputs of the node.
-        read = sorted({user.args[1] for user in node.users if len(user.args) > 1 and isinstance(user.args[1], int)})
+        read = sorted(
+            {user.args[1] for user in node.users if len(user.args) > 1 and isinstance(user.args[1], int)}
+        )
         return tuple(to_numpy(result[index]) for index in read)
     raise ValueError(f"{node.name} returns a {type(result).__name__}")
 
 
-
-
-def outline(node: fx.Node, module: nn.Module | None, types: dict[fx.Node, tuple[tuple[int, ...], str]]) -> Any:
+def outline(
+    node: fx.Node, module: nn.Module | None, types: dict[fx.Node, tuple[tuple[int, ...], str]]
+) -> Any:
     """What the result of a node is like, for operands of known shapes and element types; None where that fails."""
     tensors = {
-        operand: torch.empty(shape, dtype=torch_dtype(dtype), device="meta") for operand, (shape, dtype) in types.items()
+        operand: torch.empty(shape, dtype=torch_dtype(dtype), device="meta")
+        for operand, (shape, dtype) in types.items()
     }
     try:
         with torch.no_grad():

@@ -1,7 +1,7 @@
 """The rewritten graph back into fx: a diff, applied in place to the fx graph that was imported.
 
-Nodes that no rewrite touched stay as they are. What a rewrite made takes the place of what it replaced and is named after
-the block that it came from.
+Nodes that no rewrite touched stay as they are. What a rewrite made takes the place of what it replaced and is
+named after the block that it came from.
 """
 
 import re
@@ -23,7 +23,8 @@ from fuser.ir import Constant, Graph, Node, Value
 class Block:
     """What a new node replaces, as far as its layers take after it.
 
-    `name` is the module path that they get, `like` a parameter that they replace, `example` the node whose value they make.
+    `name` is the module path that they get, `like` a parameter that they replace, `example` the node whose
+    value they make.
     """
 
     name: str
@@ -176,7 +177,8 @@ class _Export:
         return Block(
             block_name([_path(source) for source in layers] or [_path(source) for _, source in steps]),
             floats[0] if floats else None,
-            any(tensor.requires_grad for tensor in floats) or not any(isinstance(t, nn.Parameter) for t in floats),
+            any(tensor.requires_grad for tensor in floats)
+            or not any(isinstance(t, nn.Parameter) for t in floats),
             any(is_channels_last(tensor) for tensor in floats),
             getattr(torch, dtype),
             example,
@@ -190,7 +192,9 @@ class _Export:
         found = [tensor for node in above for tensor in self._tensors(node)]
         trainable = any(tensor.requires_grad for tensor in found)
         dtype = getattr(torch, constant.dtype)
-        return Block(f"{_path(source)}.computed", found[0] if found else None, trainable, False, dtype, source)
+        return Block(
+            f"{_path(source)}.computed", found[0] if found else None, trainable, False, dtype, source
+        )
 
     def _tensors(self, source: fx.Node) -> Iterator[torch.Tensor]:
         module = self._module(source)
@@ -217,7 +221,9 @@ def _path(node: fx.Node) -> str:
     stack = node.meta.get("nn_module_stack")
     path = str(next(reversed(stack.values()))[0]) if stack else ""
     # torch.compile has `L['self']._modules['conv']`.
-    names = re.findall(r"_modules\['([^']+)'\]", path) or re.findall(r"\w+", re.sub(r"L\['\w+'\]\.?", "", path))
+    names = re.findall(r"_modules\['([^']+)'\]", path) or re.findall(
+        r"\w+", re.sub(r"L\['\w+'\]\.?", "", path)
+    )
     return ".".join(names) or node.name
 
 

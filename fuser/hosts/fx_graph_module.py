@@ -52,10 +52,13 @@ def export_module(
         graph: the graph of passes.
         source: the fx graph behind it, which is edited and then belongs to the result.
         owner: what the fx graph was traced from.
-        tensors: what its nodes for parameters and buffers stand for; inputs among them become attributes, not copied.
+        tensors: what its nodes for parameters and buffers stand for; inputs among them become attributes, not
+        copied.
         name: the class of the result.
     """
-    store = _Store(owner, {str(node.target) for node in kept(graph, source) if node.op in {"call_module", "get_attr"}})
+    store = _Store(
+        owner, {str(node.target) for node in kept(graph, source) if node.op in {"call_module", "get_attr"}}
+    )
     known = {node for node in source.nodes}
     export_fx(graph, owner, tensors, store)
     _adopt(source, tensors, store)
@@ -137,7 +140,9 @@ class _Store:
 
 def clashes(path: str, taken: Iterable[str]) -> bool:
     """Whether `path` is one of those, or inside one, or around one."""
-    return any(path == other or path.startswith(f"{other}.") or other.startswith(f"{path}.") for other in taken)
+    return any(
+        path == other or path.startswith(f"{other}.") or other.startswith(f"{path}.") for other in taken
+    )
 
 
 def _rename(node: fx.Node, store: _Store) -> None:

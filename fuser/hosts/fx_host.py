@@ -1,7 +1,7 @@
 """How torch expresses an operator: one or a few layers, elementwise operators and pads.
 
-One description of the lowering serves both the driver, which asks whether there is one and how many kernels it takes, and
-the export, which builds it.
+One description of the lowering serves both the driver, which asks whether there is one and how many kernels
+it takes, and the export, which builds it.
 """
 
 from dataclasses import replace
@@ -64,7 +64,8 @@ class FxHost:
         self.values: dict[Value, fx.Node] = {}
         # What each node read when it was imported.
         self.inputs: dict[fx.Node, tuple[Value | None, ...]] = {}
-        # Views of parameters: constants that cost nothing and stay what they are, so there is no node for them.
+        # Views of parameters: constants that cost nothing and stay what they are, so there is no node for
+        # them.
         self.views: set[fx.Node] = set()
         # Nodes whose result may be changed unseen, and which are left as they are.
         self.pinned: frozenset[fx.Node] = frozenset()
@@ -128,7 +129,9 @@ def lower(op: Op, output: Value, inputs: list[T], to: Emit[T]) -> T:
         return to.select(x, op.axis, *op.ranges[0])
     if not isinstance(op, Conv):
         raise Declined(f"{op} is not affine")
-    require(output.dtype in FLOATS, f"the element type of {output.name!r} is {output.dtype}, not a floating one")
+    require(
+        output.dtype in FLOATS, f"the element type of {output.name!r} is {output.dtype}, not a floating one"
+    )
     if op.pointwise:
         return _scale_shift(op, output, x, to)
     if op.rank == 0:
@@ -208,7 +211,8 @@ def _sum(op: Sum, output: Value, inputs: list[T], to: Emit[T]) -> T:
     )
     factor = coefficients[0] if len(set(coefficients)) == 1 and abs(coefficients[0]) != 1 else 1.0
     terms = sorted(
-        zip([c / factor for c in coefficients], range(len(inputs)), strict=True), key=lambda term: term[0] != 1.0
+        zip([c / factor for c in coefficients], range(len(inputs)), strict=True),
+        key=lambda term: term[0] != 1.0,
     )
     first, index = terms[0]
     result = inputs[index] if first == 1.0 else to.times(inputs[index], first)

@@ -1,8 +1,8 @@
 """fx to the graph of passes: GraphModules of symbolic_trace, torch.export and torch.compile.
 
-Nothing is lifted here and no weight is read. Every fx node becomes an `Opaque` that carries how to evaluate and how to lift
-it; parameters and buffers become constants that are read when somebody looks at them. The fx graph given is one that may
-be edited: readers of what is changed in place are redirected to the result.
+Nothing is lifted here and no weight is read. Every fx node becomes an `Opaque` that carries how to evaluate
+and how to lift it; parameters and buffers become constants that are read when somebody looks at them. The fx
+graph given is one that may be edited: readers of what is changed in place are redirected to the result.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,13 +29,28 @@ AUTOCAST: Final = "the graph switches autocast on and off, so element types are 
 IN_PLACE: Final = "it touches a tensor that is changed in place and has other names"
 
 # These return several tensors; a trace without inputs does not say so.
-SEVERAL: Final = frozenset({"split", "chunk", "unbind", "native_batch_norm", "inference_batch_norm", "tensor_split"})
+SEVERAL: Final = frozenset(
+    {"split", "chunk", "unbind", "native_batch_norm", "inference_batch_norm", "tensor_split"}
+)
 
 # The result has as many axes as the first operand.
 SAME_RANK: Final = frozenset({"conv", "batch_norm", "linear"})
 
 VIEWS: Final = frozenset(
-    "permute t transpose reshape unsqueeze squeeze expand detach detach_ identity lift_fresh_copy contiguous".split()
+    [
+        "permute",
+        "t",
+        "transpose",
+        "reshape",
+        "unsqueeze",
+        "squeeze",
+        "expand",
+        "detach",
+        "detach_",
+        "identity",
+        "lift_fresh_copy",
+        "contiguous",
+    ]
 )
 
 
@@ -53,7 +68,8 @@ def import_fx(
         owner: holds the modules that the graph calls.
         tensors: for each node that stands for a parameter, buffer or constant, its name and its tensor.
         name: what reports call the graph.
-        examples: arguments; their ranks and element types are those of the inputs, where the graph does not tell.
+        examples: arguments; their ranks and element types are those of the inputs, where the graph does not
+        tell.
     """
     importer = _Importer(graph, owner, tensors, name)
     return importer.run(examples)
@@ -61,7 +77,11 @@ def import_fx(
 
 class _Importer:
     def __init__(
-        self, graph: fx.Graph, owner: nn.Module, tensors: Mapping[fx.Node, tuple[str, torch.Tensor]], name: str
+        self,
+        graph: fx.Graph,
+        owner: nn.Module,
+        tensors: Mapping[fx.Node, tuple[str, torch.Tensor]],
+        name: str,
     ) -> None:
         self.source = graph
         self.modules = dict(owner.named_modules(remove_duplicate=False))
@@ -78,7 +98,9 @@ class _Importer:
         """Import every node."""
         for node in self.source.nodes:
             self._ask_earlier(node)
-        self.pinned = self.host.pinned = resolve_effects(self.source, lambda node: self.modules.get(str(node.target)))
+        self.pinned = self.host.pinned = resolve_effects(
+            self.source, lambda node: self.modules.get(str(node.target))
+        )
         self.autocast = any("autocast" in getattr(node.target, "__name__", "") for node in self.source.nodes)
         for index, node in enumerate(self.source.nodes):
             self.host.order.append(node)
@@ -152,7 +174,9 @@ class _Importer:
         if not isinstance(like, torch.Tensor):
             return False
         value = Value(node.name, tuple(like.shape), dtype_name(like.dtype))
-        value.constant = Constant(tuple(like.shape), dtype_name(like.dtype), lambda: evaluate(source.array())[0])
+        value.constant = Constant(
+            tuple(like.shape), dtype_name(like.dtype), lambda: evaluate(source.array())[0]
+        )
         self.values[node] = value
         self.host.values[value] = node
         self.host.views.add(node)
@@ -228,7 +252,11 @@ class _Importer:
         """The value of a node, or of each of its parts that is read where it returns several tensors."""
         result = described(node)
         several = isinstance(result, list | tuple) or canonical(name_of(node)) in SEVERAL
-        parts = [user for user in node.users if canonical(name_of(user)) == "getitem" and isinstance(user.args[1], int)]
+        parts = [
+            user
+            for user in node.users
+            if canonical(name_of(user)) == "getitem" and isinstance(user.args[1], int)
+        ]
         if not several or len(parts) < len(node.users) or len({user.args[1] for user in parts}) < len(parts):
             return [self._declare(node, result)]
         values = []

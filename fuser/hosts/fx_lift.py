@@ -1,8 +1,8 @@
 """Lifting: the affine form of each fx node, where it has one.
 
-A rule looks at a call whose weights are constants and returns the operator applied to the inputs that remain, or None
-where the call computes nothing affine. Where it is affine in principle but a condition fails, it declines with the reason
-and both values.
+A rule looks at a call whose weights are constants and returns the operator applied to the inputs that remain,
+or None where the call computes nothing affine. Where it is affine in principle but a condition fails, it
+declines with the reason and both values.
 """
 
 from collections.abc import Callable, Sequence
@@ -121,7 +121,8 @@ def lift_conv(call: Call, node: Node) -> Apply:
     x, weight = data(node), constant(node, 1, "weight")
     require(len(weight.shape) >= 3 and 0 not in weight.shape, f"the weight has shape {weight.shape}")
     require(
-        x.rank in {None, len(weight.shape)}, f"ranks differ: {x.name!r} has shape {x.shape}, the weight {weight.shape}"
+        x.rank in {None, len(weight.shape)},
+        f"ranks differ: {x.name!r} has shape {x.shape}, the weight {weight.shape}",
     )
     size = weight.shape[2:]
     groups, transposed = int(a["groups"]), bool(a["transposed"])
@@ -219,7 +220,9 @@ def lift_matmul(call: Call, node: Node) -> Apply | None:
     left, right = data(node), data(node, 1)
     if left.constant is None and right.constant is None:
         return None
-    require(left.constant is None, f"the constant {left.name!r} is on the left: a map of the last axis but one")
+    require(
+        left.constant is None, f"the constant {left.name!r} is on the left: a map of the last axis but one"
+    )
     weight = constant(node, 1, "weight")
     require(rank_of(left) >= 2, f"{left.name!r} has one axis, and a linear layer needs two")
     return Apply(linear(weight, None, transposed=False), (left,), "linear")
@@ -301,13 +304,17 @@ def lift_pad(call: Call, node: Node) -> Apply | None:
     a, x = call.attributes, data(node)
     pads, mode = a["pad"], a["mode"]
     require(mode == "constant", f"the mode is {mode!r}")
-    require(isinstance(pads, list | tuple) and all(isinstance(p, int) for p in pads), f"pads are not numbers: {pads}")
+    require(
+        isinstance(pads, list | tuple) and all(isinstance(p, int) for p in pads),
+        f"pads are not numbers: {pads}",
+    )
     if not any(pads):
         return nothing(x)
     rank, spatial = rank_of(x), len(pads) // 2
     require(rank >= 3, f"{x.name!r} has no spatial axes: {x.shape}")
     require(
-        spatial <= rank - 2 or not any(pads[2 * (rank - 2) :]), f"pads {list(pads)} touch the batch or channel axis"
+        spatial <= rank - 2 or not any(pads[2 * (rank - 2) :]),
+        f"pads {list(pads)} touch the batch or channel axis",
     )
     channels = x.shape[1] if x.shape else None
     if not isinstance(channels, int):
@@ -386,7 +393,12 @@ def _rows(x: Value, output: Value) -> Apply | None:
     if layer is None or not isinstance(layer.op, Conv) or layer.op.axis != -1 or layer.inputs[0] is None:
         return None
     rows = layer.inputs[0].producer
-    if rows is None or not isinstance(rows.op, Opaque) or rows.op.kind not in FLATTEN or rows.inputs[0] is None:
+    if (
+        rows is None
+        or not isinstance(rows.op, Opaque)
+        or rows.op.kind not in FLATTEN
+        or rows.inputs[0] is None
+    ):
         return None
     source = rows.inputs[0]
     if source.shape is None or output.shape is None or source.rank == 2:
@@ -400,7 +412,9 @@ def lift_slice(call: Call, node: Node) -> Apply | None:
     """x[:, :all]  ->  x."""
     index = call.attributes.get("index", ())
     entries = index if isinstance(index, tuple) else (index,)
-    steps = [entry.step if isinstance(entry, slice) else 0 for entry in entries] + [call.attributes.get("step", 1)]
+    steps = [entry.step if isinstance(entry, slice) else 0 for entry in entries] + [
+        call.attributes.get("step", 1)
+    ]
     x = data(node)
     if not all(step in {None, 1} for step in steps):
         return None

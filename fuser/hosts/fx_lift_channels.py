@@ -54,7 +54,9 @@ def _sizes(call: Call, channels: int) -> list[int] | None:
 def parts_read(node: Node) -> list[int] | None:
     """Which parts of a tuple the outputs of a node are; None where the tuple is read as a whole."""
     assert isinstance(node.source, fx.Node)
-    indices = sorted({user.args[1] for user in node.source.users if len(user.args) > 1 and isinstance(user.args[1], int)})
+    indices = sorted(
+        {user.args[1] for user in node.source.users if len(user.args) > 1 and isinstance(user.args[1], int)}
+    )
     return indices if len(indices) == len(node.outputs) and node.outputs[0].name != node.source.name else None
 
 

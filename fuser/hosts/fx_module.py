@@ -37,7 +37,14 @@ UNARY_MODULES: Final[dict[type[nn.Module], str]] = {
     nn.Softsign: "softsign",
     nn.Tanh: "tanh",
 }
-DROPOUTS: Final = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
+DROPOUTS: Final = (
+    nn.Dropout,
+    nn.Dropout1d,
+    nn.Dropout2d,
+    nn.Dropout3d,
+    nn.AlphaDropout,
+    nn.FeatureAlphaDropout,
+)
 CONVS: Final = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 TRANSPOSED: Final = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 NORMS: Final[dict[type[nn.Module], tuple[int, ...]]] = {
@@ -49,7 +56,9 @@ NORMS: Final[dict[type[nn.Module], tuple[int, ...]]] = {
 PADS: Final = tuple(getattr(nn, f"{kind}Pad{n}d") for kind in ("Constant", "Zero") for n in (1, 2, 3))
 AVERAGE_POOLS: Final = (nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d)
 MAX_POOLS: Final = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
-ADAPTIVE_POOLS: Final = tuple(getattr(nn, f"Adaptive{kind}Pool{n}d") for kind in ("Avg", "Max") for n in (1, 2, 3))
+ADAPTIVE_POOLS: Final = tuple(
+    getattr(nn, f"Adaptive{kind}Pool{n}d") for kind in ("Avg", "Max") for n in (1, 2, 3)
+)
 
 
 def normalise_module(node: fx.Node, module: nn.Module) -> Call:
@@ -77,7 +86,9 @@ def _same(module: nn.Module, kind: type[nn.Module], *methods: str) -> bool:
 
 def _hooked(module: nn.Module) -> str:
     """Why a module cannot be replaced: hooks would be lost. Those that only compute a weight are known."""
-    hooks = [hook for hook in module._forward_pre_hooks.values() if not isinstance(hook, WeightNorm | SpectralNorm)]
+    hooks = [
+        hook for hook in module._forward_pre_hooks.values() if not isinstance(hook, WeightNorm | SpectralNorm)
+    ]
     hooks += module._forward_hooks.values()
     if not hooks:
         return ""
@@ -143,7 +154,8 @@ def _conv(module: nn.Module, x: fx.Node) -> Call | None:
     if not plain and not transposed:
         return None
     attributes = {
-        name: getattr(module, name) for name in ("stride", "padding", "dilation", "groups", "transposed", "output_padding")
+        name: getattr(module, name)
+        for name in ("stride", "padding", "dilation", "groups", "transposed", "output_padding")
     }
     padded = any(module._reversed_padding_repeated_twice) if plain else False
     refusal = f"padding_mode is {module.padding_mode!r}" if padded and module.padding_mode != "zeros" else ""
@@ -168,7 +180,9 @@ def _linear(module: nn.Module, x: fx.Node) -> Call | None:
 def _pad(module: nn.Module, x: fx.Node) -> Call | None:
     if not any(_same(module, kind) for kind in PADS):
         return None
-    return Call("pad", (x,), {"pad": module.padding, "mode": "constant", "value": getattr(module, "value", 0.0)})
+    return Call(
+        "pad", (x,), {"pad": module.padding, "mode": "constant", "value": getattr(module, "value", 0.0)}
+    )
 
 
 def _pool(module: nn.Module, x: fx.Node) -> Call | None:

@@ -25,9 +25,9 @@ from fuser.hosts.fx_emit import AtenEmit, computed
 from fuser.hosts.fx_export import Block, export_fx, kept
 from fuser.hosts.fx_graph_module import Tensors, attribute, clashes, copied, read_tensors
 from fuser.hosts.fx_import import import_fx
-from fuser.hosts.torch_front import TRAINING, functional, rewritten, trains
+from fuser.hosts.torch_front import TRAINING, Imported, functional, rewritten, trains
 from fuser.ir import Constant
-from fuser.rewrite import Event, Log, Rewrite
+from fuser.rewrite import Event, Rewrite
 
 STORED = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
 
@@ -44,17 +44,18 @@ def optimize_program(
         if trains(node):
             raise InputError(f"the program, node {node.name}, {TRAINING}")
     program = functional(program)
-    log = Log()
-    for careful in (False, True):
-        source, log = copied(program.graph), Log()
+
+    def prepare() -> Imported:
+        source = copied(program.graph)
         tensors = read_program(program, source)
-        graph = import_fx(source, program.graph_module, tensors)
-        if rewritten(graph, rewrites, log, careful=careful):
-            break
-    still = {node.name for node in kept(graph, source)}
+        return Imported(source, tensors, import_fx(source, program.graph_module, tensors))
+
+    done, log = rewritten(prepare, rewrites)
+    still = {node.name for node in kept(done.graph, done.source)}
     specs = program.graph_signature.input_specs
-    store = _Store(program, source, {spec.target for spec in specs if spec.target and spec.arg.name in still})
-    unread = export_fx(graph, program.graph_module, tensors, store)
+    taken = {spec.target for spec in specs if spec.target and spec.arg.name in still}
+    store = _Store(program, done.source, taken)
+    unread = export_fx(done.graph, program.graph_module, done.tensors, store)
     return store.finish(unread), log.events
 
 
@@ -158,7 +159,11 @@ class _Store:
             graph_signature=ExportGraphSignature(self._in_order(inputs), self._outputs()),
             state_dict={name: deepcopy(tensor, memo) for name, tensor in state.items()} | self.state,
             range_constraints=copy(self.program.range_constraints),
-            module_call_graph=[entry for entry in self.program.module_call_graph if entry.fqn == "" or entry.signature is None],
+            module_call_graph=[
+                entry
+                for entry in self.program.module_call_graph
+                if entry.fqn == "" or entry.signature is None
+            ],
             example_inputs=self.program.example_inputs,
             constants=constants | self.constants,
             verifiers=self.program.verifiers,
@@ -171,7 +176,11 @@ class _Store:
 
     def _remove(self, unread: Sequence[fx.Node]) -> set[str]:
         """Take out the inputs that nobody reads any more, and what the same layers had beside them."""
-        targets = {spec.arg.name: spec.target for spec in self.program.graph_signature.input_specs if spec.kind in STORED}
+        targets = {
+            spec.arg.name: spec.target
+            for spec in self.program.graph_signature.input_specs
+            if spec.kind in STORED
+        }
         owners = {str(targets.get(node.name)).rpartition(".")[0] for node in unread}
         changed = set(self.program.graph_signature.buffers_to_mutate.values())
         gone: set[str] = set()
@@ -179,7 +188,9 @@ class _Store:
             target = targets.get(node.name) if node.op == "placeholder" else None
             if target is None or node.users or target in changed:
                 continue
-            if node in unread or (target.endswith(".num_batches_tracked") and target.rpartition(".")[0] in owners):
+            if node in unread or (
+                target.endswith(".num_batches_tracked") and target.rpartition(".")[0] in owners
+            ):
                 self.graph.erase_node(node)
                 gone.add(target)
         return gone

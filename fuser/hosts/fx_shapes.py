@@ -1,7 +1,8 @@
 """Shapes and element types of graphs that were traced without inputs.
 
-Extents that are not known have names, and what an operator makes of them has a name that spells the formula: two values
-with the same names have the same extents, whatever the caller feeds. A tensor that a Conv2d reads has a batch axis.
+Extents that are not known have names, and what an operator makes of them has a name that spells the formula:
+two values with the same names have the same extents, whatever the caller feeds. A tensor that a Conv2d reads
+has a batch axis.
 """
 
 import re
@@ -43,7 +44,9 @@ def _demanded(call: Call, operands: Sequence[Value | None]) -> tuple[int | None,
         weight = operands[1].shape
         channels = weight[0 if call.attributes["transposed"] else 1]
         if isinstance(channels, int):
-            return len(weight), channels if call.attributes["transposed"] else channels * call.attributes["groups"]
+            return len(weight), channels if call.attributes["transposed"] else channels * call.attributes[
+                "groups"
+            ]
     if call.kind == "batch_norm" and len(call.attributes.get("ranks", ())) == 1 and operands[3] is not None:
         (rank,), statistics = call.attributes["ranks"], operands[3].shape
         channels = statistics[0] if statistics else None
@@ -73,7 +76,11 @@ def _dtype(call: Call, operands: Sequence[Value | None]) -> str | None:
     """A scalar of Python has no say; tensors of one type give that type. A convolution reads what its weight is."""
     if call.kind in {"conv", "linear"}:
         return operands[1].dtype if operands[1] is not None else None
-    weighty = [v for v, o in zip(operands, call.operands, strict=False) if v is not None and not isinstance(o, int | float)]
+    weighty = [
+        v
+        for v, o in zip(operands, call.operands, strict=False)
+        if v is not None and not isinstance(o, int | float)
+    ]
     types = {value.dtype for value in weighty if value.shape != () or len(weighty) == 1}
     return types.pop() if len(types) == 1 else None
 
@@ -294,4 +301,3 @@ def types_of(result: Any) -> Types:
         return None, None
     shape = tuple(n if isinstance(n, int) else str(n.node.expr) for n in result.shape)
     return shape, dtype_name(result.dtype)
-

@@ -30,9 +30,16 @@ class Sizes:
             assert isinstance(dims, tuple)
             if -len(dims) <= index < len(dims):
                 self.known[node] = dims[index]
-        elif shape is not None and ((name == "getattr" and index == "shape") or (name == "size" and index is None)):
+        elif shape is not None and (
+            (name == "getattr" and index == "shape") or (name == "size" and index is None)
+        ):
             self.known[node] = shape
-        elif shape is not None and name == "size" and isinstance(index, int) and -len(shape) <= index < len(shape):
+        elif (
+            shape is not None
+            and name == "size"
+            and isinstance(index, int)
+            and -len(shape) <= index < len(shape)
+        ):
             self.known[node] = shape[index]
 
     def made(self, node: fx.Node) -> Shape | None:
@@ -51,7 +58,10 @@ class Sizes:
         if kind == "reshape" and len(node.args) > 1:
             first = node.args[1]
             entries = first if isinstance(first, list | tuple) else node.args[1:]
-            whole = any(isinstance(entry, fx.Node) and isinstance(self.known.get(entry, ()), tuple) for entry in entries)
+            whole = any(
+                isinstance(entry, fx.Node) and isinstance(self.known.get(entry, ()), tuple)
+                for entry in entries
+            )
             return None if whole else self._dims(entries)
         return None
 
@@ -59,7 +69,12 @@ class Sizes:
         """The shapes of those parts of a split tensor."""
         source = node.args[0] if node.args else None
         x = self.values.get(source) if isinstance(source, fx.Node) else None
-        if x is None or x.shape is None or canonical(name_of(node)) not in {"split", "chunk"} or len(node.args) < 2:
+        if (
+            x is None
+            or x.shape is None
+            or canonical(name_of(node)) not in {"split", "chunk"}
+            or len(node.args) < 2
+        ):
             return None
         wanted = node.args[1]
         axis = node.args[2] if len(node.args) > 2 else node.kwargs.get("dim", 0)

@@ -1,6 +1,7 @@
 """Models of torch, whole: capture, rewrite, and back to the type that was given."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,29 +12,29 @@ from fuser.check import check_graph
 from fuser.driver import run
 from fuser.errors import Declined, InputError, VerificationError
 from fuser.hosts.fx_effects import resolve_effects
-from fuser.hosts.fx_graph_module import copied, export_module, read_tensors
+from fuser.hosts.fx_graph_module import Tensors, copied, export_module, read_tensors
 from fuser.hosts.fx_import import import_fx
 from fuser.ir import Graph
 from fuser.rewrite import Event, Log, Rewrite
-
-TorchModel = nn.Module | fx.GraphModule | ExportedProgram
 
 TRAINING = "is in training mode, in which BatchNorm and Dropout compute something else; call `.eval()` first"
 
 
 def optimize_torch(
-    model: TorchModel,
+    model: nn.Module | ExportedProgram,
     example_inputs: Any = None,
     *,
     rewrites: Sequence[Rewrite],
     dynamic_shapes: Any = None,
     example_kwargs: Mapping[str, Any] | None = None,
-) -> tuple[TorchModel, list[Event]]:
-    """Return a smaller model that computes the same function, and what was done; the given one is not changed.
+) -> tuple[nn.Module | ExportedProgram, list[Event]]:
+    """Return a smaller model that computes the same function, and what was done; the given one is not
+    changed.
 
     Args:
         model: an ExportedProgram gives one; a GraphModule or another Module gives a GraphModule.
-        example_inputs: a tensor or a tuple of arguments. A Module is captured with them by `torch.export`, without them by
+        example_inputs: a tensor or a tuple of arguments. A Module is captured with them by `torch.export`,
+        without them by
             `torch.fx.symbolic_trace`.
         rewrites: the passes to run.
         dynamic_shapes: as for `torch.export.export`.
@@ -60,34 +61,53 @@ def optimize_graph_module(
     Of `examples`, arguments in the order of the graph's inputs, only ranks and element types are taken.
     """
     require_inference(module)
-    log = Log()
-    for careful in (False, True):
-        source, log = copied(module.graph), Log()
+    name = type(module).__name__
+
+    def prepare() -> Imported:
+        source = copied(module.graph)
         tensors = read_tensors(source, module)
-        graph = import_fx(source, module, tensors, type(module).__name__, examples)
-        if rewritten(graph, rewrites, log, careful=careful):
-            break
-    return export_module(graph, source, module, tensors, type(module).__name__), log.events
+        return Imported(source, tensors, import_fx(source, module, tensors, name, examples))
+
+    done, log = rewritten(prepare, rewrites)
+    return export_module(done.graph, done.source, module, done.tensors, name), log.events
 
 
-def rewritten(graph: Graph, rewrites: Sequence[Rewrite], log: Log, *, careful: bool) -> bool:
-    """Rewrite and check a graph; False where a check failed, and each rewrite should be checked when it is made.
+@dataclass(frozen=True, eq=False)
+class Imported:
+    """An fx graph that may be edited, what its nodes for parameters stand for, and its graph of passes."""
+
+    source: fx.Graph
+    tensors: Tensors
+    graph: Graph
+
+
+def rewritten(prepare: Callable[[], Imported], rewrites: Sequence[Rewrite]) -> tuple[Imported, Log]:
+    """Rewrite and check what `prepare` imports. Should the check fail, again with a check of each rewrite.
 
     Raises:
         VerificationError: the check failed although each rewrite was checked.
     """
+    done, log = prepare(), Log()
     try:
-        run(graph, rewrites, log, careful=careful)
-        check_graph(graph)
+        run(done.graph, rewrites, log)
+        check_graph(done.graph)
+    except Declined:
+        done, log = prepare(), Log()
+    else:
+        return done, log
+    try:
+        run(done.graph, rewrites, log, careful=True)
+        check_graph(done.graph)
     except Declined as reason:
-        if careful:
-            raise VerificationError(f"a rewrite is wrong though each step of it was right: {reason}") from None
-        return False
-    return True
+        raise VerificationError(f"a rewrite is wrong though each step of it was right: {reason}") from None
+    return done, log
 
 
 def capture(
-    model: nn.Module, example_inputs: Any, dynamic_shapes: Any, example_kwargs: Mapping[str, Any] | None = None
+    model: nn.Module,
+    example_inputs: Any,
+    dynamic_shapes: Any,
+    example_kwargs: Mapping[str, Any] | None = None,
 ) -> fx.GraphModule:
     """The graph of a module, by `torch.export` with example inputs and by `symbolic_trace` without.
 
@@ -103,7 +123,8 @@ def capture(
 
 
 def trace(model: nn.Module) -> fx.GraphModule:
-    """`torch.fx.symbolic_trace`, its errors in one sentence, and what it leaves on the module taken off again.
+    """`torch.fx.symbolic_trace`, its errors in one sentence, and what it leaves on the module taken off
+    again.
 
     Raises:
         InputError: the module cannot be captured as a whole.
@@ -128,7 +149,10 @@ def trace(model: nn.Module) -> fx.GraphModule:
 
 
 def export(
-    model: nn.Module, example_inputs: Any, dynamic_shapes: Any = None, example_kwargs: Mapping[str, Any] | None = None
+    model: nn.Module,
+    example_inputs: Any,
+    dynamic_shapes: Any = None,
+    example_kwargs: Mapping[str, Any] | None = None,
 ) -> ExportedProgram:
     """`torch.export.export`, its errors in one sentence.
 
@@ -140,11 +164,14 @@ def export(
         with torch.no_grad():
             return torch.export.export(model, args, dict(example_kwargs or {}), dynamic_shapes=dynamic_shapes)
     except Exception as error:
-        raise InputError(f"{type(model).__name__} cannot be captured by torch.export: {first_line(error)}") from error
+        raise InputError(
+            f"{type(model).__name__} cannot be captured by torch.export: {first_line(error)}"
+        ) from error
 
 
 def functional(program: ExportedProgram) -> ExportedProgram:
-    """The program, without changes in place where it has some that are seen through another name of the tensor.
+    """The program, without changes in place where it has some that are seen through another name of the
+    tensor.
 
     Slices that are assigned to are such: nothing around them could be rewritten.
     """
