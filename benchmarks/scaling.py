@@ -1,6 +1,6 @@
-"""Compile time against the number of blocks: a chain of 10 to 10,000 small RepVGG blocks, without verification.
+"""Compile time against size: a chain of 10 to 10,000 small RepVGG blocks, without verification.
 
-    python -m benchmarks.scaling [--most 10000] [--json FILE]
+python -m benchmarks.scaling [--most 10000] [--json FILE]
 """
 
 import argparse

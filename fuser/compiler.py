@@ -60,9 +60,11 @@ def optimize(
     """Return a smaller model that computes the same function; the given one is not changed.
 
     Args:
-        model: `onnx.ModelProto`, `onnx_ir.Model`, `torch.fx.GraphModule` or `torch.export.ExportedProgram`; the
+        model: `onnx.ModelProto`, `onnx_ir.Model`, `torch.fx.GraphModule` or `torch.export.ExportedProgram`;
+        the
             result is of the same type. Another `torch.nn.Module` comes back as a GraphModule.
-        example_inputs: arguments of a torch module, which is captured with them by `torch.export`, and without
+        example_inputs: arguments of a torch module, which is captured with them by `torch.export`, and
+        without
             them by `torch.fx.symbolic_trace`.
         dynamic_shapes: as for `torch.export.export`.
         passes: names of the passes to run; all that are installed where None.
@@ -70,7 +72,8 @@ def optimize(
         return_report: return `(model, report)`; the report says what was rewritten, and what was not and why.
 
     Raises:
-        InputError: the model is not valid, in training mode or cannot be captured, or no pass has one of the names.
+        InputError: the model is not valid, in training mode or cannot be captured, or no pass has one of the
+        names.
     """
     from fuser.hosts import onnx_io
 
@@ -161,7 +164,9 @@ def _optimize_torch(
 
     started = perf_counter()
     with _uncollected():
-        result, events = optimize_torch(model, example_inputs, rewrites=rewrites, dynamic_shapes=dynamic_shapes)
+        result, events = optimize_torch(
+            model, example_inputs, rewrites=rewrites, dynamic_shapes=dynamic_shapes
+        )
     before, after = summarise_torch(model), summarise_torch(result)
     return result, Report(events, before, after, perf_counter() - started, source=type(model).__name__)
 

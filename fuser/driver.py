@@ -7,9 +7,10 @@ numbers that fit the dtype, is `check`'s to say.
 
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fuser.check import check_application, settle
 from fuser.conv import Conv
@@ -413,7 +414,7 @@ def _computed(op: Op, sources: Sequence[Constant | None], index: int, value: Val
     """The constant that `op` makes of constants, computed each time it is looked at."""
     affine = not isinstance(op, Opaque)
 
-    def array() -> np.ndarray:  # type: ignore[type-arg]  # any dtype
+    def array() -> NDArray[Any]:
         inputs = [None if s is None else s.lazy() if affine else s.array() for s in sources]
         result = op.evaluate(*inputs)  # type: ignore[misc,arg-type]  # not None, and only an Opaque has absent inputs
         array = result[index] if isinstance(result, tuple) else result

@@ -36,7 +36,7 @@ class Summary:
     weight_bytes: int
     nominal: Shapes
     skeleton: onnx.ModelProto | None = field(default=None, repr=False, compare=False)
-    """The graph without its weights, if it is one of ONNX: `multiply_adds` is worked out from it when asked for."""
+    """An ONNX graph without its weights: `multiply_adds` is worked out from it when somebody asks."""
 
     @property
     def nodes(self) -> int:
@@ -111,7 +111,7 @@ class _Walk:
         import onnx_ir
 
         onnx_ir.serde.serialize_value_into(proto, value)
-        if value.name in self.nominal and proto.type.HasField("tensor_type"):
+        if value.name is not None and value.name in self.nominal and proto.type.HasField("tensor_type"):
             shape = proto.type.tensor_type.shape
             shape.Clear()
             for extent in self.nominal[value.name]:

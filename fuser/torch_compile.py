@@ -74,7 +74,7 @@ class _Fused:
         self.inner = inner
         self.rewrites = rewrites
         graph = copied(gm.graph)
-        changed = resolve_effects(graph, lambda node: None)
+        changed = resolve_effects(graph, lambda _: None)
         inputs = [node for node in graph.nodes if node.op == "placeholder"]
         self.fixed = [index for index, node in enumerate(inputs) if is_fixed(node) and node not in changed]
         self.free = [index for index in range(len(inputs)) if index not in self.fixed]
@@ -94,7 +94,7 @@ class _Fused:
         return run
 
     def _state(self, inputs: Sequence[Any]) -> list[tuple[int, int]]:
-        """What tells whether a weight is the one that was fused: its memory, and how often it was written to."""
+        """What tells whether a weight is the one that was fused: its memory, and how often it was written."""
         return [
             (t.data_ptr(), 0 if t.is_inference() else t._version) for t in (inputs[i] for i in self.fixed)
         ]

@@ -75,8 +75,8 @@ def export(
             report.verification = _verify(module, arguments(args), kwargs or {}, written)
             if not report.verification.ok:
                 raise VerificationError(
-                    f"{os.fspath(path)}: the file does not compute what {type(module).__name__} computes, and nothing was "
-                    f"written: {report.verification.reason}"
+                    f"{os.fspath(path)}: the file does not compute what {type(module).__name__} computes, and "
+                    f"nothing was written: {report.verification.reason}"
                 )
     return report
 
@@ -157,7 +157,10 @@ def _in_double(module: nn.Module) -> nn.Module | None:
 
 
 def _varied(value: Any, sample: int) -> Any:
-    """The value itself, then random ones of its shape. Integers mostly are indices, whose bounds nobody states."""
+    """The value itself, then random ones of its shape.
+
+    Integers stay: they mostly are indices, whose bounds nobody states.
+    """
     if sample == 0 or not isinstance(value, torch.Tensor) or not value.is_floating_point():
         return value
     generator = torch.Generator().manual_seed(sample)

@@ -31,7 +31,8 @@ def without_border_conditions() -> Iterator[None]:
 def generic(outer: Conv, inner: Conv, reason: str) -> tuple[Conv, Conv]:
     """The same chain with kernels in which nothing cancels.
 
-    A refusal does not look at the outer kernel, nor at the inner one where the border mixes input and padding.
+    A refusal does not look at the outer kernel, nor at the inner one where the border mixes input and
+    padding.
     """
     random = np.random.default_rng(0)
 

@@ -123,7 +123,7 @@ def test_weights_that_are_not_finite_are_left_alone_and_the_rest_is_not(path: Pa
 
 
 def test_a_model_without_weights_passes_through(tmp_path: Path) -> None:
-    shape = ["n", 3]
+    shape: list[int | str | None] = ["n", 3]
     relu = helper.make_node("Relu", ["x"], ["y"])
     info = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in "xy"]
     model = helper.make_model(helper.make_graph([relu], "g", info[:1], info[1:]), ir_version=10)

@@ -1,4 +1,4 @@
-"""Affine operators as every host has them: norms, linear layers, and constants on either side of Mul and Add."""
+"""Affine operators as every host has them: norms, linear layers, constants on either side of Mul."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -124,5 +124,6 @@ def require_same_shape(terms: Sequence[Value]) -> None:
     for other in terms[1:]:
         require(
             other is first or same_shape(first.shape, other.shape),
-            f"shapes are not known to be equal: {first.shape} of {first.name!r} and {other.shape} of {other.name!r}",
+            f"shapes are not known to be equal: {first.shape} of {first.name!r} and {other.shape} of "
+            f"{other.name!r}",
         )

@@ -1,5 +1,4 @@
-"""fx nodes in one normal form, whatever they are written in: aten operators, torch functions, methods,
-modules.
+"""fx nodes in one normal form, whether aten operators, functions of torch, methods or modules.
 
 A `Call` says what is computed (`kind`), of which operands, with which attributes. The arguments of an
 operator have the same order in all ways of writing it, so one signature serves them all.
@@ -26,49 +25,11 @@ MAX_POOLS: Final = ("max_pool1d", "max_pool2d", "max_pool3d")
 ADAPTIVE_POOLS: Final = tuple(f"adaptive_{kind}_pool{n}d" for kind in ("avg", "max") for n in (1, 2, 3))
 
 UNARY: Final = frozenset(
-    [
-        "relu",
-        "relu6",
-        "silu",
-        "sigmoid",
-        "hardswish",
-        "hardsigmoid",
-        "hardtanh",
-        "gelu",
-        "tanh",
-        "leaky_relu",
-        "elu",
-        "selu",
-        "celu",
-        "mish",
-        "softplus",
-        "clamp",
-        "clamp_min",
-        "clamp_max",
-        "abs",
-        "exp",
-        "log",
-        "sqrt",
-        "rsqrt",
-        "square",
-        "pow",
-        "reciprocal",
-        "floor",
-        "ceil",
-        "round",
-        "softmax",
-        "log_softmax",
-        "logsigmoid",
-        "softsign",
-        "erf",
-        "sin",
-        "cos",
-        "sign",
-        "threshold",
-        "prelu",
-        "layer_norm",
-        "group_norm",
-    ]
+    {"abs", "ceil", "celu", "clamp", "clamp_max", "clamp_min", "cos", "elu", "erf", "exp", "floor"}
+    | {"gelu", "group_norm", "hardsigmoid", "hardswish", "hardtanh", "layer_norm", "leaky_relu"}
+    | {"log", "log_softmax", "logsigmoid", "mish", "pow", "prelu", "reciprocal", "relu", "relu6"}
+    | {"round", "rsqrt", "selu", "sigmoid", "sign", "silu", "sin", "softmax", "softplus", "softsign"}
+    | {"sqrt", "square", "tanh", "threshold"}
 )
 """The result has the shape of the first operand, and is a tensor of its own."""
 
@@ -78,10 +39,9 @@ HOMOGENEOUS: Final = frozenset(("relu", "leaky_relu", "prelu", *AVERAGE_POOLS, *
 
 @dataclass(frozen=True, eq=False)
 class Call:
-    """What a node computes: `kind` in canonical words, `operands` of which the first is the data, attributes
-    by name.
+    """What a node computes: `kind` in canonical words, of `operands`, with attributes by name.
 
-    `refusal` says why the node is not lifted although its kind could be.
+    The first operand is the data. `refusal` says why the node is not lifted although its kind could be.
     """
 
     kind: str
@@ -163,36 +123,10 @@ SIGNATURES: Final[dict[str, str]] = {
 }
 
 NAMED: Final = frozenset(
-    [
-        "reshape",
-        "reshape_as",
-        "permute",
-        "transpose",
-        "squeeze",
-        "unsqueeze",
-        "expand",
-        "split",
-        "chunk",
-        "unbind",
-        "contiguous",
-        "interpolate",
-        "detach",
-        "clone",
-        "sum",
-        "tile",
-        "concat",
-        "multiply",
-        "divide",
-        "true_divide",
-        "subtract",
-        "negative",
-        "dropout1d",
-        "dropout2d",
-        "dropout3d",
-        "feature_dropout",
-        "alpha_dropout",
-        "feature_alpha_dropout",
-    ]
+    {"alpha_dropout", "chunk", "clone", "concat", "contiguous", "detach", "divide", "dropout1d"}
+    | {"dropout2d", "dropout3d", "expand", "feature_alpha_dropout", "feature_dropout", "interpolate"}
+    | {"multiply", "negative", "permute", "reshape", "reshape_as", "split", "squeeze", "subtract"}
+    | {"sum", "tile", "transpose", "true_divide", "unbind", "unsqueeze"}
 ).union(UNARY, SIGNATURES)
 """Functions of torch that are recognised."""
 
@@ -217,7 +151,7 @@ OPERATORS: Final[dict[Any, str]] = {
 
 @cache
 def functions() -> dict[Any, str]:
-    """The name of every function that is known, by identity: functions of other libraries may be called the same."""
+    """The name of every function that is known, by identity: others may be called the same."""
     found = dict(OPERATORS)
     for owner in (torch, nn.functional, torch._C._nn):
         for name in NAMED:
@@ -229,7 +163,7 @@ def functions() -> dict[Any, str]:
 
 
 def name_of(node: fx.Node) -> str:
-    """What a function or method is called, `add_` for one that works in place; empty where it is not known."""
+    """What a function or method is called, `add_` for one that works in place; empty if unknown."""
     if node.op == "call_method":
         return str(node.target)
     if node.op != "call_function":
@@ -248,7 +182,10 @@ def canonical(name: str) -> str:
 
 
 def normalise(node: fx.Node) -> Call:
-    """The normal form of a call of a function or method. What is not known reads all its operands and has no attributes."""
+    """The normal form of a call of a function or method.
+
+    What is not known reads all its operands and has no attributes.
+    """
     kind = canonical(name_of(node))
     arguments = bind(node, SIGNATURES[kind]) if kind in SIGNATURES else None
     if arguments is None:

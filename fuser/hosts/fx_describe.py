@@ -1,4 +1,4 @@
-"""Descriptions of results: the fake tensors that a tracer leaves at each node, kept true where nodes are new or changed."""
+"""Descriptions of results: the fake tensors that a tracer leaves at each node, kept true."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,5 +1,4 @@
-"""What works in place. In a graph each value is one thing for ever; in fx an operator may change a tensor
-that others read.
+"""What works in place: in a graph each value is one thing for ever, in fx a tensor may be changed.
 
 Where a change is seen through its result alone, the operator computes the same out of place, and whoever
 reads the tensor later reads the result. Where the tensor has other names, views of it or the module's own
@@ -17,40 +16,11 @@ from torch import fx, nn
 from fuser.hosts.fx_call import ADAPTIVE_POOLS, AVERAGE_POOLS, MAX_POOLS, UNARY, canonical, name_of, normalise
 
 FRESH: Final = frozenset(
-    [
-        "conv",
-        "batch_norm",
-        "linear",
-        "addmm",
-        "matmul",
-        "mm",
-        "bmm",
-        "add",
-        "sub",
-        "mul",
-        "div",
-        "neg",
-        "rsub",
-        "cat",
-        "mean",
-        "convolution",
-        "conv1d",
-        "conv2d",
-        "conv3d",
-        "conv_transpose1d",
-        "conv_transpose2d",
-        "conv_transpose3d",
-        "functional_batch_norm",
-        "native_batch_norm",
-        "inference_batch_norm",
-        "sum",
-        "clone",
-        "interpolate",
-        "lift_fresh_copy",
-        "size",
-        "dim",
-        "numel",
-    ]
+    {"add", "addmm", "batch_norm", "bmm", "cat", "clone", "conv", "conv1d", "conv2d", "conv3d"}
+    | {"conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "convolution", "dim", "div"}
+    | {"functional_batch_norm", "inference_batch_norm", "interpolate", "lift_fresh_copy", "linear"}
+    | {"matmul", "mean", "mm", "mul", "native_batch_norm", "neg", "numel", "rsub", "size", "sub"}
+    | {"sum"}
 ).union(UNARY, AVERAGE_POOLS, MAX_POOLS, ADAPTIVE_POOLS)
 """The result is a tensor of its own. What is not listed may return its operand or a view of it."""
 
@@ -215,7 +185,7 @@ def aliased(node: fx.Node, modules: Modules) -> list[fx.Node]:
 
 
 def functional(node: fx.Node, modules: Modules) -> Any:
-    """What computes out of place what `node` computes in place: a target, or a module; None where there is none."""
+    """What computes out of place what `node` computes in place: a target, or a module; None if nothing does."""
     if node.op == "call_module":
         module = modules(node)
         return type(module) if module is not None else None

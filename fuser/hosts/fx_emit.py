@@ -1,4 +1,4 @@
-"""Making layers: as modules of a GraphModule, or as aten operators whose weights are inputs of an exported program."""
+"""Making layers: as modules of a GraphModule, or as aten operators of an exported program."""
 
 from collections.abc import Callable
 from hashlib import sha256

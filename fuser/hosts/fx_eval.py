@@ -1,4 +1,4 @@
-"""Evaluation of single fx nodes on arrays: for constants that the graph computes, and for checks in float64."""
+"""Evaluation of single fx nodes on arrays: of constants in the graph, and for checks in float64."""
 
 from collections.abc import Callable, Mapping
 from copy import deepcopy
@@ -17,24 +17,9 @@ from fuser.hosts.fx_tensor import to_numpy, to_torch, torch_dtype
 Evaluate = Callable[..., tuple[NDArray[Any], ...]]
 
 RANDOM: Final = frozenset(
-    [
-        "rand",
-        "randn",
-        "randint",
-        "randperm",
-        "bernoulli",
-        "multinomial",
-        "normal",
-        "rand_like",
-        "randn_like",
-        "randint_like",
-        "dropout",
-        "uniform_",
-        "normal_",
-        "bernoulli_",
-        "exponential_",
-        "rrelu",
-    ]
+    {"bernoulli", "bernoulli_", "dropout", "exponential_", "multinomial", "normal", "normal_"}
+    | {"rand", "rand_like", "randint", "randint_like", "randn", "randn_like", "randperm", "rrelu"}
+    | {"uniform_"}
 )
 
 
@@ -44,7 +29,7 @@ def described(node: fx.Node) -> Any:
 
 
 def evaluator(node: fx.Node, call: Call, module: nn.Module | None) -> Evaluate | None:
-    """What computes the outputs of a node from its operands; None where they are not a function of these alone."""
+    """What computes the outputs of a node; None where they are not a function of its operands alone."""
     if isinstance(node.target, torch._ops.HigherOrderOperator) or isinstance(module, fx.GraphModule):
         return None
     if name_of(node) in RANDOM or not pure(node.target):
@@ -121,7 +106,7 @@ def _arrays(node: fx.Node, result: Any) -> tuple[NDArray[Any], ...]:
 def outline(
     node: fx.Node, module: nn.Module | None, types: dict[fx.Node, tuple[tuple[int, ...], str]]
 ) -> Any:
-    """What the result of a node is like, for operands of known shapes and element types; None where that fails."""
+    """What the result of a node is like, for operands of known types; None where that fails."""
     tensors = {
         operand: torch.empty(shape, dtype=torch_dtype(dtype), device="meta")
         for operand, (shape, dtype) in types.items()

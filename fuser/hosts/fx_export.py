@@ -147,7 +147,7 @@ class _Export:
                 source.replace_input_with(before, after)
 
     def _separate(self, node: fx.Node) -> None:
-        """An operator in place must not change what others read, now that its operand may be something else."""
+        """An operator in place must not change what others read, its operand being another now."""
         for changed in mutated(node, self._module):
             made = changed not in self.known
             fresh = made or (changed.op.startswith("call") and not aliased(changed, self._module))
@@ -161,7 +161,7 @@ class _Export:
             return
 
     def _was_private(self, node: fx.Node) -> bool:
-        """Whether the change was seen through its result alone; what else is changed in place was left alone."""
+        """Whether the change was seen through its result alone; all else was left as it is."""
         return node not in self.host.pinned
 
     def _module(self, node: fx.Node) -> nn.Module | None:

@@ -59,7 +59,7 @@ def export_module(
     store = _Store(
         owner, {str(node.target) for node in kept(graph, source) if node.op in {"call_module", "get_attr"}}
     )
-    known = {node for node in source.nodes}
+    known = set(source.nodes)
     export_fx(graph, owner, tensors, store)
     _adopt(source, tensors, store)
     for node in reversed(source.nodes):
@@ -104,8 +104,7 @@ class _Store:
         if key not in self.shared:
             self.shared[key] = self.module(name, make())
         assert self.graph is not None
-        node = self.graph.call_module(self.shared[key], (x,))
-        return node
+        return self.graph.call_module(self.shared[key], (x,))
 
     def tensor(self, name: str, tensor: nn.Parameter) -> fx.Node:
         """A read of a new parameter."""
@@ -157,7 +156,10 @@ def _rename(node: fx.Node, store: _Store) -> None:
 def assemble(
     owner: nn.Module, graph: fx.Graph, added: Mapping[str, nn.Module | torch.Tensor], name: str
 ) -> fx.GraphModule:
-    """A GraphModule of copies of what the graph uses of `owner`, and of what was added. Tied weights stay tied."""
+    """A GraphModule of copies of what the graph uses of `owner`, and of what was added.
+
+    Tied weights stay tied.
+    """
     root = nn.Module()
     memo: dict[int, Any] = {}
     persistent = set(owner.state_dict(keep_vars=True))

@@ -37,20 +37,8 @@ SEVERAL: Final = frozenset(
 SAME_RANK: Final = frozenset({"conv", "batch_norm", "linear"})
 
 VIEWS: Final = frozenset(
-    [
-        "permute",
-        "t",
-        "transpose",
-        "reshape",
-        "unsqueeze",
-        "squeeze",
-        "expand",
-        "detach",
-        "detach_",
-        "identity",
-        "lift_fresh_copy",
-        "contiguous",
-    ]
+    {"contiguous", "detach", "detach_", "expand", "identity", "lift_fresh_copy", "permute"}
+    | {"reshape", "squeeze", "t", "transpose", "unsqueeze"}
 )
 
 
@@ -271,7 +259,7 @@ class _Importer:
         return value
 
     def _output(self, node: fx.Node, index: int) -> None:
-        """What the graph returns is read by a node of its own: any value can stand there, whatever its name."""
+        """What the graph returns is read by a node of its own, so that any value can stand there."""
         result = Value("output")
         read = [self.values[value] for value in node.all_input_nodes]
         self.graph.add(Node(Opaque("output"), read, [result], name="output", position=(index,), source=node))

@@ -116,7 +116,7 @@ def numbers(node: Node, index: int, role: str) -> Array:
 
 
 def lift_conv(call: Call, node: Node) -> Apply:
-    """Convolutions and transposed ones of any rank. Kernel `[O, I/groups, *k]`, transposed `[I, O/groups, *k]`."""
+    """Convolutions of any rank. Weight `[O, I/groups, *k]`, that of transposed ones `[I, O/groups, *k]`."""
     a = call.attributes
     x, weight = data(node), constant(node, 1, "weight")
     require(len(weight.shape) >= 3 and 0 not in weight.shape, f"the weight has shape {weight.shape}")

@@ -100,7 +100,7 @@ def _range(call: Call, shape: Sequence[object]) -> tuple[int, slice] | None:
 
 
 def channel_axis(parts: Sequence[Value], axis: object) -> int | None:
-    """1 for the channels of an image, -1 for those of a linear layer, None for another axis or an unknown rank."""
+    """1 for the channels of an image, -1 for those of a linear layer, None for another axis."""
     ranks = {part.rank for part in parts}
     rank = ranks.pop()
     if ranks or rank is None or not isinstance(axis, int) or not -rank <= axis < rank:

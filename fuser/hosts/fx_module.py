@@ -1,6 +1,7 @@
 """Calls of modules in the same normal form as calls of functions: their tensors become operands."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Final
 
 import torch
@@ -97,12 +98,12 @@ def _hooked(module: nn.Module) -> str:
 
 
 def _tensor(module: nn.Module, name: str) -> Operand:
-    """A parameter or buffer of a module; what a parametrisation or hook computes is a constant read on demand."""
+    """A parameter or buffer of a module; what a parametrisation or hook computes is read on demand."""
     for hook in module._forward_pre_hooks.values():
         if isinstance(hook, WeightNorm) and hook.name == name:
-            return _computed(lambda: hook.compute_weight(module))
+            return _computed(partial(hook.compute_weight, module))
         if isinstance(hook, SpectralNorm) and hook.name == name:
-            return _computed(lambda: hook.compute_weight(module, do_power_iteration=False))
+            return _computed(partial(hook.compute_weight, module, do_power_iteration=False))
     if parametrize.is_parametrized(module, name):
         return _computed(lambda: getattr(module, name))
     tensor = getattr(module, name)

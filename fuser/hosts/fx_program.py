@@ -1,4 +1,4 @@
-"""Exported programs: the same diff, with parameters as inputs of the graph and a signature that lists them."""
+"""Exported programs: the same diff, with parameters as inputs that a signature lists."""
 
 from collections.abc import Callable, Sequence
 from copy import copy, deepcopy
@@ -142,7 +142,7 @@ class _Store:
         return node
 
     def finish(self, unread: Sequence[fx.Node]) -> ExportedProgram:
-        """The program: new inputs in front, those that nobody reads any more gone, outputs under their names."""
+        """The program: new inputs in front, unread ones gone, outputs under their names."""
         gone = self._remove(unread)
         # Inputs are described as they are made.
         self.known.update(node for node in self.graph.nodes if node.op == "placeholder")

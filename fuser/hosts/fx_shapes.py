@@ -23,7 +23,7 @@ Types = tuple[Shape | None, str | None]
 
 
 def demand(call: Call, operands: Sequence[Value | None]) -> None:
-    """Give the data of a convolution or norm the rank and the channels that the operator reads, where it has none."""
+    """Give the data of a convolution or norm the rank and channels that it must have, if they are not known."""
     x = operands[0] if operands else None
     if x is None or x.constant is not None:
         return
@@ -73,7 +73,7 @@ SAME: Final = frozenset({"identity", "dropout", "batch_norm", "neg"})
 
 
 def _dtype(call: Call, operands: Sequence[Value | None]) -> str | None:
-    """A scalar of Python has no say; tensors of one type give that type. A convolution reads what its weight is."""
+    """Tensors of one type give that type; a number has no say. A convolution reads what its weight is."""
     if call.kind in {"conv", "linear"}:
         return operands[1].dtype if operands[1] is not None else None
     weighty = [
@@ -87,7 +87,8 @@ def _dtype(call: Call, operands: Sequence[Value | None]) -> str | None:
 
 def _conv(call: Call, operands: Sequence[Value | None]) -> Shape | None:
     x, weight = operands[0], operands[1]
-    assert x is not None and weight is not None
+    assert x is not None, "a convolution has an input"
+    assert weight is not None, "a convolution has a weight"
     if x.shape is None or weight.shape is None or len(x.shape) != len(weight.shape):
         return None
     a = call.attributes

@@ -1,4 +1,4 @@
-"""Extents that a traced graph asks for and passes on: `x.shape[2]`, `x.size(0)`, and what is built with them."""
+"""Extents that a traced graph asks for, `x.shape[2]` or `x.size(0)`, and what is built with them."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -62,7 +62,7 @@ def clamp(index: int, extent: int) -> int:
 
 
 def channel_axis(parts: Sequence[Value], axis: int) -> int | None:
-    """1 for the channels of an image, -1 for those of a linear layer, None for another axis or an unknown rank."""
+    """1 for the channels of an image, -1 for those of a linear layer, None for another axis."""
     ranks: set[int | None] = {part.rank for part in parts}
     rank = ranks.pop()
     if ranks or rank is None or not -rank <= axis < rank:

@@ -72,7 +72,7 @@ class _Inference:
             value.shape = _named(value, self._merge(inferred, value.shape))
 
     def _call(self, node: Node, function: Graph) -> list[Shape | None]:
-        """What is known at the only call of a function is known in its body, and what its body makes outside."""
+        """What is known at the only call is known in the body, and what the body makes outside."""
         for inner, outer in zip(function.inputs, node.inputs, strict=False):
             if outer is not None:
                 inner.shape, inner.dtype = outer.shape, outer.dtype
@@ -132,9 +132,7 @@ def _unknown(values: Iterable[Value | None]) -> bool:
     return any(v is not None and v.name and (v.shape is None or v.dtype is None) for v in values)
 
 
-def _called_once(
-    model: onnx_ir.Model, roots: Sequence[Graph]
-) -> dict[onnx_ir.OperatorIdentifier, Graph]:
+def _called_once(model: onnx_ir.Model, roots: Sequence[Graph]) -> dict[onnx_ir.OperatorIdentifier, Graph]:
     """The functions that one node of the whole model calls, each with its graph."""
     if not model.functions:
         return {}

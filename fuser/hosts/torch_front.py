@@ -28,14 +28,12 @@ def optimize_torch(
     dynamic_shapes: Any = None,
     example_kwargs: Mapping[str, Any] | None = None,
 ) -> tuple[nn.Module | ExportedProgram, list[Event]]:
-    """Return a smaller model that computes the same function, and what was done; the given one is not
-    changed.
+    """Return a smaller model that computes the same function, and what was done to a copy of the given one.
 
     Args:
         model: an ExportedProgram gives one; a GraphModule or another Module gives a GraphModule.
         example_inputs: a tensor or a tuple of arguments. A Module is captured with them by `torch.export`,
-        without them by
-            `torch.fx.symbolic_trace`.
+            without them by `torch.fx.symbolic_trace`.
         rewrites: the passes to run.
         dynamic_shapes: as for `torch.export.export`.
         example_kwargs: arguments by name.
@@ -123,8 +121,9 @@ def capture(
 
 
 def trace(model: nn.Module) -> fx.GraphModule:
-    """`torch.fx.symbolic_trace`, its errors in one sentence, and what it leaves on the module taken off
-    again.
+    """`torch.fx.symbolic_trace`, its errors in one sentence.
+
+    What tracing leaves on the module is taken off again.
 
     Raises:
         InputError: the module cannot be captured as a whole.
@@ -170,12 +169,11 @@ def export(
 
 
 def functional(program: ExportedProgram) -> ExportedProgram:
-    """The program, without changes in place where it has some that are seen through another name of the
-    tensor.
+    """The program without changes in place, if some are seen through another name of the tensor.
 
-    Slices that are assigned to are such: nothing around them could be rewritten.
+    Assignment to slices is such a change: nothing around it could be rewritten.
     """
-    unseen = resolve_effects(copied(program.graph), lambda node: None)
+    unseen = resolve_effects(copied(program.graph), lambda _: None)
     return program.run_decompositions({}) if unseen else program
 
 

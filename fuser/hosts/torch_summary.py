@@ -26,7 +26,7 @@ def _operators(model: nn.Module | ExportedProgram) -> Iterator[str]:
     if isinstance(model, fx.GraphModule | ExportedProgram):
         for node in model.graph.nodes:
             if node.op == "call_module":
-                yield type(model.get_submodule(str(node.target))).__name__  # type: ignore[union-attr]  # no program calls modules
+                yield type(model.get_submodule(str(node.target))).__name__
             elif node.op.startswith("call_"):
                 yield getattr(node.target, "__name__", str(node.target)).partition(".")[0]
         return

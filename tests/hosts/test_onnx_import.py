@@ -195,7 +195,8 @@ def test_functions_are_graphs_and_their_attributes_unknown() -> None:
 
 def test_a_function_that_is_called_twice_knows_nothing_of_its_inputs() -> None:
     opsets = [helper.make_opsetid("", 13), helper.make_opsetid("local", 1)]
-    function = helper.make_function("local", "F", ["p"], ["q"], [helper.make_node("Neg", ["p"], ["q"])], opsets)
+    neg = helper.make_node("Neg", ["p"], ["q"])
+    function = helper.make_function("local", "F", ["p"], ["q"], [neg], opsets)
     calls = [helper.make_node("F", [name], [f"y{name}"], domain="local") for name in "ab"]
     model = model_of(calls, given={"a": (2, 3), "b": (4,)}, outputs=["ya", "yb"])
     model.opset_import.append(opsets[1])
