@@ -15,7 +15,7 @@ import numpy as np
 from fuser.conv import Conv
 from fuser.errors import Declined, require
 from fuser.ir import Apply, Concat, Graph, Node, Op, Step, Value
-from fuser.lazy import Array, Lazy, known
+from fuser.lazy import Array, Lazy
 
 # Relative to the largest output: far above float64 rounding, far below any mistake in a kernel.
 TOLERANCE: Final = 1e-9
@@ -45,16 +45,18 @@ def settle(graph: Graph) -> None:
     """
     for node in [node for node in graph.ordered() if node.origin and not node.checked]:
         value = node.outputs[0]
-        op = precise = node.op
-        if isinstance(op, Conv):
-            precise = computed(op, value)
-            weight = precise.kernel.peek()
-            rounded = weight.astype(np.float32) if value.dtype == "float32" else weight
-            node.op = replace(op, kernel=op.kernel.holding(rounded))
+        precise = node.op
+        held: list[Array] = []
+        if isinstance(precise, Conv):
+            precise = computed(precise, value, held)
+            rounded = held[0].astype(np.float32) if value.dtype == "float32" else held[0]
+            node.op = replace(precise, kernel=precise.kernel.holding(rounded))
         # A value that the source does not have is checked with its readers.
         if not value.redefined:
             made = behind(node)
-            compare({value: replace(expand(made), op=precise)}, flatten(part.origin for part in made))
+            target = replace(expand(made), op=precise)
+            compare({value: target}, flatten(part.origin for part in made), held)
+        held.clear()
         node.checked = True
 
 
@@ -74,11 +76,11 @@ def check_application(targets: Mapping[Value, Apply], region: Sequence[Node]) ->
     compare({value: _inline(targets[value], inner) for value in seen}, [Step.of(node) for node in region])
 
 
-def computed(conv: Conv, value: Value) -> Conv:
-    """The operator with its kernel computed, once, and its numbers checked."""
-    weight = conv.weight
-    require_numbers(weight, conv.bias, value)
-    return replace(conv, kernel=known(weight))
+def computed(conv: Conv, value: Value, held: list[Array]) -> Conv:
+    """The operator with its kernel computed, for as long as `held` has it, and its numbers checked."""
+    held.append(conv.weight)
+    require_numbers(held[0], conv.bias, value)
+    return replace(conv, kernel=Lazy(conv.kernel.shape, lambda: held[0] if held else conv.weight))
 
 
 def stored(conv: Conv) -> Conv:
@@ -134,8 +136,11 @@ def expand(nodes: Sequence[Node]) -> Apply:
     return made[nodes[-1].outputs[0]]
 
 
-def compare(targets: Mapping[Value, Apply], steps: Sequence[Step]) -> None:
+def compare(targets: Mapping[Value, Apply], steps: Sequence[Step], held: list[Array] | None = None) -> None:
     """Evaluate the target values by `steps`, in order, and by their applications; the results must agree.
+
+    `held` are kernels that the applications have at hand, and that are dropped once they have been used: a
+    large one is not to lie beside those that it was made of.
 
     Raises:
         Declined: they differ, with both values, or cannot be compared.
@@ -148,8 +153,11 @@ def compare(targets: Mapping[Value, Apply], steps: Sequence[Step]) -> None:
     for enlarged in (1, 2, 4, 8):
         feed = _feed(_shapes(applications, region, enlarged))
         try:
+            after = {value: _evaluate(target, feed) for value, target in targets.items()}
+            if held:
+                held.clear()
             before = _evaluate_steps(region, feed, leaves)
-            pairs = [(value, before[value], _evaluate(target, feed)) for value, target in targets.items()]
+            pairs = [(value, before[value], after[value]) for value in targets]
         except ValueError as error:
             raise Declined(f"the region cannot be evaluated: {error}") from error
         if all(old.size for _, old, _ in pairs):

@@ -50,7 +50,7 @@ def graph_fuser(
 def _backend(name: str | Backend, mode: str | None, options: dict[str, Any]) -> Backend:
     """The backend to hand over to, its options bound."""
     if callable(name):
-        return lambda gm, inputs: name(gm, inputs)
+        return name
     if name != "inductor":
         found: Backend = torch._dynamo.lookup_backend(name)
         return found

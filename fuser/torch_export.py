@@ -75,8 +75,8 @@ def export(
             report.verification = _verify(module, arguments(args), kwargs or {}, written)
             if not report.verification.ok:
                 raise VerificationError(
-                    f"{os.fspath(path)}: the file does not compute what {type(module).__name__} computes, and "
-                    f"nothing was written: {report.verification.reason}"
+                    f"{os.fspath(path)}: the file does not compute what {type(module).__name__} "
+                    f"computes, and nothing was written: {report.verification.reason}"
                 )
     return report
 

@@ -35,6 +35,8 @@ FRESH_MODULES: Final = (
     nn.GroupNorm,
 )
 
+HARMLESS: Final = frozenset({"detach_", "requires_grad_"})
+
 Modules = Callable[[fx.Node], nn.Module | None]
 
 
@@ -99,7 +101,7 @@ def mutated(node: fx.Node, modules: Modules) -> Iterator[fx.Node]:
 
 
 def _changed(node: fx.Node, modules: Modules) -> Iterator[Any]:
-    if node.op not in {"call_function", "call_method", "call_module"}:
+    if node.op not in {"call_function", "call_method", "call_module"} or name_of(node) in HARMLESS:
         return
     if node.op == "call_module":
         module = modules(node)
@@ -109,31 +111,27 @@ def _changed(node: fx.Node, modules: Modules) -> Iterator[Any]:
         ):
             yield from node.args[:1]
         return
-    if name_of(node) in {"detach_", "requires_grad_"}:
-        return
-    if canonical(name_of(node)) in {"batch_norm", "functional_batch_norm"}:
+    kind = canonical(name_of(node))
+    if kind in {"batch_norm", "functional_batch_norm"}:
         call = normalise(node)
-        if call.attributes.get("training"):
-            yield from call.operands[3:]
-        return
-    if isinstance(node.target, torch._ops.OpOverload):
-        for argument, value in zip(node.target._schema.arguments, node.args, strict=False):
-            if argument.alias_info is not None and argument.alias_info.is_write:
-                yield from value if isinstance(value, list | tuple) else [value]
-        written = {
-            a.name
-            for a in node.target._schema.arguments
-            if a.alias_info is not None and a.alias_info.is_write
-        }
-        yield from (value for name, value in node.kwargs.items() if name in written)
-        return
-    if isinstance(node.target, torch._ops.HigherOrderOperator):
-        return
-    if in_place_name(node) or node.kwargs.get("inplace") is True or _positional_inplace(node):
-        yield from node.args[:1] or list(node.kwargs.values())[:1]
-    if "out" in node.kwargs:
-        out = node.kwargs["out"]
+        yield from call.operands[3:] if call.attributes.get("training") else ()
+    elif isinstance(node.target, torch._ops.OpOverload):
+        yield from _written(node)
+    elif not isinstance(node.target, torch._ops.HigherOrderOperator):
+        if in_place_name(node) or node.kwargs.get("inplace") is True or _positional_inplace(node):
+            yield from node.args[:1] or list(node.kwargs.values())[:1]
+        out = node.kwargs.get("out")
         yield from out if isinstance(out, list | tuple) else [out]
+
+
+def _written(node: fx.Node) -> Iterator[Any]:
+    """The operands that the schema of an aten operator says are written to."""
+    assert isinstance(node.target, torch._ops.OpOverload)
+    arguments = node.target._schema.arguments
+    written = {a.name for a in arguments if a.alias_info is not None and a.alias_info.is_write}
+    given = dict(zip((a.name for a in arguments), node.args, strict=False)) | dict(node.kwargs)
+    for name in written & given.keys():
+        yield from given[name] if isinstance(given[name], list | tuple) else [given[name]]
 
 
 def in_place_name(node: fx.Node) -> bool:
@@ -185,7 +183,7 @@ def aliased(node: fx.Node, modules: Modules) -> list[fx.Node]:
 
 
 def functional(node: fx.Node, modules: Modules) -> Any:
-    """What computes out of place what `node` computes in place: a target, or a module; None if nothing does."""
+    """What computes out of place what `node` computes in place: a target or a module, or None."""
     if node.op == "call_module":
         module = modules(node)
         return type(module) if module is not None else None

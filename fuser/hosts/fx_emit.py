@@ -68,15 +68,18 @@ class ModuleEmit:
         self.keep = keep
 
     def conv(self, x: fx.Node, conv: Conv, padding: Ints | str) -> fx.Node:
+        """A convolution with symmetric or 'same' padding."""
         kind = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[conv.rank - 1]
         return self._layer(x, conv, conv.weight, kind, padding=padding)
 
     def conv_transpose(self, x: fx.Node, conv: Conv, padding: Ints, output_padding: Ints) -> fx.Node:
+        """A transposed convolution."""
         kind = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)[conv.rank - 1]
         weight = stored_transposed(conv)
         return self._layer(x, conv, weight, kind, padding=padding, output_padding=output_padding)
 
     def linear(self, x: fx.Node, conv: Conv) -> fx.Node:
+        """A dense layer."""
         return self._layer(x, conv, conv.weight, nn.Linear)
 
     def _layer(self, x: fx.Node, conv: Conv, weight: Array, kind: Any, **attributes: Any) -> fx.Node:
@@ -104,33 +107,41 @@ class ModuleEmit:
         return self.keep.call(block.name, key, make, x)
 
     def pad(self, x: fx.Node, pads: Ints, value: float) -> fx.Node:
+        """Padding by a constant."""
         return self.graph.call_function(nn.functional.pad, (x, list(pads)), {"value": value})
 
     def scale(self, x: fx.Node, factor: Array) -> fx.Node:
+        """Times a constant."""
         tensor = self.keep.tensor(f"{self.block.name}.scale", parameter(factor, self.block))
         return self.graph.call_function(torch.mul, (x, tensor))
 
     def shift(self, x: fx.Node, offset: Array) -> fx.Node:
+        """Plus a constant."""
         tensor = self.keep.tensor(f"{self.block.name}.shift", parameter(offset, self.block))
         return self.graph.call_function(torch.add, (x, tensor))
 
     def times(self, x: fx.Node, factor: float) -> fx.Node:
+        """Times a number."""
         if factor == -1.0:
             return self.graph.call_function(torch.neg, (x,))
         return self.graph.call_function(torch.mul, (x, factor))
 
     def plus(self, x: fx.Node, offset: float) -> fx.Node:
+        """Plus a number."""
         return self.graph.call_function(torch.add, (x, offset))
 
     def add(self, x: fx.Node, y: fx.Node, alpha: float) -> fx.Node:
+        """x + alpha * y."""
         if alpha == -1.0:
             return self.graph.call_function(torch.sub, (x, y))
         return self.graph.call_function(torch.add, (x, y), {} if alpha == 1.0 else {"alpha": _number(alpha)})
 
     def concat(self, parts: list[fx.Node], axis: int) -> fx.Node:
+        """One behind the other along an axis."""
         return self.graph.call_function(torch.cat, (parts,), {"dim": axis})
 
     def select(self, x: fx.Node, axis: int, first: int, size: int) -> fx.Node:
+        """A range of an axis."""
         return self.graph.call_function(torch.narrow, (x, axis, first, size))
 
 
@@ -163,6 +174,7 @@ class AtenEmit:
         return kept, self.keep.tensor(f"{name}.bias", parameter(bias, self.block)) if bias.any() else None
 
     def conv(self, x: fx.Node, conv: Conv, padding: Ints | str) -> fx.Node:
+        """A convolution with symmetric or 'same' padding."""
         weight, bias = self._tensors(conv.weight, conv.bias)
         stride, dilation = list(conv.stride), list(conv.dilation)
         operator = getattr(aten, f"conv{conv.rank}d")
@@ -177,6 +189,7 @@ class AtenEmit:
         )
 
     def conv_transpose(self, x: fx.Node, conv: Conv, padding: Ints, output_padding: Ints) -> fx.Node:
+        """A transposed convolution."""
         weight, bias = self._tensors(stored_transposed(conv), conv.bias)
         stride, dilation, pads, more = map(list, (conv.stride, conv.dilation, padding, output_padding))
         if self.training:
@@ -191,35 +204,44 @@ class AtenEmit:
         )
 
     def linear(self, x: fx.Node, conv: Conv) -> fx.Node:
+        """A dense layer."""
         weight, bias = self._tensors(conv.weight, conv.bias)
         return self._call(aten.linear.default, x, weight, bias)
 
     def pad(self, x: fx.Node, pads: Ints, value: float) -> fx.Node:
+        """Padding by a constant."""
         return self._call(aten.constant_pad_nd.default, x, list(pads), value)
 
     def scale(self, x: fx.Node, factor: Array) -> fx.Node:
+        """Times a constant."""
         tensor = self.keep.tensor(f"{self.block.name}.scale", parameter(factor, self.block))
         return self._call(aten.mul.Tensor, x, tensor)
 
     def shift(self, x: fx.Node, offset: Array) -> fx.Node:
+        """Plus a constant."""
         tensor = self.keep.tensor(f"{self.block.name}.shift", parameter(offset, self.block))
         return self._call(aten.add.Tensor, x, tensor)
 
     def times(self, x: fx.Node, factor: float) -> fx.Node:
+        """Times a number."""
         if factor == -1.0:
             return self._call(aten.neg.default, x)
         return self._call(aten.mul.Tensor, x, factor)
 
     def plus(self, x: fx.Node, offset: float) -> fx.Node:
+        """Plus a number."""
         return self._call(aten.add.Tensor, x, offset)
 
     def add(self, x: fx.Node, y: fx.Node, alpha: float) -> fx.Node:
+        """x + alpha * y."""
         if alpha == -1.0:
             return self._call(aten.sub.Tensor, x, y)
         return self._call(aten.add.Tensor, x, y, **({} if alpha == 1.0 else {"alpha": _number(alpha)}))
 
     def concat(self, parts: list[fx.Node], axis: int) -> fx.Node:
+        """One behind the other along an axis."""
         return self._call(aten.cat.default, parts, axis)
 
     def select(self, x: fx.Node, axis: int, first: int, size: int) -> fx.Node:
+        """A range of an axis."""
         return self._call(aten.slice.Tensor, x, axis, first, first + size)

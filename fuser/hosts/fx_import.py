@@ -247,10 +247,8 @@ class _Importer:
         ]
         if not several or len(parts) < len(node.users) or len({user.args[1] for user in parts}) < len(parts):
             return [self._declare(node, result)]
-        values = []
-        for part in sorted(parts, key=lambda user: int(str(user.args[1]))):
-            values.append(self._declare(part, described(part)))
-        return values or [self._declare(node, None)]
+        ordered = sorted(parts, key=lambda user: int(str(user.args[1])))
+        return [self._declare(part, described(part)) for part in ordered] or [self._declare(node, None)]
 
     def _declare(self, node: fx.Node, result: object) -> Value:
         value = Value(node.name, *types_of(result))

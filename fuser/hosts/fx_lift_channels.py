@@ -92,11 +92,12 @@ def _range(call: Call, shape: Sequence[object]) -> tuple[int, slice] | None:
     if Ellipsis in entries:
         at = entries.index(Ellipsis)
         entries[at : at + 1] = [slice(None)] * (len(shape) - len(entries) + 1)
-    if not all(isinstance(entry, slice) for entry in entries):
+    slices = [(axis, entry) for axis, entry in enumerate(entries) if isinstance(entry, slice)]
+    cut = [(axis, entry) for axis, entry in slices if entry != slice(None)]
+    if len(slices) < len(entries) or len(cut) != 1:
         return None
-    cut = [(axis, entry) for axis, entry in enumerate(entries) if entry != slice(None)]
-    plain = len(cut) == 1 and all(isinstance(v, int | None) for v in (cut[0][1].start, cut[0][1].stop))
-    return cut[0] if plain else None
+    place, found = cut[0]
+    return (place, found) if all(isinstance(v, int | None) for v in (found.start, found.stop)) else None
 
 
 def channel_axis(parts: Sequence[Value], axis: object) -> int | None:

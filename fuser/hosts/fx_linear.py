@@ -15,7 +15,7 @@ ELEMENTWISE: Final = frozenset(
     | {"reciprocal", "relu", "relu6", "rsqrt", "selu", "sigmoid", "sign", "silu", "sin", "softplus"}
     | {"softsign", "sqrt", "square", "sub", "tanh"}
 )
-"""Every element from those at the same position; operands broadcast. None has a parameter for each channel."""
+"""Every element from those at the same position, operands broadcast; no parameter for each channel."""
 
 OF_SHAPE: Final = frozenset({"sym_size", "sym_numel", "zeros_like", "ones_like", "new_zeros"})
 

@@ -23,7 +23,7 @@ Types = tuple[Shape | None, str | None]
 
 
 def demand(call: Call, operands: Sequence[Value | None]) -> None:
-    """Give the data of a convolution or norm the rank and channels that it must have, if they are not known."""
+    """Give the data of a convolution or norm the rank and channels that it must have, if not known."""
     x = operands[0] if operands else None
     if x is None or x.constant is not None:
         return
@@ -97,9 +97,10 @@ def _conv(call: Call, operands: Sequence[Value | None]) -> Shape | None:
     reach = [d * (k - 1) for k, d in zip(size, dilation, strict=True)]
     if a["transposed"]:
         pads, extra = spread(a["padding"], len(size)), spread(a["output_padding"], len(size))
-        axes = zip(x.shape[2:], stride, reach, pads, extra, strict=True)
+        more = [r - 2 * p + e for r, p, e in zip(reach, pads, extra, strict=True)]
         channels: Dim = int(weight.shape[1] or 0) * a["groups"]
-        return (x.shape[0], channels, *(_grown(n, s, r - 2 * p + e) for n, s, r, p, e in axes))
+        grown = zip(x.shape[2:], stride, more, strict=True)
+        return (x.shape[0], channels, *(_grown(n, s, rest) for n, s, rest in grown))
     total = reach if a["padding"] == "same" else [0] * len(size)
     if a["padding"] not in {"same", "valid"}:
         total = [2 * p for p in spread(a["padding"], len(size))]

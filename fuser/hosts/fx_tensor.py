@@ -33,7 +33,7 @@ def to_numpy(tensor: torch.Tensor) -> NDArray[Any]:
     """The values, on the host; not copied where they are there already."""
     tensor = tensor.detach().resolve_conj().resolve_neg().cpu()
     if tensor.dtype == torch.bfloat16:
-        return tensor.contiguous().view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+        return np.asarray(tensor.contiguous().view(torch.int16).numpy()).view(ml_dtypes.bfloat16)
     return np.asarray(tensor.numpy())
 
 
