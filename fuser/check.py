@@ -158,7 +158,7 @@ def compare(targets: Mapping[Value, Apply], steps: Sequence[Step], held: list[Ar
                 held.clear()
             before = _evaluate_steps(region, feed, leaves)
             pairs = [(value, before[value], after[value]) for value in targets]
-        except ValueError as error:
+        except (ValueError, IndexError) as error:
             raise Declined(f"the region cannot be evaluated: {error}") from error
         if all(old.size for _, old, _ in pairs):
             break

@@ -89,7 +89,7 @@ def _plausible(function: Function, shape: Ints) -> bool:
         if centre[axis] + 1 < answer.shape[axis]:
             there = tuple(c + (a == axis) for a, c in enumerate(centre))
             steps = (answer[there] - answer[centre]) / prod(shape[axis + 1 :])
-            if not (abs(steps - np.rint(steps)) <= CLOSE and 1 <= np.rint(steps) <= shape[axis]):
+            if not (abs(steps - np.rint(steps)) <= CLOSE and 1 <= np.rint(steps) < shape[axis]):
                 return False
     return True
 

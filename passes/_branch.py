@@ -42,6 +42,7 @@ class Branch:
         inner = node.op
         if isinstance(inner, Select):
             assert isinstance(self.op, Conv)
+            require(inner.axis == self.op.axis, f"channel axis differs: {inner.axis} and {self.op.axis}")
             first, _ = inner.ranges[node.outputs.index(self.source)]
             return replace(self, op=algebra.widen(self.op, first, inner.channels), source=source)
         assert isinstance(inner, Conv | Sum)

@@ -24,7 +24,7 @@ def merge_siblings(node: Node) -> Iterator[Candidate]:
     """
     assert isinstance(node.op, Concat)
     terms = [Branch(Sum((1.0,)), value) for value in node.inputs if value is not None]
-    convs = [nearest(term) for term in terms]
+    convs = [nearest(term, node.op.axis) for term in terms]
     reasons: list[str] = []
     for run in runs(convs):
         try:
@@ -42,10 +42,15 @@ def merge_siblings(node: Node) -> Iterator[Candidate]:
         raise Declined("; ".join(dict.fromkeys(reasons)))
 
 
-def nearest(term: Branch) -> Branch | None:
-    """The convolution that makes the term, if one does."""
+def nearest(term: Branch, axis: int) -> Branch | None:
+    """The convolution that makes the term, if one does whose channels are on `axis`."""
     maker = term.source.producer
-    return term.after(maker) if maker is not None and isinstance(maker.op, Conv) else None
+    return term.after(maker) if maker is not None and is_conv(maker.op, axis) else None
+
+
+def is_conv(op: object, axis: int) -> bool:
+    """Whether this is a convolution with its channels on `axis`."""
+    return isinstance(op, Conv) and op.axis == axis
 
 
 def runs(convs: Sequence[Branch | None]) -> Iterator[list[int]]:
@@ -60,8 +65,17 @@ def origin_of(branch: Branch | None) -> Value | None:
     """The value that a branch reads, or reads a part of."""
     if branch is None:
         return None
+    part = selection(branch)
+    return branch.source if part is None else part.inputs[0]
+
+
+def selection(branch: Branch) -> Node | None:
+    """What selects the channels that a branch reads, if it reads some of many."""
     maker = branch.source.producer
-    return maker.inputs[0] if maker is not None and isinstance(maker.op, Select) else branch.source
+    assert isinstance(branch.op, Conv)
+    if maker is None or not isinstance(maker.op, Select) or maker.op.axis != branch.op.axis:
+        return None
+    return maker
 
 
 def merge(branches: Sequence[Branch | None]) -> Apply:
@@ -81,9 +95,10 @@ def merge(branches: Sequence[Branch | None]) -> Apply:
 
 def part_of(branch: Branch) -> tuple[int, int, int]:
     """First channel and size of the part that a branch reads, and the number of channels there are."""
-    maker = branch.source.producer
-    if maker is not None and isinstance(maker.op, Select):
-        return (*maker.op.ranges[maker.outputs.index(branch.source)], maker.op.channels)
+    part = selection(branch)
+    if part is not None:
+        assert isinstance(part.op, Select)
+        return (*part.op.ranges[part.outputs.index(branch.source)], part.op.channels)
     assert isinstance(branch.op, Conv)
     return 0, branch.op.inputs, branch.op.inputs
 

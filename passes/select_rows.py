@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from fuser import algebra
 from fuser.conv import Conv
+from fuser.errors import require
 from fuser.ir import Apply, Node, Select, Value
 from fuser.rewrite import MERGE, Candidate, rewrite
 
@@ -20,6 +21,7 @@ def select_rows(node: Node) -> Iterator[Candidate]:
     maker = source.producer if source is not None else None
     if maker is None or not isinstance(maker.op, Conv):
         return
+    require(maker.op.axis == node.op.axis, f"channel axis differs: {maker.op.axis} and {node.op.axis}")
     inner = maker.inputs[0]
     assert inner is not None
     targets: dict[Value, Apply] = {}

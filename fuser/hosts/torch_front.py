@@ -11,6 +11,7 @@ from torch.export import ExportedProgram
 from fuser.check import check_graph
 from fuser.driver import run
 from fuser.errors import Declined, InputError, VerificationError
+from fuser.hosts.fx_call import canonical, name_of, normalise
 from fuser.hosts.fx_effects import resolve_effects
 from fuser.hosts.fx_graph_module import Tensors, copied, export_module, read_tensors
 from fuser.hosts.fx_import import import_fx
@@ -120,6 +121,12 @@ def capture(
     return named(program.module(), name)
 
 
+class _Tracer(fx.Tracer):
+    """Records what is done with buffers too: done while tracing, it would change the module."""
+
+    proxy_buffer_attributes = True
+
+
 def trace(model: nn.Module) -> fx.GraphModule:
     """`torch.fx.symbolic_trace`, its errors in one sentence.
 
@@ -130,7 +137,8 @@ def trace(model: nn.Module) -> fx.GraphModule:
     """
     before = set(vars(model))
     try:
-        traced = fx.symbolic_trace(model)
+        tracer = _Tracer()
+        traced = fx.GraphModule(model, tracer.trace(model), type(model).__name__)
     except Exception as error:
         raise InputError(
             f"{type(model).__name__} cannot be captured by torch.fx.symbolic_trace: {first_line(error)}; "
@@ -174,7 +182,9 @@ def functional(program: ExportedProgram) -> ExportedProgram:
     Assignment to slices is such a change: nothing around it could be rewritten.
     """
     unseen = resolve_effects(copied(program.graph), lambda _: None)
-    return program.run_decompositions({}) if unseen else program
+    # Torch takes dropout for a copy also where it returns its input, which is wrong if that is changed.
+    trusted = all(canonical(name_of(node)) != "dropout" for node in unseen)
+    return program.run_decompositions({}) if unseen and trusted else program
 
 
 def arguments(example_inputs: Any) -> tuple[Any, ...]:
@@ -227,8 +237,6 @@ def sensitive(module: nn.Module) -> bool:
 
 def trains(node: fx.Node) -> bool:
     """Whether a function is called as in training."""
-    from fuser.hosts.fx_call import canonical, name_of, normalise
-
     if node.op not in {"call_function", "call_method"} or canonical(name_of(node)) not in TRAINABLE:
         return False
     call = normalise(node)

@@ -129,6 +129,11 @@ def _kind(name: str) -> str:
     return name
 
 
+def callable_of(source: nn.Module | ExportedProgram) -> Callable[..., Any]:
+    """What runs a graph."""
+    return source.module() if isinstance(source, ExportedProgram) else source
+
+
 def outputs(result: Any) -> list[Tensor]:
     """The tensors in a result, in order."""
     return [leaf for leaf in pytree.tree_leaves(result) if isinstance(leaf, Tensor)]
