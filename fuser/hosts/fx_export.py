@@ -206,12 +206,15 @@ class _Export:
                 yield self.tensors[node][1]
 
 
-def kept(graph: Graph, source: fx.Graph) -> list[fx.Node]:
-    """The nodes of an fx graph that no rewrite touched, and what they read."""
-    alive = {node.source for node in graph.nodes}
-    above = {node for user in alive if isinstance(user, fx.Node) for node in user.all_input_nodes}
-    views = {node for view in above if view.op.startswith("call") for node in view.all_input_nodes}
-    return [node for node in source.nodes if node in alive or node in above or node in views]
+def kept(graph: Graph) -> list[fx.Node]:
+    """The fx nodes that no rewrite touched, and the parameters and buffers that they read."""
+    assert isinstance(graph.host, FxHost), f"{graph.name} does not come from fx"
+    found = [node.source for node in graph.nodes if isinstance(node.source, fx.Node)]
+    for node in found:
+        stored = [n for n in node.all_input_nodes if n.op == "get_attr" or n in graph.host.views]
+        given = [n for n in node.all_input_nodes if n.op == "placeholder"]
+        found.extend(n for n in (*stored, *given) if n not in found)
+    return found
 
 
 def _path(node: fx.Node) -> str:

@@ -57,7 +57,7 @@ def export_module(
         name: the class of the result.
     """
     store = _Store(
-        owner, {str(node.target) for node in kept(graph, source) if node.op in {"call_module", "get_attr"}}
+        owner, {str(node.target) for node in kept(graph) if node.op in {"call_module", "get_attr"}}
     )
     known = set(source.nodes)
     export_fx(graph, owner, tensors, store)

@@ -51,7 +51,7 @@ def optimize_program(
         return Imported(source, tensors, import_fx(source, program.graph_module, tensors))
 
     done, log = rewritten(prepare, rewrites)
-    still = {node.name for node in kept(done.graph, done.source)}
+    still = {node.name for node in kept(done.graph)}
     specs = program.graph_signature.input_specs
     taken = {spec.target for spec in specs if spec.target and spec.arg.name in still}
     store = _Store(program, done.source, taken)

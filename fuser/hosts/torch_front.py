@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 import torch
@@ -202,9 +203,13 @@ def named(module: nn.Module, name: str) -> fx.GraphModule:
 
 
 def first_line(error: Exception) -> str:
-    """The first line of a message that says something."""
+    """The first line of a message that says something, and what it suggests."""
     lines = [line.strip() for line in str(error).splitlines()]
-    return next((line for line in lines if line), type(error).__name__).removesuffix(".")
+    first = next((line for line in lines if line), type(error).__name__).removesuffix(".")
+    if "Suggested fixes:" not in lines:
+        return first
+    fixes = takewhile(bool, lines[lines.index("Suggested fixes:") + 1 :])
+    return f"{first.partition('!')[0]}; torch suggests {', '.join(fixes)}"
 
 
 def require_inference(model: nn.Module) -> None:

@@ -63,7 +63,7 @@ class Outcome:
     """What became of a module in one form."""
 
     result: fx.GraphModule | ExportedProgram
-    call: Callable[..., Any]
+    call: Any
     operators: Counter[str]
     events: Sequence[Event]
 
@@ -84,7 +84,9 @@ class Outcome:
         return "\n".join(event.reason for event in self.events)
 
 
-def captured(module: nn.Module, x: Tensor, form: str, dynamic_shapes: Any = None) -> nn.Module | ExportedProgram:
+def captured(
+    module: nn.Module, x: Tensor, form: str, dynamic_shapes: Any = None
+) -> nn.Module | ExportedProgram:
     """The module as one of the four kinds of graph."""
     if form == "symbolic":
         return trace(module)
@@ -129,7 +131,7 @@ def _kind(name: str) -> str:
     return name
 
 
-def callable_of(source: nn.Module | ExportedProgram) -> Callable[..., Any]:
+def callable_of(source: nn.Module | ExportedProgram) -> Any:
     """What runs a graph."""
     return source.module() if isinstance(source, ExportedProgram) else source
 
@@ -144,7 +146,9 @@ def error(result: Any, expected: Any) -> float:
     assert pytree.tree_structure(result) == pytree.tree_structure(expected)
     pairs = list(zip(outputs(result), outputs(expected), strict=True))
     assert all(a.shape == b.shape and a.dtype == b.dtype for a, b in pairs)
-    return max(((a.double() - b.double()).abs().max() / b.double().abs().max()).item() for a, b in pairs)
+    return max(
+        float((a - b).detach().double().abs().max() / b.detach().double().abs().max()) for a, b in pairs
+    )
 
 
 def call(module: Callable[..., Any], x: Tensor) -> Any:

@@ -97,7 +97,7 @@ def test_a_change_seen_through_a_view_is_a_reason() -> None:
 
 
 def test_slices_that_are_assigned_to_are_understood() -> None:
-    """`torch.export` keeps the assignment; without it the border of the padding is a function as any other."""
+    """`torch.export` keeps the assignment; without it the border is a function as any other."""
 
     def forward(m: Any, x: Tensor) -> Tensor:
         padded = F.pad(m.norm(m.conv(x)), (1, 1, 1, 1))

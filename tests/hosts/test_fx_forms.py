@@ -21,7 +21,9 @@ def conv(inputs: int = 6, outputs: int = 6, size: int = 3, **options: Any) -> nn
 def functional() -> nn.Module:
     def forward(m: Any, x: Tensor) -> Tensor:
         y = F.conv2d(x, m.weight, m.bias, padding=1)
-        return F.batch_norm(y, m.norm.running_mean, m.norm.running_var, m.norm.weight, m.norm.bias, False, 0.1, 1e-3)
+        return F.batch_norm(
+            y, m.norm.running_mean, m.norm.running_var, m.norm.weight, m.norm.bias, False, 0.1, 1e-3
+        )
 
     weight, bias = nn.Parameter(torch.randn(6, 6, 3, 3)), nn.Parameter(torch.randn(6))
     return Net(forward, weight=weight, bias=bias, norm=nn.BatchNorm2d(6))
@@ -34,14 +36,18 @@ def computed() -> nn.Module:
 
     shape = (6, 6, 3, 3)
     parts = {"weight": torch.randn(shape), "gain": torch.randn(6), "other": torch.randn(shape)}
-    return Net(forward, norm=nn.BatchNorm2d(6), **{name: nn.Parameter(value) for name, value in parts.items()})
+    return Net(
+        forward, norm=nn.BatchNorm2d(6), **{name: nn.Parameter(value) for name, value in parts.items()}
+    )
 
 
 def scales() -> nn.Module:
     def forward(m: Any, x: Tensor) -> Tensor:
         return (2.0 - m.conv(x)) / m.gain.view(1, -1, 1, 1) + m.shift[None, :, None, None] - 1
 
-    return Net(forward, conv=conv(size=1), gain=nn.Parameter(torch.rand(6) + 0.5), shift=nn.Parameter(torch.randn(6)))
+    return Net(
+        forward, conv=conv(size=1), gain=nn.Parameter(torch.rand(6) + 0.5), shift=nn.Parameter(torch.randn(6))
+    )
 
 
 def with_alpha() -> nn.Module:

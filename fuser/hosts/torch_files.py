@@ -1,0 +1,94 @@
+"""Exported programs as files, `.pt2`: read without running code that a file brings along, written beside and renamed."""
+
+import json
+import os
+import pickle
+import zipfile
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final
+
+import torch
+from torch.export import ExportedProgram
+
+from fuser.errors import InputError, OutputError
+
+# What torch unpickles or loads as a library, whatever it holds.
+OBJECTS: Final = ("custom_obj", "opaque_obj")
+COMPILED: Final = frozenset({"aotinductor", "executorch"})
+
+
+def load(path: str | os.PathLike[str]) -> ExportedProgram:
+    """Read an exported program.
+
+    Raises:
+        InputError: it is not one, or holds Python objects other than tensors, which could run any code.
+    """
+    where = os.fspath(path)
+    if not Path(path).is_file():
+        raise InputError(f"{where}: {'not a file' if Path(path).exists() else 'no such file'}")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            _require_tensors(archive, where)
+    except zipfile.BadZipFile as error:
+        raise InputError(f"{where}: not an exported program, or damaged: {error}") from error
+    try:
+        return torch.export.load(where)
+    except Exception as error:
+        text = next(iter(str(error).splitlines()), "") or type(error).__name__
+        raise InputError(
+            f"{where}: not an exported program, or of another version of torch: {text}"
+        ) from error
+
+
+def save(program: ExportedProgram, path: str | os.PathLike[str]) -> None:
+    """Write an exported program: beside the target, then renamed, so that it is either whole or what it was.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    target = Path(os.path.realpath(path))
+    try:
+        with TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
+            written = Path(folder) / "program.pt2"
+            torch.export.save(program, written)
+            os.replace(written, target)
+    except OSError as error:
+        raise OutputError(f"{os.fspath(path)}: cannot write there: {error.strerror or error}") from error
+
+
+def _require_tensors(archive: zipfile.ZipFile, where: str) -> None:
+    """Refuse what torch would unpickle without restriction, unless it is nothing but tensors and containers."""
+    for name in archive.namelist():
+        parts = Path(name).parts
+        if parts[-1].startswith(OBJECTS) or COMPILED.intersection(parts):
+            raise InputError(f"{where}: {name} is code or a Python object, and reading it could run anything")
+    for name in _pickled(archive):
+        if name not in archive.namelist():
+            raise InputError(f"{where}: {name} is missing")
+        try:
+            torch.load(BytesIO(archive.read(name)), weights_only=True)
+        except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError) as error:
+            raise InputError(
+                f"{where}: {name} holds more than tensors, and reading it could run anything"
+            ) from error
+
+
+def _pickled(archive: zipfile.ZipFile) -> Iterator[str]:
+    """The members that torch unpickles."""
+    members = set(archive.namelist())
+    for name in sorted(members):
+        if name.endswith(".pt") or "sample_inputs" in name:
+            yield name
+        elif name.endswith("_config.json"):
+            folder = name.rpartition("/")[0]
+            yield from (f"{folder}/{entry}" for entry in _entries(json.loads(archive.read(name))))
+
+
+def _entries(config: Any) -> Iterator[str]:
+    """The paths of what a list of weights or constants says is pickled."""
+    for payload in config.get("config", {}).values():
+        if payload.get("use_pickle"):
+            yield str(payload.get("path_name"))

@@ -1,0 +1,98 @@
+"""From a module to a proven ONNX file in one call."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("onnxscript")
+
+import onnx  # noqa: E402
+from torch import Tensor, nn  # noqa: E402
+from torch.export import Dim  # noqa: E402
+
+from fuser.errors import InputError, VerificationError  # noqa: E402
+from fuser.runtime import opened  # noqa: E402
+from fuser.torch_export import export  # noqa: E402
+from tests.hosts.fx_models import Net, generic, repvgg  # noqa: E402
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:onnxscript")
+
+
+def network() -> nn.Module:
+    return generic(nn.Sequential(repvgg(), nn.Conv2d(6, 4, 1), nn.BatchNorm2d(4)))
+
+
+def test_fused_exported_and_proven(tmp_path: Path) -> None:
+    module, path = network(), tmp_path / "model.onnx"
+    shapes = ({0: Dim("batch"), 2: Dim("height"), 3: Dim("width")},)
+    report = export(module, torch.randn(2, 6, 9, 8), path, dynamic_shapes=shapes)
+    assert report.after.operators == {"Conv": 2, "Relu": 1}
+    assert report.verification is not None
+    assert report.verification.ok
+    assert all(row.own_error is not None for row in report.verification.rows)
+    (dims,) = (value.type.tensor_type.shape.dim for value in onnx.load(path).graph.input)
+    assert [dim.dim_param for dim in dims] == ["batch", "", "height", "width"]
+    x = torch.randn(3, 6, 11, 12)
+    with opened(path, "the file", optimise=False) as session, torch.no_grad():
+        (found,) = session.run({session.inputs[0].name: x.numpy()}).values()
+        np.testing.assert_allclose(found, module(x).numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_arguments_by_name_and_integers(tmp_path: Path) -> None:
+    class Embedded(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table, self.linear = nn.Embedding(10, 6), nn.Linear(6, 4)
+            self.norm = nn.BatchNorm1d(4)
+
+        def forward(self, x: Tensor, *, index: Tensor) -> dict[str, Tensor]:
+            return {"out": self.norm(self.linear(x + self.table(index)))}
+
+    index = torch.randint(10, (5,))
+    report = export(generic(Embedded()), (torch.randn(5, 6),), tmp_path / "m.onnx", kwargs={"index": index})
+    assert report.after.operators["Gemm"] == 1
+    assert report.verification is not None
+
+
+def test_a_wrong_file_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fuser import torch_export
+
+    to_onnx = torch_export._to_onnx
+
+    def wrong(module: nn.Module, *arguments: Any) -> Any:
+        with torch.no_grad():
+            module[1].bias.add_(1)
+        try:
+            return to_onnx(module, *arguments)
+        finally:
+            with torch.no_grad():
+                module[1].bias.sub_(1)
+
+    monkeypatch.setattr(torch_export, "_to_onnx", wrong)
+    with pytest.raises(VerificationError, match="the file does not compute what Sequential computes"):
+        export(network(), torch.randn(2, 6, 9, 8), tmp_path / "model.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_training_mode_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"Sequential is in training mode.*call `\.eval\(\)` first"):
+        export(network().train(), torch.randn(2, 6, 9, 8), tmp_path / "model.onnx")
+
+
+def test_what_torch_suggests_is_passed_on(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"Constraints violated \(h\); torch suggests h = Dim\('h', min=3\)"):
+        export(
+            nn.Conv2d(6, 4, 3).eval(),
+            torch.randn(2, 6, 9, 8),
+            tmp_path / "m.onnx",
+            dynamic_shapes=({2: Dim("h")},),
+        )
+
+
+def test_what_cannot_be_captured_says_why(tmp_path: Path) -> None:
+    module = Net(lambda m, x: m.conv(x) if x.sum() > 0 else x, conv=nn.Conv2d(6, 6, 1)).eval()
+    with pytest.raises(InputError, match=r"Net cannot be captured by torch\.export"):
+        export(module, torch.randn(2, 6, 9, 8), tmp_path / "model.onnx")
