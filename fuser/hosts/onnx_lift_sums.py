@@ -10,6 +10,7 @@ import numpy as np
 
 from fuser.conv import scale_shift
 from fuser.errors import require
+from fuser.hosts.onnx_idioms import require_no_closing
 from fuser.hosts.onnx_node import (
     INT_MAX,
     attribute,
@@ -57,7 +58,7 @@ def lift_mul(node: Node, opset: int) -> Apply | None:
     """x * c, c * x  ->  a scale of each channel."""
     if data(node).constant is None and data(node, 1).constant is None:
         return None
-    return _binary(node, lambda c: (c, np.zeros_like(c)), None)
+    return _scale(node, lambda c: (c, np.zeros_like(c)))
 
 
 def lift_div(node: Node, opset: int) -> Apply | None:
@@ -69,7 +70,15 @@ def lift_div(node: Node, opset: int) -> Apply | None:
         require(bool(c.all()), f"{data(node, 1).name!r} holds 0, which cannot divide")
         return 1.0 / c, np.zeros_like(c)
 
-    return _binary(node, invert, None)
+    return _scale(node, invert)
+
+
+def _scale(node: Node, affine: Callable[[Array], tuple[Array, Array]]) -> Apply | None:
+    """A scale, unless it closes an activation."""
+    lifted = _binary(node, affine, None)
+    if lifted is not None:
+        require_no_closing(node, lifted.op)
+    return lifted
 
 
 def lift_neg(node: Node, opset: int) -> Apply | None:
