@@ -124,11 +124,11 @@ def _linear(conv: Conv, output: Value, opset: int) -> Step:
     rows, columns = dense.outputs, dense.inputs
     bias = Weight("bias", (rows,), lambda: dense.bias)
     if output.rank == 2:
-        weight = Weight("weight", (rows, columns), lambda: dense.weight)
+        weight = Weight("weight", (rows, columns), dense.kernel.peek)
         # The bias is optional since opset 11.
         operands = (0, weight, bias) if dense.bias.any() or opset < 11 else (0, weight)
         return Step("Gemm", operands, {"alpha": 1.0, "beta": 1.0, "transB": 1})
-    product = Step("MatMul", (0, Weight("weight", (columns, rows), lambda: dense.weight.T)))
+    product = Step("MatMul", (0, Weight("weight", (columns, rows), lambda: dense.kernel.peek().T)))
     return Step("Add", (product, bias)) if dense.bias.any() else product
 
 
@@ -165,7 +165,7 @@ def _conv(conv: Conv, opset: int) -> Step:
     if _uniform_pad_value(conv):
         source = _pad(conv, 0, opset)
         bare = replace(conv, begin=(0,) * conv.rank, end=(0,) * conv.rank)
-    weight = Weight("weight", conv.kernel.shape, lambda: conv.weight)
+    weight = Weight("weight", conv.kernel.shape, conv.kernel.peek)
     return Step("Conv", (source, weight, *_bias(conv)), _geometry(bare, bare.begin + bare.end))
 
 

@@ -1,4 +1,4 @@
-"""Exported programs as files, `.pt2`: read without running code that a file brings along, written beside and renamed."""
+"""Exported programs as files, `.pt2`: read without running what a file may bring along, written whole."""
 
 import json
 import os
@@ -44,7 +44,7 @@ def load(path: str | os.PathLike[str]) -> ExportedProgram:
 
 
 def save(program: ExportedProgram, path: str | os.PathLike[str]) -> None:
-    """Write an exported program: beside the target, then renamed, so that it is either whole or what it was.
+    """Write an exported program beside and rename it, so that the target is either whole or what it was.
 
     Raises:
         OutputError: it cannot be written.
@@ -52,15 +52,15 @@ def save(program: ExportedProgram, path: str | os.PathLike[str]) -> None:
     target = Path(os.path.realpath(path))
     try:
         with TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
-            written = Path(folder) / "program.pt2"
+            written = Path(folder) / target.name
             torch.export.save(program, written)
-            os.replace(written, target)
+            written.replace(target)
     except OSError as error:
         raise OutputError(f"{os.fspath(path)}: cannot write there: {error.strerror or error}") from error
 
 
 def _require_tensors(archive: zipfile.ZipFile, where: str) -> None:
-    """Refuse what torch would unpickle without restriction, unless it is nothing but tensors and containers."""
+    """Refuse what torch would unpickle without restriction, unless it is only tensors and containers."""
     for name in archive.namelist():
         parts = Path(name).parts
         if parts[-1].startswith(OBJECTS) or COMPILED.intersection(parts):
