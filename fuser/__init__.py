@@ -13,10 +13,12 @@ if TYPE_CHECKING:
     from fuser.compiler import optimize as optimize
     from fuser.compiler import optimize_file as optimize_file
     from fuser.compiler import pass_names as pass_names
+    from fuser.torch_export import export as export
     from fuser.verification import verify as verify
 
 _HOME = {
     "benchmark": "fuser.bench",
+    "export": "fuser.torch_export",
     "inspect_file": "fuser.compiler",
     "optimize": "fuser.compiler",
     "optimize_file": "fuser.compiler",
@@ -24,7 +26,7 @@ _HOME = {
     "verify": "fuser.verification",
 }
 
-__all__ = ["benchmark", "inspect_file", "optimize", "optimize_file", "pass_names", "verify"]
+__all__ = ["benchmark", "export", "inspect_file", "optimize", "optimize_file", "pass_names", "verify"]
 
 
 def __getattr__(name: str) -> Any:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from fuser.check import check_graph
 from fuser.driver import run
-from fuser.errors import Declined, VerificationError
+from fuser.errors import Declined, InputError, VerificationError
 from fuser.ir import Graph
 from fuser.report import Report
 from fuser.rewrite import Log, Rewrite, available, select
@@ -83,7 +83,7 @@ def optimize(
         return (result, report) if return_report else result
     with _uncollected():
         copy = onnx_io.from_any(model)
-        report = _rewrite(copy, rewrites, source=type(model).__name__)
+        report = rewrite_model(copy, rewrites, source=type(model).__name__)
         result = onnx_io.to_same(copy, model)
     return (result, report) if return_report else result
 
@@ -97,13 +97,15 @@ def optimize_file(
     verify: bool = True,
     bench: bool = False,
 ) -> Report:
-    """Optimize the ONNX file `src` and write the result to `dst`, which may be the same file.
+    """Optimize the file `src` and write the result to `dst`, which may be the same file.
 
     `dst` is written beside and renamed, after verification, so that it is either the whole new model or what
     it was.
 
     Args:
-        src: an ONNX file, external data beside it.
+        src: an ONNX file, external data beside it; or a `.pt2` file of torch.export, which is not verified as
+        a
+            whole (its rewrites are).
         dst: where the result goes.
         passes: names of the passes to run; all that are installed where None.
         exclude: names of passes not to run.
@@ -118,10 +120,14 @@ def optimize_file(
     from fuser.hosts import onnx_io
 
     rewrites = select(passes, exclude)
+    if is_program(src):
+        if bench:
+            raise InputError(f"{os.fspath(src)}: only ONNX files can be timed")
+        return _optimize_program_file(src, dst, rewrites)
     started = perf_counter()
     with _uncollected():
         model = onnx_io.load(src)
-        report = _rewrite(model, rewrites, source=os.fspath(src))
+        report = rewrite_model(model, rewrites, source=os.fspath(src))
     with onnx_io.staged(model, dst) as written:
         del model
         report.seconds = perf_counter() - started
@@ -142,7 +148,11 @@ def inspect_file(src: Name, *, passes: Sequence[str] | None = None, exclude: Seq
     """
     from fuser.hosts import onnx_io
 
-    return _rewrite(onnx_io.load(src), select(passes, exclude), source=os.fspath(src))
+    if is_program(src):
+        from fuser.hosts import torch_files
+
+        return _optimize_torch(torch_files.load(src), None, None, select(passes, exclude))[1]
+    return rewrite_model(onnx_io.load(src), select(passes, exclude), source=os.fspath(src))
 
 
 def pass_names() -> list[tuple[str, str]]:
@@ -171,7 +181,23 @@ def _optimize_torch(
     return result, Report(events, before, after, perf_counter() - started, source=type(model).__name__)
 
 
-def _rewrite(model: "onnx_ir.Model", rewrites: Sequence[Rewrite], source: str) -> Report:
+def is_program(path: Name) -> bool:
+    """Whether a file is one of torch.export, by its name."""
+    return os.fspath(path).endswith(".pt2")
+
+
+def _optimize_program_file(src: Name, dst: Name, rewrites: Sequence[Rewrite]) -> Report:
+    if not is_program(dst):
+        raise InputError(f"{os.fspath(src)} becomes another .pt2 file, which {os.fspath(dst)} is not")
+    from fuser.hosts import torch_files
+
+    result, report = _optimize_torch(torch_files.load(src), None, None, rewrites)
+    torch_files.save(result, dst)
+    report.source = os.fspath(src)
+    return report
+
+
+def rewrite_model(model: "onnx_ir.Model", rewrites: Sequence[Rewrite], source: str) -> Report:
     """Rewrite `model` in place."""
     from fuser.hosts.onnx_export import export_graph
 

@@ -16,7 +16,7 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from fuser.compare import Outputs, Row, judge
-from fuser.compiler import _rewrite as rewrite_model
+from fuser.compiler import rewrite_model
 from fuser.errors import InputError, VerificationError
 from fuser.hosts.fx_program import optimize_program
 from fuser.hosts.fx_tensor import to_numpy

@@ -28,8 +28,8 @@ def activation(kind: str, factor: float) -> onnx.ModelProto:
     arrays: dict[str, Any] = {name: np.float32(value) for name, value in scalars.items()}
     for name, shape in {"w1": (6, 4, 1, 1), "b1": (6,), "w2": (5, 6, 1, 1)}.items():
         arrays[name] = rng.normal(size=shape).astype(np.float32)
-    shapes = {"x": ["n", 4, "h", "w"], "y": ["n", 5, "h", "w"]}
-    infos = [helper.make_tensor_value_info(n, TensorProto.FLOAT, list(shape)) for n, shape in shapes.items()]
+    shapes: dict[str, list[int | str | None]] = {"x": ["n", 4, "h", "w"], "y": ["n", 5, "h", "w"]}
+    infos = [helper.make_tensor_value_info(n, TensorProto.FLOAT, shape) for n, shape in shapes.items()]
     weights = [numpy_helper.from_array(np.asarray(array), name) for name, array in arrays.items()]
     graph = helper.make_graph(nodes, "g", infos[:1], infos[1:], weights)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=9)
