@@ -32,7 +32,10 @@ app = typer.Typer(
     help="Collapse the linear structure of an ONNX model, exactly and only where it pays.",
 )
 
-Model = Annotated[Path, typer.Argument(metavar="IN", show_default=False, help="An ONNX file.")]
+Model = Annotated[
+    Path,
+    typer.Argument(metavar="IN", show_default=False, help="An ONNX file, or a .pt2 file of torch.export."),
+]
 Original = Annotated[
     Path, typer.Argument(metavar="A", show_default=False, help="The original, an ONNX file.")
 ]
