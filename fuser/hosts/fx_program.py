@@ -100,11 +100,11 @@ class _Store:
         return AtenEmit(graph, block, self, training=self.training)
 
     def call(self, name: str, key: str, make: Callable[[], nn.Module], x: fx.Node) -> fx.Node:
-        raise NotImplementedError(f"an exported program calls no modules: {name}, {key}, {make}, {x}")
+        raise AssertionError(f"an exported program calls no modules: {name}, {key}, {make}, {x}")
 
     def module(self, name: str, module: nn.Module) -> str:
         """An exported program calls no modules."""
-        raise NotImplementedError(f"an exported program calls no modules: {name}, {module}")
+        raise AssertionError(f"an exported program calls no modules: {name}, {module}")
 
     def tensor(self, name: str, tensor: nn.Parameter) -> fx.Node:
         """An input for a new parameter."""

@@ -17,8 +17,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from fuser.conv import Conv, Ints, average_pool, pad, scale_shift
+from fuser.conv import Conv, Ints, average_pool, pad
 from fuser.errors import Declined, require
+from fuser.hosts.affine import batch_norm, linear, rank_of
 from fuser.hosts.onnx_lift_channels import lift_concat, lift_slice, lift_split
 from fuser.hosts.onnx_lift_sums import NOTHING, SUMS
 from fuser.hosts.onnx_node import (
@@ -32,11 +33,10 @@ from fuser.hosts.onnx_node import (
     ints,
     numbers,
     operand,
-    rank_of,
     resolve_pads,
 )
 from fuser.ir import Apply, Constant, Node
-from fuser.lazy import Array, arrange, defer
+from fuser.lazy import Array, arrange
 
 OLDEST_OPSET: Final = 7
 NEWEST_OPSET: Final = 28
@@ -219,7 +219,7 @@ def lift_gemm(node: Node, opset: int) -> Apply:
     bias = np.zeros(weight.shape[0 if transposed else 1])
     if operand(node, 2) is not None:
         bias = beta * _row(node, bias.shape[0])
-    return Apply(_linear(weight, bias, alpha, transposed=transposed), (data(node),), "linear")
+    return Apply(linear(weight, bias, transposed=transposed, factor=alpha), (data(node),), "linear")
 
 
 def _row(node: Node, outputs: int) -> Array:
@@ -242,16 +242,7 @@ def lift_matmul(node: Node, opset: int) -> Apply | None:
     weight = constant(node, 1, "weight")
     require(len(weight.shape) == 2, f"the constant has shape {weight.shape}, and not two axes")
     require(rank_of(left) >= 2, f"{left.name!r} has {rank_of(left)} axis, and a linear layer needs two")
-    return Apply(_linear(weight, np.zeros(weight.shape[1]), 1.0, transposed=False), (left,), "linear")
-
-
-def _linear(weight: Constant, bias: Array, alpha: float, *, transposed: bool) -> Conv:
-    require(len(weight.shape) == 2, f"the weight has shape {weight.shape}, and not two axes")
-    require(0 not in weight.shape, f"the weight has an empty axis: {weight.shape}")
-    kernel = weight.lazy if transposed else arrange(weight.shape[::-1], np.transpose, weight.lazy)
-    if alpha != 1.0:
-        kernel = defer(kernel.shape, lambda values: alpha * values, kernel)
-    return Conv(kernel, bias, axis=-1)
+    return Apply(linear(weight, None, transposed=False), (left,), "linear")
 
 
 def lift_batch_normalization(node: Node, opset: int) -> Apply:
@@ -272,18 +263,12 @@ def lift_batch_normalization(node: Node, opset: int) -> Apply:
         for index, role in ((1, "scale"), (2, "shift"), (3, "mean"), (4, "variance"))
     )
     epsilon = float(attribute(node, "epsilon", 1e-5))
-    spread = variance + epsilon
-    if not (spread > 0).all():
-        channel = int(np.flatnonzero(~(spread > 0))[0])
-        raise Declined(
-            f"variance + epsilon is not positive: {variance[channel]:.6g} + {epsilon:.6g} (channel {channel})"
-        )
-    factor = scale / np.sqrt(spread)
     rank = rank_of(x)
     require(rank >= 2, f"{x.name!r} has {rank} axis, and no channel axis")
     _require_channels(node, scale.shape[0])
     spatial, axis = (rank - 2, 1) if rank > 2 else (0, -1)
-    return Apply(scale_shift(factor, shift - mean * factor, spatial, axis), (x,), "batch_norm")
+    norm = batch_norm(mean, variance, scale, shift, epsilon, spatial, axis)
+    return Apply(norm, (x,), "batch_norm")
 
 
 def lift_pad(node: Node, opset: int) -> Apply | None:

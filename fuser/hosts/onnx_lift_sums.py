@@ -3,13 +3,14 @@
 # Every rule has the signature of the table.
 # ruff: noqa: ARG001
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final
 
 import numpy as np
 
 from fuser.conv import scale_shift
 from fuser.errors import require
+from fuser.hosts.affine import channel_axis, rank_of, require_fits, require_same_shape, same_shape
 from fuser.hosts.onnx_idioms import require_no_closing
 from fuser.hosts.onnx_node import (
     INT_MAX,
@@ -21,7 +22,6 @@ from fuser.hosts.onnx_node import (
     list_of,
     numbers,
     operand,
-    rank_of,
     source,
 )
 from fuser.ir import Apply, Constant, Dim, Node, Sum, Value
@@ -110,41 +110,19 @@ def _binary(
     x, c = (right, left) if index == 0 else (left, right)
     if c.constant is None:
         assert signs is not None, "a product of two tensors is not affine"
-        _require_same_shape((left, right))
+        require_same_shape((left, right))
         return Apply(Sum(signs), (left, right), "sum")
-    _require_fits(c.constant.shape, x)
+    require_fits(c.constant.shape, x)
     values = numbers(node, index, "constant")
     require(values.size > 0, f"the constant {c.name!r} is empty: {values.shape}")
     if values.size == 1 or (values == values.flat[0]).all():
         scale, shift = affine(values.reshape(-1)[:1])
         return Apply(Sum((float(scale[0]),), float(shift[0])), (x,), "scale_shift")
     rank = rank_of(x)
-    axis = _channel_axis(values.shape, rank, x)
+    axis = channel_axis(values.shape, rank, x)
     scale, shift = affine(values.reshape(-1))
     finite(scale, "inverse of", c)
     return Apply(scale_shift(scale, shift, rank - 2 if axis == 1 else 0, axis), (x,), "scale_shift")
-
-
-def _require_fits(shape: tuple[int, ...], x: Value) -> None:
-    """Decline unless a constant of `shape` broadcasts to `x` without making it larger."""
-    if not shape:
-        return
-    rank = rank_of(x)
-    require(len(shape) <= rank, f"the constant of shape {shape} has more axes than {x.name!r}, {x.shape}")
-    for n, dim in zip(reversed(shape), reversed(x.shape or ()), strict=False):
-        require(n in (1, dim), f"the constant of shape {shape} does not fit into {x.name!r}, {x.shape}")
-
-
-def _channel_axis(shape: tuple[int, ...], rank: int, x: Value) -> int:
-    """The channel axis along which a constant varies: 1 with spatial axes behind it, or -1."""
-    aligned = (1,) * (rank - len(shape)) + shape
-    varying = [axis for axis, n in enumerate(aligned) if n != 1]
-    if varying == [rank - 1]:
-        return -1
-    require(
-        varying == [1], f"the constant of shape {shape} is not one value per channel of {x.name!r}, {x.shape}"
-    )
-    return 1
 
 
 def _nary(node: Node, factor: float) -> Apply:
@@ -162,30 +140,12 @@ def _nary(node: Node, factor: float) -> Apply:
             f"the term {value.name!r} of {len(node.inputs)} is a constant that is not uniform",
         )
         offset += float(values[0])
-    _require_same_shape(terms)
+    require_same_shape(terms)
     for index in range(len(node.inputs)):
         held = data(node, index).constant
         if held is not None:
-            _require_fits(held.shape, terms[0])
+            require_fits(held.shape, terms[0])
     return Apply(Sum((factor,) * len(terms), offset * factor), tuple(terms), "sum")
-
-
-def _require_same_shape(terms: Sequence[Value]) -> None:
-    first = terms[0]
-    for other in terms[1:]:
-        require(
-            other is first or same_shape(first.shape, other.shape),
-            f"shapes are not known to be equal: {first.shape} of {first.name!r} and {other.shape} of "
-            f"{other.name!r}",
-        )
-
-
-def same_shape(a: Shape | None, b: Shape | None) -> bool:
-    """Whether two shapes are known to be equal in every axis."""
-    return a is not None and a == b and None not in a
-
-
-# Operators that change nothing, for some of their attributes and shapes.
 
 
 def lift_identity(node: Node, opset: int) -> Apply | None:

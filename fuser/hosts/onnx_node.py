@@ -122,17 +122,6 @@ def dtype(node: Node) -> str | None:
     return known or node.outputs[0].dtype
 
 
-def rank_of(value: Value) -> int:
-    """The number of axes.
-
-    Raises:
-        Declined: it is not known.
-    """
-    if value.shape is None:
-        raise Declined(f"the rank of {value.name!r} is not known")
-    return len(value.shape)
-
-
 def resolve_pads(
     node: Node, size: Ints, stride: Ints, dilation: Ints, extent: Sequence[Dim] | None
 ) -> tuple[Ints, Ints]:
