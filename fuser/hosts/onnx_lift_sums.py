@@ -8,16 +8,14 @@ from typing import Final
 
 import numpy as np
 
-from fuser.conv import scale_shift
 from fuser.errors import require
-from fuser.hosts.affine import channel_axis, rank_of, require_fits, require_same_shape, same_shape
+from fuser.hosts.affine import require_fits, require_same_shape, same_shape, with_constant
 from fuser.hosts.onnx_idioms import require_no_closing
 from fuser.hosts.onnx_node import (
     INT_MAX,
     attribute,
     constant,
     data,
-    finite,
     integers,
     list_of,
     numbers,
@@ -112,17 +110,9 @@ def _binary(
         assert signs is not None, "a product of two tensors is not affine"
         require_same_shape((left, right))
         return Apply(Sum(signs), (left, right), "sum")
+    # Before its values are read, which may be many.
     require_fits(c.constant.shape, x)
-    values = numbers(node, index, "constant")
-    require(values.size > 0, f"the constant {c.name!r} is empty: {values.shape}")
-    if values.size == 1 or (values == values.flat[0]).all():
-        scale, shift = affine(values.reshape(-1)[:1])
-        return Apply(Sum((float(scale[0]),), float(shift[0])), (x,), "scale_shift")
-    rank = rank_of(x)
-    axis = channel_axis(values.shape, rank, x)
-    scale, shift = affine(values.reshape(-1))
-    finite(scale, "inverse of", c)
-    return Apply(scale_shift(scale, shift, rank - 2 if axis == 1 else 0, axis), (x,), "scale_shift")
+    return with_constant(x, numbers(node, index, "constant"), affine)
 
 
 def _nary(node: Node, factor: float) -> Apply:
