@@ -5,19 +5,24 @@ one CPU core pair; a rewrite is judged by the difference over the region that it
 ratios matter.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from math import prod
 from typing import Final
 
 from fuser.conv import Conv
+from fuser.extents import Extent, window
 from fuser.ir import Dim, Op, Select, Sum, Value
 
 MULTIPLY_ADDS_PER_SECOND: Final = 50e9
 BYTES_PER_SECOND: Final = 10e9
 SECONDS_PER_KERNEL: Final = 5e-6
 
-# Extents that are not known: one image, and the middle of a network that began at 224.
+# Extents that are not known: those of one image of 224, and the middle of a network that began so where it is
+# not even known how they follow from the image's.
 NOMINAL_BATCH: Final = 1
+NOMINAL_IMAGE: Final = 224
 NOMINAL_EXTENT: Final = 28
 ELEMENT_BYTES: Final = 4
 
@@ -48,26 +53,45 @@ def positions(shape: tuple[Dim, ...] | None, axis: int) -> int:
     """Number of positions (all axes but the channels), unknown extents taken at their nominal size."""
     if shape is None:
         shape = (None, None, None, None) if axis == 1 else (None, None)
-    extents = [
-        dim if isinstance(dim, int) else NOMINAL_EXTENT if i else NOMINAL_BATCH for i, dim in enumerate(shape)
-    ]
+    extents = nominal(shape)
     if axis < len(extents):
         extents[axis] = 1
     return prod(extents)
+
+
+def nominal(shape: tuple[Dim, ...]) -> list[int]:
+    """The extents of a shape, those that are not known at their nominal size; the first axis is the batch."""
+    return [
+        dim if isinstance(dim, int) else _nominal(dim) if i else NOMINAL_BATCH for i, dim in enumerate(shape)
+    ]
+
+
+@cache
+def _nominal(dim: str | None) -> int:
+    """`(height + 3)//4` for a height of 224."""
+    if dim is None:
+        return NOMINAL_EXTENT
+    extent = Extent.parse(dim)
+    return max(1, extent.at(NOMINAL_IMAGE)) if extent.base.isidentifier() else NOMINAL_EXTENT
 
 
 def result_shape(conv: Conv, shape: tuple[Dim, ...]) -> tuple[Dim, ...]:
     """The shape that `conv` makes of `shape`; an extent that is not known stays so, or stays the same."""
     if conv.axis == -1:
         return (*shape[:-1], conv.outputs)
-    extents = conv.extent(tuple(dim if isinstance(dim, int) else 1 for dim in shape[2:]))
-    axes = zip(shape[2:], extents, conv.stride, conv.slack, strict=True)
-    made = (n if isinstance(dim, int) else dim if s == 1 and not slack else None for dim, n, s, slack in axes)
+    if conv.transposed:
+        known = [dim if isinstance(dim, int) else None for dim in shape[2:]]
+        extents = conv.extent(tuple(n or 1 for n in known))
+        made: Iterable[Dim] = (m if n is not None else None for n, m in zip(known, extents, strict=True))
+    else:
+        made = map(window, shape[2:], conv.slack, conv.stride)
     return (shape[0], conv.outputs, *made)
 
 
 def operator_cost(op: Op, output: Value, kernels: int) -> Cost:
-    """The cost of `op` where it makes `output`, expressed in `kernels` operators of the host."""
+    """The cost of `op` where it makes `output`, expressed in `kernels` operators of the host: none for a view."""
+    if kernels == 0:
+        return Cost()
     if isinstance(op, Conv):
         at = positions(output.shape, op.axis)
         reads = at * prod(op.stride) if not op.transposed else at / prod(op.stride)
@@ -80,9 +104,6 @@ def operator_cost(op: Op, output: Value, kernels: int) -> Cost:
     if isinstance(op, Select):
         part = operator_cost(Sum((1.0,)), output, kernels)
         return Cost(0, part.bytes * sum(size for _, size in op.ranges) / op.ranges[0][1], kernels)
-    elements = prod(
-        dim if isinstance(dim, int) else NOMINAL_EXTENT if i else NOMINAL_BATCH
-        for i, dim in enumerate(output.shape or ())
-    )
+    elements = prod(nominal(output.shape or ()))
     moved = len(op.coefficients) + 1 if isinstance(op, Sum) and kernels == 1 else 2 * kernels
     return Cost(0, ELEMENT_BYTES * elements * moved, kernels)

@@ -16,7 +16,7 @@ from fuser.check import check_application, settle
 from fuser.conv import Conv
 from fuser.cost import Cost, operator_cost, result_shape
 from fuser.errors import Declined, require
-from fuser.ir import Apply, Constant, Graph, Node, Op, Opaque, Step, Value
+from fuser.ir import Apply, Constant, Graph, Node, Op, Opaque, Select, Step, Value
 from fuser.rewrite import NARROW, Candidate, Event, Log, Rewrite, describe
 
 # A folded constant may add this many bytes to the file; beyond that it must not be larger than what it
@@ -36,8 +36,17 @@ def run(graph: Graph, rewrites: Sequence[Rewrite], log: Log, *, careful: bool = 
     Driver(graph, rewrites, log, careful).run()
 
 
+class Postponed(Declined):
+    """A rewrite that pays, and is to wait for those that might spare it."""
+
+
 class Driver:
-    """Runs passes over one graph to a fixpoint. Every applied rewrite lowers the cost, so there is an end."""
+    """Runs passes over one graph to a fixpoint. Every applied rewrite lowers the cost, so there is an end.
+
+    What a rewrite takes in may have other readers, and is then computed twice. Such rewrites wait until
+    nothing else is left to do: a stem must not be pulled into one of its branches before the branches have
+    had the chance to become one.
+    """
 
     def __init__(self, graph: Graph, rewrites: Sequence[Rewrite], log: Log, careful: bool) -> None:
         self.careful = careful
@@ -46,6 +55,8 @@ class Driver:
         self.log = log
         self.queue: deque[Node] = deque()
         self.queued: set[Node] = set()
+        self.waiting: dict[Node, None] = {}
+        self.patient = True
 
     def run(self) -> None:
         """Visit every node in order, and again whatever a rewrite may have given a new chance."""
@@ -55,6 +66,9 @@ class Driver:
         every = self.rewrites
         self.rewrites = [entry for entry in every if entry.stage < NARROW]
         self._enqueue(nodes)
+        self._drain()
+        self.patient = False
+        self._enqueue([node for node in self.waiting if node in self.graph.nodes])
         self._drain()
         late = [entry for entry in every if entry.stage >= NARROW]
         if late:
@@ -133,6 +147,8 @@ class Driver:
             for candidate in entry.propose(node):
                 try:
                     self._apply(entry, node, candidate)
+                except Postponed:
+                    self.waiting[node] = None
                 except Declined as reason:
                     reasons.append(str(reason))
                 else:
@@ -295,11 +311,7 @@ class Driver:
     ) -> None:
         # What makes a constant costs nothing when the model runs.
         before = [
-            operator_cost(
-                node.op,
-                node.outputs[0],
-                1 if node.source is not None else self.graph.host.kernels(node.op, node.outputs[0]),
-            )
+            operator_cost(node.op, node.outputs[0], self._kernels(node))
             for node in gone
             if node.outputs[0].constant is None
         ]
@@ -309,9 +321,16 @@ class Driver:
         # What survives would be computed twice. That elementwise work is saved by it is no reason: a runtime
         # does such work along with the convolution before it.
         work = sum(cost.multiply_adds for cost in after), sum(cost.multiply_adds for cost in before)
-        if seconds[0] < seconds[1] * (1 - 1e-9) and (not survivors or work[0] <= work[1]):
-            return
-        raise Declined(f"no gain: {_amount(after)} instead of {_amount(before)}{survivors}")
+        gain = seconds[0] < seconds[1] * (1 - 1e-9) and (not survivors or work[0] <= work[1])
+        require(gain, f"no gain: {_amount(after)} instead of {_amount(before)}{survivors}")
+        if survivors and self.patient:
+            raise Postponed(survivors)
+
+    def _kernels(self, node: Node) -> int:
+        """A node of the source is one operator of the host, which takes no kernel if it makes a view."""
+        if node.source is not None and not isinstance(node.op, Select):
+            return 1
+        return self.graph.host.kernels(node.op, node.outputs[0])
 
     def _survivors(self, gone: Sequence[Node], kept: set[Value]) -> str:
         """Who keeps alive what would otherwise have vanished, for the reason of a refusal."""

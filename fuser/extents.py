@@ -3,6 +3,8 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
+from math import gcd
 from typing import Final
 
 from fuser.conv import Ints
@@ -26,15 +28,35 @@ class Extent:
     add: int = 0
     divisor: int = 1
 
+    def __str__(self) -> str:
+        """The name that `parse` reads; equal extents have equal names."""
+        base = self.base if self.base.replace(".", "_").isidentifier() else f"({self.base})"
+        name = base if self.factor == 1 else f"{self.factor}*{base}"
+        if self.add:
+            name = f"({name} {'+' if self.add > 0 else '-'} {abs(self.add)})"
+        name = name if self.divisor == 1 else f"{name}//{self.divisor}"
+        return self.base if name == base else name
+
     @classmethod
+    @cache
     def parse(cls, name: str) -> "Extent":
         """What a name says; a name in any other form is a base by itself."""
         match = NAME.match(name) or PLAIN.match(name)
         if match is None:
             return cls(name)
         factor, base, sign, add, divisor = (match[part] for part in ("k", "base", "sign", "a", "d"))
+        base = base[1:-1] if base.startswith("(") else base  # as `__str__` writes what is no symbol
         offset = int(add or 0) * (-1 if sign == "-" else 1)
         return cls(base, int(factor or 1), offset, int(divisor or 1))
+
+    def affine(self, add: int, divisor: int, factor: int) -> "Extent":
+        """`floor((factor * self + add) / divisor)`; a floor of a floor is one floor."""
+        inner = self
+        if factor != 1 and self.divisor != 1:
+            inner = Extent(str(self))
+        k, a, d = inner.factor * factor, inner.add * factor + add * inner.divisor, inner.divisor * divisor
+        common = gcd(k, a, d)
+        return Extent(inner.base, k // common, a // common, d // common)
 
     def at(self, base: int) -> int:
         """The extent where the base has this extent."""
@@ -43,6 +65,21 @@ class Extent:
     def solve(self, wanted: int) -> int:
         """The least extent of the base for which this one is `wanted` or more."""
         return max(1, -((self.add - wanted * self.divisor) // self.factor))
+
+
+def affine(dim: Dim, add: int = 0, divisor: int = 1, factor: int = 1) -> Dim:
+    """`floor((factor * dim + add) / divisor)`, by name where `dim` is one."""
+    if dim is None:
+        return None
+    if isinstance(dim, int):
+        return (factor * dim + add) // divisor
+    return str(Extent.parse(dim).affine(add, divisor, factor))
+
+
+def window(dim: Dim, slack: int, stride: int) -> Dim:
+    """The positions of a window: `floor((dim + slack - 1) / stride) + 1`."""
+    size = affine(dim, slack - 1 + stride, stride)
+    return max(0, size) if isinstance(size, int) else size
 
 
 @dataclass(frozen=True)

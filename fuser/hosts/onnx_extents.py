@@ -9,6 +9,7 @@ from typing import Final
 
 import numpy as np
 
+from fuser.extents import Extent, affine
 from fuser.hosts.onnx_node import attribute, data, ints, operand, source
 from fuser.ir import Dim, Node, Value
 
@@ -26,34 +27,6 @@ class Extents:
 
     def __init__(self) -> None:
         self.numbers: dict[Value, Shape] = {}
-        self._parts: dict[str, tuple[str, int, int, int]] = {}
-
-    def affine(self, dim: Dim, add: int = 0, divisor: int = 1, factor: int = 1) -> Dim:
-        """`floor((factor * dim + add) / divisor)`."""
-        if dim is None:
-            return None
-        if isinstance(dim, int):
-            return (factor * dim + add) // divisor
-        base, k, a, d = self._parts.get(dim, (dim, 1, 0, 1))
-        if factor != 1 and d != 1:
-            base, k, a, d = dim, 1, 0, 1
-        # A floor of a floor is one floor: the inner denominator goes into the outer one.
-        k, a, d = k * factor, a * factor + add * d, d * divisor
-        common = gcd(k, a, d)
-        k, a, d = k // common, a // common, d // common
-        if (k, a, d) == (1, 0, 1):
-            return base
-        shown = base if base.replace(".", "_").isidentifier() else f"({base})"
-        name = shown if k == 1 else f"{k}*{shown}"
-        if a:
-            name = f"({name} {'+' if a > 0 else '-'} {abs(a)})"
-        name = name if d == 1 else f"{name}//{d}"
-        self._parts[name] = (base, k, a, d)
-        return name
-
-    def window(self, dim: Dim, slack: int, stride: int) -> Dim:
-        """The positions of a window: `floor((dim + slack - 1) / stride) + 1`."""
-        return self.affine(dim, slack - 1 + stride, stride)
 
     def product(self, dims: Iterable[Dim], divisor: int = 1) -> Dim:
         """The product over `divisor`; None with two symbolic extents or more."""
@@ -67,7 +40,9 @@ class Extents:
                 symbol = dim
         if symbol is None:
             return factor // divisor if divisor and factor % divisor == 0 else None
-        return self.affine(symbol, factor=factor // divisor) if divisor and factor % divisor == 0 else None
+        extent = Extent.parse(symbol)
+        common = factor * (gcd(extent.factor, extent.add) if extent.divisor == 1 else 1)
+        return affine(symbol, 0, divisor, factor) if divisor and common % divisor == 0 else None
 
     def elements(self, value: Value | None) -> Shape | None:
         """What is known of the elements of a short integer tensor; None where that is nothing."""
@@ -141,12 +116,12 @@ def _combine(kind: str, a: Dim, b: Dim, extents: Extents) -> Dim:
     if not isinstance(b, int):
         return None
     if kind == "Add":
-        return extents.affine(a, b)
+        return affine(a, b)
     if kind == "Sub":
-        return extents.affine(a, -b)
+        return affine(a, -b)
     if kind == "Mul":
-        return extents.affine(a, factor=b) if b > 0 else None
-    return extents.affine(a, divisor=b) if b > 0 and not (isinstance(a, int) and a < 0) else None
+        return affine(a, factor=b) if b > 0 else None
+    return affine(a, divisor=b) if b > 0 and not (isinstance(a, int) and a < 0) else None
 
 
 ELEMENT_RULES: Final[dict[str, ElementRule]] = {

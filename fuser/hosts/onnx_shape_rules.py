@@ -10,6 +10,7 @@ import numpy as np
 
 from fuser.conv import Ints
 from fuser.errors import Declined
+from fuser.extents import affine, window
 from fuser.hosts.onnx_extents import Extents, Shape
 from fuser.hosts.onnx_node import (
     DTYPES,
@@ -93,10 +94,10 @@ def pool(node: Node, opset: int, extents: Extents) -> Shapes:
 def _windows(node: Node, extent: Shape, size: Ints, extents: Extents) -> list[Dim]:
     stride, dilation = ints(node, "strides") or (1,) * len(size), ints(node, "dilations") or (1,) * len(size)
     if attribute(node, "auto_pad", "NOTSET") in ("SAME_UPPER", "SAME_LOWER"):
-        return [extents.affine(n, s - 1, s) for n, s in zip(extent, stride, strict=True)]
+        return [affine(n, s - 1, s) for n, s in zip(extent, stride, strict=True)]
     begin, end = resolve_pads(node, size, stride, dilation, extent)
     slack = [b + e - (k - 1) * d for b, e, k, d in zip(begin, end, size, dilation, strict=True)]
-    result = [extents.window(n, t, s) for n, t, s in zip(extent, slack, stride, strict=True)]
+    result = [window(n, t, s) for n, t, s in zip(extent, slack, stride, strict=True)]
     if attribute(node, "ceil_mode", 0):
         # Runtimes differ on a last window that begins in the padding; what divides evenly has none.
         fits = [
@@ -118,16 +119,14 @@ def conv_transpose(node: Node, opset: int, extents: Extents) -> Shapes:
     if wanted is not None:
         return [(x[0], channels, *wanted[-rank:])]
     if attribute(node, "auto_pad", "NOTSET") in ("SAME_UPPER", "SAME_LOWER"):
-        return [(x[0], channels, *(extents.affine(n, factor=s) for n, s in zip(x[2:], stride, strict=True)))]
+        return [(x[0], channels, *(affine(n, factor=s) for n, s in zip(x[2:], stride, strict=True)))]
     begin, end = resolve_pads(node, size, stride, dilation, x[2:])
     extra = ints(node, "output_padding") or (0,) * rank
     more = [
         (k - 1) * d + 1 - s - b - e + o
         for k, d, s, b, e, o in zip(size, dilation, stride, begin, end, extra, strict=True)
     ]
-    return [
-        (x[0], channels, *(extents.affine(n, m, 1, s) for n, m, s in zip(x[2:], more, stride, strict=True)))
-    ]
+    return [(x[0], channels, *(affine(n, m, 1, s) for n, m, s in zip(x[2:], more, stride, strict=True)))]
 
 
 def global_pool(node: Node, opset: int, extents: Extents) -> Shapes:
@@ -159,13 +158,7 @@ def concat(node: Node, opset: int, extents: Extents) -> Shapes:
     known = [shape[axis] for shape in shapes]
     numbers = [n for n in known if isinstance(n, int)]
     symbols = [n for n in known if not isinstance(n, int)]
-    total = (
-        sum(numbers)
-        if not symbols
-        else extents.affine(symbols[0], sum(numbers))
-        if len(symbols) == 1
-        else None
-    )
+    total = sum(numbers) if not symbols else affine(symbols[0], sum(numbers)) if len(symbols) == 1 else None
     rest = [next((n for n in dims if isinstance(n, int)), dims[0]) for dims in zip(*shapes, strict=True)]
     return [(*rest[:axis], total, *rest[axis + 1 :])]
 
@@ -300,8 +293,8 @@ def _range(n: Dim, start: int, end: int, step: int, extents: Extents) -> Dim:
         return None
     if end >= INT_MAX:
         # What is cut off must be there; an empty result is no network's intent.
-        return extents.affine(n, step - 1 - start, step)
-    return extents.affine(n, end - start + step - 1, step) if end < 0 else None
+        return affine(n, step - 1 - start, step)
+    return affine(n, end - start + step - 1, step) if end < 0 else None
 
 
 def pad(node: Node, opset: int, extents: Extents) -> Shapes:
@@ -313,7 +306,7 @@ def pad(node: Node, opset: int, extents: Extents) -> Shapes:
         raise Declined("pads do not fit")
     result = list(x)
     for i, axis in enumerate(axes):
-        result[axis] = extents.affine(x[axis], given[i] + given[len(axes) + i])
+        result[axis] = affine(x[axis], given[i] + given[len(axes) + i])
     return [tuple(result)]
 
 
@@ -330,7 +323,7 @@ def expand(node: Node, opset: int, extents: Extents) -> Shapes:
 def tile(node: Node, opset: int, extents: Extents) -> Shapes:
     """Each extent times a constant."""
     x, repeats = shape_of(data(node)), integers(node, 1, "repeats") or ()
-    return [tuple(extents.affine(n, factor=r) for n, r in zip(x, repeats, strict=True))]
+    return [tuple(affine(n, factor=r) for n, r in zip(x, repeats, strict=True))]
 
 
 def resize(node: Node, opset: int, extents: Extents) -> Shapes:
@@ -357,7 +350,7 @@ def resize(node: Node, opset: int, extents: Extents) -> Shapes:
 def _scaled(n: Dim, scale: float, extents: Extents) -> Dim:
     if isinstance(n, int):
         return int(np.floor(n * scale))
-    return extents.affine(n, factor=int(scale)) if scale == int(scale) else None
+    return affine(n, factor=int(scale)) if scale == int(scale) else None
 
 
 def shape(node: Node, opset: int, extents: Extents) -> Shapes:
