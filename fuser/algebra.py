@@ -5,7 +5,6 @@ computes the same function, borders included. Kernels stay lazy; only a conditio
 at them. Arrays only: nothing here knows a graph.
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
 from math import gcd
 
@@ -13,7 +12,7 @@ import numpy as np
 
 from fuser.conv import Conv, Ints, Window, diagonal, regroup, spatial, taps
 from fuser.errors import require
-from fuser.lazy import Array, defer
+from fuser.lazy import Array, defer, known
 
 
 def compose(outer: Conv, inner: Conv, extent: Ints | None = None) -> Conv:
@@ -190,6 +189,32 @@ def _nearest(outer: Conv, axis: int, extent: int | None) -> tuple[int, int]:
     )
 
 
+def swap(outer: Conv, inner: Conv) -> tuple[Conv, Conv]:
+    """outer(inner(x))  ->  (last, first) with last(first(x)) the same: mix channels after working on each.
+
+    `outer` has one kernel k for all channels, as an average pool does, and `inner` W mixes them at each
+    position: k * (W x + b) + c = W (k * x) + (b sum(k) + c).
+
+    Raises:
+        Declined: `outer` is not of that kind, or `inner` is not; or the border differs.
+    """
+    require(inner.local, f"{inner} does more than to mix channels")
+    require(outer.depthwise and not outer.transposed, f"{outer} mixes channels")
+    weight = outer.weight
+    require(bool((weight == weight[:1]).all()), f"the kernel of {outer} differs between channels")
+    if outer.reads_outside:
+        _require_border(outer, inner, None)
+    shape = (inner.inputs, *weight.shape[1:])
+    first = replace(
+        outer,
+        kernel=known(np.broadcast_to(weight[:1], shape).copy()),
+        bias=np.zeros(inner.inputs),
+        groups=inner.inputs,
+        pad_value=inner.pad_value,
+    )
+    return replace(inner, bias=inner.bias * weight[0].sum() + outer.bias), first
+
+
 def _compose_transposed(outer: Conv, inner: Conv) -> Conv:
     """A 1x1 before or after a transposed convolution mixes its input or output channels."""
     if outer.local:
@@ -316,93 +341,3 @@ def scale(conv: Conv, factor: float) -> Conv:
 def shift(conv: Conv, offset: float) -> Conv:
     """conv(x) + offset  ->  one convolution: the offset joins the bias."""
     return replace(conv, bias=conv.bias + offset) if offset else conv
-
-
-def stack(parts: Sequence[Conv], extent: Ints | None = None) -> Conv:
-    """concat(a(x), b(x), ...)  ->  one convolution: the kernels one behind the other on the output axis.
-
-    `extent` is the spatial extent of `x` where it is known. Groups are given up: each part reads all
-    channels.
-
-    Raises:
-        Declined: stride, output extent, pad value or input channels differ.
-    """
-    first = parts[0]
-    require(not any(part.transposed for part in parts), "transposed convolutions do not stack")
-    require(
-        len({part.inputs for part in parts}) == 1, f"input channels differ: {[part.inputs for part in parts]}"
-    )
-    total = sum(part.outputs for part in parts)
-    begin = 0
-    rows: list[Conv] = []
-    for part in parts:
-        rows.append(_place_outputs(regroup(part, 1), begin, total))
-        begin += part.outputs
-    # With zeros in the other rows, stacking is a sum; its conditions are those of `add`.
-    merged = first
-    for index, row in enumerate(rows):
-        merged = row if index == 0 else add(merged, row, extent)
-    return merged
-
-
-def _place_outputs(conv: Conv, first: int, total: int) -> Conv:
-    """The same rows as `first, first + 1, ...` of `total` rows, the others zero."""
-    shape = (total, *conv.kernel.shape[1:])
-
-    def place(weight: Array) -> Array:
-        result = np.zeros(shape)
-        result[first : first + conv.outputs] = weight
-        return result
-
-    bias = np.zeros(total)
-    bias[first : first + conv.outputs] = conv.bias
-    return replace(conv, kernel=defer(shape, place, conv.kernel), bias=bias)
-
-
-def block_diagonal(parts: Sequence[Conv]) -> Conv:
-    """concat(a(x[:i]), b(x[i:]), ...)  ->  one grouped convolution: the parts' groups side by side.
-
-    Raises:
-        Declined: the parts differ in anything but their numbers.
-    """
-    first = parts[0]
-    for part in parts[1:]:
-        same = part.geometry[2:] == first.geometry[2:] and part.kernel.shape[1:] == first.kernel.shape[1:]
-        rows = part.outputs // part.groups, first.outputs // first.groups
-        require(same and rows[0] == rows[1], f"the parts differ: {first} and {part}")
-    shape = (sum(part.outputs for part in parts), *first.kernel.shape[1:])
-    return replace(
-        first,
-        kernel=defer(shape, lambda *weights: np.concatenate(weights), *(part.kernel for part in parts)),
-        bias=np.concatenate([part.bias for part in parts]),
-        groups=sum(part.groups for part in parts),
-        pad_value=np.concatenate([part.pad_value for part in parts]),
-    )
-
-
-def select(conv: Conv, first: int, size: int) -> Conv:
-    """conv(x)[first : first + size]  ->  a smaller convolution: these rows of the kernel, groups given up."""
-    dense = regroup(conv, 1)
-    rows = slice(first, first + size)
-    shape = (size, *dense.kernel.shape[1:])
-    return replace(
-        dense, kernel=defer(shape, lambda weight: weight[rows], dense.kernel), bias=dense.bias[rows]
-    )
-
-
-def widen(conv: Conv, first: int, channels: int) -> Conv:
-    """conv(x[first : first + I])  ->  a convolution of all `channels` of x: zero columns for the rest.
-
-    Raises:
-        Declined: the pad value is not zero, which the other channels would have to share.
-    """
-    require(not conv.pad_value.any(), f"the pad value is not zero: {float(np.abs(conv.pad_value).max()):.6g}")
-    dense = regroup(conv, 1)
-    shape = (conv.outputs, channels, *conv.size)
-
-    def place(weight: Array) -> Array:
-        result = np.zeros(shape)
-        result[:, first : first + conv.inputs] = weight
-        return result
-
-    return replace(dense, kernel=defer(shape, place, dense.kernel), pad_value=np.zeros(channels))

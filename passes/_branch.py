@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from fuser import algebra
+from fuser import algebra, channels
 from fuser.conv import Conv, Ints, scale_shift
 from fuser.errors import Declined, require
-from fuser.ir import Apply, Node, Select, Sum, Value
+from fuser.ir import Apply, Concat, Node, Select, Sum, Value
 
 # A rewrite looks at most this many nodes upstream: far enough for every published block, and the compiler
 # stays linear.
@@ -44,7 +44,7 @@ class Branch:
             assert isinstance(self.op, Conv)
             require(inner.axis == self.op.axis, f"channel axis differs: {inner.axis} and {self.op.axis}")
             first, _ = inner.ranges[node.outputs.index(self.source)]
-            return replace(self, op=algebra.widen(self.op, first, inner.channels), source=source)
+            return replace(self, op=channels.widen(self.op, first, inner.channels), source=source)
         assert isinstance(inner, Conv | Sum)
         if isinstance(self.op, Sum):
             return replace(self, op=combine(self.op, inner), source=source)
@@ -65,16 +65,103 @@ class Branch:
         yield branch
         for _ in range(REACH):
             node = branch.source.producer
-            if node is None or not (
-                affine(node) or (isinstance(node.op, Select) and isinstance(branch.op, Conv))
-            ):
+            if node is None:
                 return
-            branch = branch.after(node)
+            if isinstance(node.op, Concat):
+                source = common_source(node, branch.op)
+                if source is None:
+                    return
+                branch = branch.across(node, source)
+            elif reads_one(node, branch.op):
+                branch = branch.after(node)
+            else:
+                return
             yield branch
+
+    def across(self, concat: Node, source: Value) -> "Branch":
+        """op(concat(a(x), b(x), ...))  ->  op_a(a(x)) + op_b(b(x)) + ...: the branch with the parts taken in.
+
+        Raises:
+            Declined: a composition is not exact, or the parts do not add up to one convolution.
+        """
+        assert isinstance(self.op, Conv)
+        first, total = 0, None
+        for value in concat.inputs:
+            assert value is not None
+            size = channels_of(value, self.op.axis)
+            part = replace(self, op=channels.take(self.op, first, size), source=value).back_to(source)
+            total = part if total is None else total + part
+            first += size
+        assert total is not None
+        assert isinstance(total.op, Conv)
+        require(first == self.op.inputs, f"{first} channels are read as {self.op.inputs}")
+        return replace(total, op=replace(total.op, bias=total.op.bias + self.op.bias))
+
+    def back_to(self, source: Value) -> "Branch":
+        """The branch as a map of `source`, which is upstream."""
+        branch = self
+        while branch.source is not source:
+            assert branch.source.producer is not None, f"{source.name} is not upstream"
+            branch = branch.after(branch.source.producer)
+        return branch
+
+    def __add__(self, other: "Branch") -> "Branch":
+        """a(x) + b(x), both convolutions of one source.
+
+        Raises:
+            Declined: they do not add up to one.
+        """
+        assert isinstance(self.op, Conv)
+        assert isinstance(other.op, Conv)
+        op, extent = exact(algebra.add, self.op, other.op, extent_of(self.source, self.op))
+        return Branch(op, self.source, self.extent or other.extent or extent)
 
     def like(self, conv: Conv) -> Conv:
         """The operator as a convolution on tensors such as `conv` reads."""
         return self.op if isinstance(self.op, Conv) else scalar(self.op, conv.inputs, conv.rank, conv.axis)
+
+
+def common_source(concat: Node, op: Conv | Sum) -> Value | None:
+    """The nearest value that all parts of a concatenation can be written in, for a convolution `op` of it."""
+    assert isinstance(concat.op, Concat)
+    if not isinstance(op, Conv) or op.groups > 1 or op.axis != concat.op.axis:
+        return None
+    common: list[Value] | None = None
+    for value in concat.inputs:
+        assert value is not None
+        path = list(ancestors(value, op))
+        common = path if common is None else [v for v in common if v in path]
+        if not common:
+            return None
+    return common[0] if common else None
+
+
+def ancestors(value: Value, op: Conv) -> Iterator[Value]:
+    """The value, and those that it is an affine map of, the nearest first."""
+    yield value
+    for _ in range(REACH):
+        node = value.producer
+        if node is None or not reads_one(node, op) or node.inputs[0] is None:
+            return
+        value = node.inputs[0]
+        yield value
+
+
+def reads_one(node: Node, op: Conv | Sum) -> bool:
+    """Whether `op` can take in the node, an affine map of one value."""
+    return affine(node) or (isinstance(node.op, Select) and isinstance(op, Conv))
+
+
+def channels_of(value: Value, axis: int) -> int:
+    """The number of channels of a value.
+
+    Raises:
+        Declined: it is not known.
+    """
+    size = None if value.shape is None else value.shape[axis]
+    require(isinstance(size, int), f"{value.name!r} has {size} channels")
+    assert isinstance(size, int)
+    return size
 
 
 def affine(node: Node) -> bool:

@@ -7,12 +7,11 @@ from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
 
-from fuser import algebra
 from fuser.conv import Conv
 from fuser.errors import Declined
 from fuser.ir import Apply, Node, Sum, Value
 from fuser.rewrite import MERGE, Candidate, rewrite
-from passes._branch import Branch, combine, exact, extent_of
+from passes._branch import Branch, combine
 
 
 @rewrite(Sum, stage=MERGE)
@@ -36,7 +35,7 @@ def merge_branches(node: Node) -> Iterator[Candidate]:
         for members, total in clusters(routes, reasons):
             yield together(total, without(terms, members), offset)
             for a, b in combinations(members, 2) if len(members) > 2 else ():
-                yield together(plus(members[a], members[b]), without(terms, (a, b)), offset)
+                yield together(members[a] + members[b], without(terms, (a, b)), offset)
     if reasons:
         raise Declined("; ".join(dict.fromkeys(reasons)))
 
@@ -97,7 +96,7 @@ def clusters(routes: Mapping[int, Branch], reasons: list[str]) -> list[tuple[dic
         term = replace(branch, op=branch.like(like))
         for index, (members, total) in enumerate(groups):
             try:
-                groups[index] = ({**members, i: term}, plus(total, term))
+                groups[index] = ({**members, i: term}, total + term)
             except Declined as reason:
                 reasons.append(f"{total.op} and {term.op}: {reason}")
             else:
@@ -110,14 +109,6 @@ def clusters(routes: Mapping[int, Branch], reasons: list[str]) -> list[tuple[dic
 def without(terms: Sequence[Branch], members: Container[int]) -> list[Branch]:
     """The other terms."""
     return [term for i, term in enumerate(terms) if i not in members]
-
-
-def plus(a: Branch, b: Branch) -> Branch:
-    """a(x) + b(x), both convolutions of one source."""
-    assert isinstance(a.op, Conv)
-    assert isinstance(b.op, Conv)
-    op, extent = exact(algebra.add, a.op, b.op, extent_of(a.source, a.op))
-    return Branch(op, a.source, a.extent or b.extent or extent)
 
 
 def together(merged: Branch, rest: Sequence[Branch], offset: float) -> Apply:

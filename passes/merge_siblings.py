@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
 
-from fuser import algebra
+from fuser import channels
 from fuser.conv import Conv
 from fuser.errors import Declined
 from fuser.ir import Apply, Concat, Node, Select, Sum, Value
@@ -84,12 +84,12 @@ def merge(branches: Sequence[Branch | None]) -> Apply:
     convs = [branch.op for branch in found if isinstance(branch.op, Conv)]
     source = found[0].source
     if all(branch.source is source for branch in found):
-        return replace(found[0], op=algebra.stack(convs, extent_of(source, convs[0]))).apply
+        return replace(found[0], op=channels.stack(convs, extent_of(source, convs[0]))).apply
     origin = origin_of(found[0])
     assert origin is not None
     ranges = [part_of(branch) for branch in found]
     if covers(ranges):
-        return Apply(algebra.block_diagonal(convs), (origin,))
+        return Apply(channels.block_diagonal(convs), (origin,))
     raise Declined(f"the parts {[r[:2] for r in ranges]} are not all {ranges[0][2]} channels in order")
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from fuser import algebra
+from fuser import channels
 from fuser.conv import Conv
 from fuser.errors import require
 from fuser.ir import Apply, Node, Select, Value
@@ -27,6 +27,6 @@ def select_rows(node: Node) -> Iterator[Candidate]:
     targets: dict[Value, Apply] = {}
     for value, (first, size) in zip(node.outputs, node.op.ranges, strict=True):
         if value.users or value.is_output:
-            targets[value] = Apply(algebra.select(maker.op, first, size), (inner,), label=maker.label)
+            targets[value] = Apply(channels.select(maker.op, first, size), (inner,), label=maker.label)
     if targets:
         yield targets
