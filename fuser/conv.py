@@ -179,6 +179,16 @@ class Conv:
         """A per-channel scale and shift: depthwise, one tap, on every position."""
         return self.depthwise and self.local
 
+    @property
+    def averages(self) -> bool:
+        """The mean of each window, padding counted as zeros. Only a kernel that is at hand is looked at."""
+        taps = prod(self.size)
+        bare = self.depthwise and taps > 1 and self.kernel.at_hand and not self.bias.any()
+        if not bare or self.transposed or set(self.dilation) != {1} or self.pad_value.any():
+            return False
+        weight = self.kernel.peek()
+        return bool((weight == weight.dtype.type(1.0 / taps)).all())
+
     def respond(self, constant: Array) -> Array:
         """The output `[O]` for an input that is everywhere `constant [I]`, the bias left out."""
         if not constant.any():

@@ -5,9 +5,12 @@ cheaper.
 """
 
 from collections.abc import Iterator
+from math import prod
 
+from fuser import algebra
 from fuser.conv import Conv
-from fuser.ir import Node
+from fuser.errors import Declined
+from fuser.ir import Apply, Node
 from fuser.rewrite import MERGE, Candidate, rewrite
 from passes._fold import upstream
 from passes.absorb_padding import is_padding
@@ -19,8 +22,25 @@ def merge_chains(node: Node) -> Iterator[Candidate]:
 
     Strides multiply, windows add up. Exact where the outer kernel sees no padding of its own, or where what
     the inner one computes outside its input is what the outer one is padded with. Factors that were made
-    small on purpose (Tucker, SVD, depthwise-separable) cost less apart and stay.
+    small on purpose (Tucker, SVD, depthwise-separable) cost less apart and stay; but a pool behind a 1x1
+    convolution goes before it, where fewer positions are left to mix.
     """
     assert isinstance(node.op, Conv)
     if not node.op.pointwise and not is_padding(node.op):
+        if node.op.depthwise and prod(node.op.stride) > 1:
+            yield from swapped(node)
         yield from upstream(node)
+
+
+def swapped(node: Node) -> Iterator[Candidate]:
+    """pool(conv1x1(x))  ->  conv1x1(pool(x))."""
+    outer, maker = node.op, node.inputs[0].producer if node.inputs[0] is not None else None
+    assert isinstance(outer, Conv)
+    if maker is not None and isinstance(maker.op, Conv) and maker.op.local and not maker.op.pointwise:
+        (source,) = maker.inputs
+        assert source is not None
+        try:
+            last, first = algebra.swap(outer, maker.op)
+        except Declined:
+            return  # upstream() has the reason
+        yield Apply(last, (Apply(first, (source,), node.label),))

@@ -11,10 +11,11 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from fuser import algebra
-from fuser.algebra import add, block_diagonal, compose, embed, scale, select, shift, stack, widen
-from fuser.conv import Conv, Ints, Window, identity, regroup, scale_shift
+from fuser.algebra import add, compose, embed, scale, shift, swap
+from fuser.channels import block_diagonal, select, stack, take, widen
+from fuser.conv import Conv, Ints, Window, average_pool, identity, regroup, scale_shift
 from fuser.errors import Declined
-from fuser.lazy import Array, Lazy
+from fuser.lazy import Array, Lazy, known
 from tests.direct import dense, direct
 from tests.laws import BY_NO_CHANCE, PADDED, SAME, UP, all_extents, conv, one_after_the_other, outcome
 from tests.strategies import branches, convs, images, integers, seeds
@@ -258,6 +259,57 @@ def test_widen_reads_some_of_the_channels(own: Conv, before: int, behind: int, d
     x = data.draw(images(wide))
     y = own.evaluate(np.moveaxis(np.moveaxis(x, own.axis, 0)[before : before + own.inputs], 0, own.axis))
     assert np.array_equal(wide.evaluate(x), y)
+
+
+@given(convs(transposed=None), st.data())
+def test_the_parts_of_a_convolution_add_up_to_it(own: Conv, data: st.DataObject) -> None:
+    first = data.draw(st.integers(0, own.inputs))
+    x = data.draw(images(own))
+    total = own.bias.reshape(-1, *(1,) * own.rank)
+    for start, size in ((0, first), (first, own.inputs - first)):
+        if size:
+            part = np.moveaxis(np.moveaxis(x, own.axis, 0)[start : start + size], 0, own.axis)
+            total = total + take(own, start, size).evaluate(part)
+    assert np.array_equal(total, own.evaluate(x))
+
+
+@given(convs(inputs=1, outputs=1), convs(rank=0), st.data())
+def test_swap_works_on_each_channel_before_it_mixes_them(one: Conv, mixer: Conv, data: st.DataObject) -> None:
+    shape = (*mixer.kernel.shape, *(1,) * one.rank)
+    mix = Conv.of(mixer.weight.reshape(shape), mixer.bias, groups=mixer.groups)
+    weight, bias = np.repeat(one.weight, mix.outputs, axis=0), integers(0, mix.outputs)
+    pool = replace(
+        one, kernel=known(weight), bias=bias, groups=mix.outputs, pad_value=np.full(mix.outputs, 2.0)
+    )
+    if data.draw(st.booleans()):
+        pool = replace(pool, pad_value=mix.bias)
+    if pool.reads_outside and not np.array_equal(pool.pad_value, mix.bias):
+        event("declined")
+        with pytest.raises(Declined, match="border differs"):
+            swap(pool, mix)
+        return
+    event("padded" if pool.reads_outside else "not padded")
+    last, first = swap(pool, mix)
+    x = data.draw(images(mix))
+    assert np.array_equal(last.evaluate(first.evaluate(x)), pool.evaluate(mix.evaluate(x)))
+
+
+@pytest.mark.parametrize(
+    ("outer", "inner", "reason"),
+    [
+        (average_pool(2, (2,), (2,), (1,), (0,), (0,)), conv(2, 3, 3), "3 conv, 3 -> 2 does more"),
+        (conv(2, 2, 2), conv(2, 3, 1), "2 conv, 2 -> 2 mixes channels"),
+        (conv(2, 2, 2, groups=2), conv(2, 3, 1), "differs between channels"),
+        (
+            average_pool(2, (2,), (2,), (1,), (1,), (1,)),
+            Conv.of(np.ones((2, 3, 1)), np.array([0.0, 4.0])),
+            "the border differs: the inner operator continues with 4, the outer one pads with 0 (channel 1)",
+        ),
+    ],
+)
+def test_swap_declines(outer: Conv, inner: Conv, reason: str) -> None:
+    with pytest.raises(Declined, match=re.escape(reason)):
+        swap(outer, inner)
 
 
 @given(convs(rank=1, transposed=None), st.integers(1, 3), st.data())

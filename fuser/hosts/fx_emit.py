@@ -72,6 +72,11 @@ class ModuleEmit:
         kind = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[conv.rank - 1]
         return self._layer(x, conv, conv.weight, kind, padding=padding)
 
+    def average_pool(self, x: fx.Node, conv: Conv) -> fx.Node:
+        """The mean of each window."""
+        function = getattr(nn.functional, f"avg_pool{conv.rank}d")
+        return self.graph.call_function(function, (x, conv.size, conv.stride, conv.begin))
+
     def conv_transpose(self, x: fx.Node, conv: Conv, padding: Ints, output_padding: Ints) -> fx.Node:
         """A transposed convolution."""
         kind = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)[conv.rank - 1]
@@ -187,6 +192,11 @@ class AtenEmit:
         return self._call(
             aten.convolution.default, x, weight, bias, stride, pads, dilation, False, none, conv.groups
         )
+
+    def average_pool(self, x: fx.Node, conv: Conv) -> fx.Node:
+        """The mean of each window."""
+        target = aten.avg_pool1d.default if conv.rank == 1 else getattr(aten, f"avg_pool{conv.rank}d").default
+        return self._call(target, x, list(conv.size), list(conv.stride), list(conv.begin))
 
     def conv_transpose(self, x: fx.Node, conv: Conv, padding: Ints, output_padding: Ints) -> fx.Node:
         """A transposed convolution."""

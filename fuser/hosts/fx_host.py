@@ -24,6 +24,9 @@ class Emit(Protocol[T]):
     def conv(self, x: T, conv: Conv, padding: Ints | str) -> T:
         """A convolution with symmetric zero padding, or with 'same' padding."""
 
+    def average_pool(self, x: T, conv: Conv) -> T:
+        """The mean of each window, padding counted."""
+
     def conv_transpose(self, x: T, conv: Conv, padding: Ints, output_padding: Ints) -> T:
         """A transposed convolution."""
 
@@ -79,7 +82,9 @@ class FxHost:
         lower(op, output, [0] * _operands(op), _Count())
 
     def kernels(self, op: Op, output: Value) -> int:
-        """The number of kernels, one for what cannot be lowered or takes none."""
+        """The number of kernels, one for what cannot be lowered; a range of channels is a view and takes none."""
+        if isinstance(op, Select):
+            return 0
         count = _Count()
         try:
             lower(op, output, [0] * _operands(op), count)
@@ -105,7 +110,8 @@ class _Count:
         self.kernels += 2
         return 0
 
-    conv = conv_transpose = linear = scale = shift = times = plus = add = concat = select = _one
+    conv = average_pool = conv_transpose = linear = scale = shift = times = plus = add = _one
+    concat = select = _one
 
 
 def _operands(op: Op) -> int:
@@ -160,7 +166,8 @@ def _conv(conv: Conv, x: T, to: Emit[T]) -> T:
     value = _uniform_pad_value(conv)
     bare = _only_pads(conv)
     if not bare and conv.begin == conv.end and min(conv.begin) >= 0 and value == 0.0:
-        return to.conv(x, conv, conv.begin)
+        small = all(2 * p <= k for p, k in zip(conv.begin, conv.size, strict=True))
+        return to.average_pool(x, conv) if small and conv.averages else to.conv(x, conv, conv.begin)
     if not bare and _is_same(conv) and value == 0.0:
         return to.conv(x, conv, "same")
     if any(conv.begin + conv.end):

@@ -165,8 +165,12 @@ def _conv(conv: Conv, opset: int) -> Step:
     if _uniform_pad_value(conv):
         source = _pad(conv, 0, opset)
         bare = replace(conv, begin=(0,) * conv.rank, end=(0,) * conv.rank)
+    geometry = _geometry(bare, bare.begin + bare.end)
+    if conv.averages and max(p - k for p, k in zip(conv.begin + conv.end, conv.size * 2, strict=True)) < 0:
+        geometry = {name: geometry[name] for name in ("kernel_shape", "pads", "strides")}
+        return Step("AveragePool", (source,), {**geometry, "count_include_pad": 1})
     weight = Weight("weight", conv.kernel.shape, conv.kernel.peek)
-    return Step("Conv", (source, weight, *_bias(conv)), _geometry(bare, bare.begin + bare.end))
+    return Step("Conv", (source, weight, *_bias(conv)), geometry)
 
 
 def _conv_transpose(conv: Conv) -> Step:

@@ -251,3 +251,17 @@ def test_a_copy_of_the_result_works() -> None:
     module, x = generic(residual()), torch.randn(2, 3, 9, 8)
     result = optimize(captured(module, x, "export")).result
     assert error(call(deepcopy(result), x), call(module, x)) < 1e-6
+
+
+@pytest.mark.parametrize("form", FORMS[1:])  # traced without extents, it is not known to pay
+def test_a_pool_that_goes_before_a_convolution_needs_no_weights(form: str) -> None:
+    module = generic(nn.Sequential(nn.ReLU(), nn.Conv2d(256, 128, 1), nn.AvgPool2d(2)))
+    x = torch.randn(1, 256, 28, 28)
+    outcome = optimize(captured(module, x, form), x)
+    calls = [str(node.target) for node in outcome.result.graph.nodes if node.op.startswith("call")]
+    assert [index for index, target in enumerate(calls) if "pool" in target] == [len(calls) - 2]
+    assert outcome.layers == {"Conv": 1}
+    kept = outcome.result
+    state = kept.state_dict if isinstance(kept, ExportedProgram) else kept.state_dict()
+    assert {tuple(t.shape) for t in state.values()} == {(128, 256, 1, 1), (128,)}
+    assert error(call(outcome.call, x), call(module, x)) < 1e-5

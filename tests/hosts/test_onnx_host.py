@@ -1,5 +1,6 @@
 """What ONNX has for each operator: onnxruntime computes exactly what direct evaluation does; and refusals."""
 
+from dataclasses import replace
 from typing import Any
 
 import ml_dtypes
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from fuser.conv import Conv, pad, scale_shift
+from fuser.conv import Conv, average_pool, pad, scale_shift
 from fuser.errors import Declined
 from fuser.hosts.onnx_export import rounded
 from fuser.hosts.onnx_host import plan
@@ -48,6 +49,25 @@ def lowered(op: Op, *arrays: NDArray[Any], opset: int = 17) -> tuple[onnx.ModelP
 
 
 # --- numbers: each operator, computed by onnxruntime, equals its direct evaluation exactly
+
+
+@pytest.mark.parametrize(
+    ("pads", "shift", "kind"),
+    [
+        ((0, 0), 0.0, "AveragePool"),
+        ((1, 3), 0.0, "AveragePool"),
+        ((4, 0), 0.0, "Conv"),
+        ((0, 1), 2.0, "Conv"),
+    ],
+)
+def test_a_mean_of_windows_is_a_pool(pads: tuple[int, int], shift: float, kind: str) -> None:
+    begin, end = ((n, 0) for n in pads)
+    pool = average_pool(3, (4, 2), (2, 1), (1, 1), begin, end)
+    x = integers(0, 2, 3, 9, 8)
+    conv = replace(pool, bias=np.full(3, shift))
+    model, result = lowered(conv, x.astype(np.float32))
+    assert kinds(model) == [kind]
+    assert np.array_equal(result, conv.evaluate(x))
 
 
 @given(convs(transposed=None, taps=2), st.sampled_from([7, 10, 11, 17, 21]), seeds)
