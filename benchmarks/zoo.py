@@ -3,8 +3,9 @@
 ``python -m benchmarks.zoo [NAME ...] [--exporter E] [--rounds N] [--markdown FILE] [--json FILE]``
 
 Each design is one block in training form at a realistic width, with generic weights, as its user exports it.
+Where timm has the block it is timm's, and "deploy" is what timm's own re-parameterization leaves of it.
 The error is that of our file in float64 against the torch module in double precision, so the rounding of
-the weights to float32; "gain" is the median over the rounds of original / ours on onnxruntime.
+the weights to float32; a gain is the median over the rounds of original / optimised on onnxruntime.
 
 Exit status 1 if more is left of a design than should be.
 """
@@ -17,6 +18,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +26,7 @@ import onnx
 from torch import nn
 
 import fuser
-from benchmarks import compile_time, latency
+from benchmarks import compile_time, latency, models
 from benchmarks.common import machine, operators, quartiles, table, versions, write_json
 from tests.zoo import controls, dbb, large_kernel, linear, low_rank, mobile, repvgg, weight_space, yolo
 from tests.zoo import super_resolution as sr
@@ -34,6 +36,27 @@ from tests.zoo.layers import Total, conv_norm
 PEERS = ("onnxsim", "onnxslim", "onnxscript")
 # An output that is further off than this is another function.
 WRONG = 1e-3
+
+
+def published(name: str, *arguments: Any, **options: Any) -> Callable[[], nn.Module]:
+    """Builds a block of timm: `byobnet.RepVggBlock`."""
+
+    def build() -> nn.Module:
+        module, _, block = name.partition(".")
+        models.timm()
+        made: nn.Module = getattr(import_module(f"timm.models.{module}"), block)(*arguments, **options)
+        return made
+
+    return build
+
+
+def deployed(module: nn.Module) -> nn.Module | None:
+    """The deploy form of a block by its authors' code, if timm has it."""
+    if not any(type(part).__module__.startswith("timm.") for part in module.modules()):
+        return None
+    # Only the parts of what it is given are replaced.
+    form: nn.Module = models.timm().utils.reparameterize_model(nn.Sequential(module))
+    return form
 
 
 class Design(NamedTuple):
@@ -56,28 +79,34 @@ def expand_net(channels: int, hidden: int) -> nn.Module:
     return nn.Sequential(first, nn.Conv2d(hidden, hidden, 3), last)
 
 
+def mobileone() -> nn.Module:
+    """The pair of MobileOne-S0, four branches each."""
+    depthwise = published("byobnet.MobileOneBlock", 64, 64, 3, group_size=1, num_conv_branches=4)
+    return nn.Sequential(depthwise(), published("byobnet.MobileOneBlock", 64, 64, 1, num_conv_branches=4)())
+
+
 WIDE, THIN, TOKENS = (1, 64, 56, 56), (1, 64, 28, 28), (1, 196, 384)
 
 # One block of every row of the zoo, as in the middle of a network.
 DESIGNS = tuple(
     Design(*row)
     for row in (
-        ("RepVGG", lambda: act(repvgg.repvgg(64, 64)), WIDE, 2),
-        ("RepVGG stride 2", lambda: act(repvgg.repvgg(64, 96, stride=2)), WIDE, 2),
-        ("RepVGG grouped", lambda: act(repvgg.repvgg(64, 64, groups=4)), WIDE, 2),
+        ("RepVGG", published("byobnet.RepVggBlock", 64, 64), WIDE, 2),
+        ("RepVGG stride 2", published("byobnet.RepVggBlock", 64, 96, stride=2), WIDE, 2),
+        ("RepVGG grouped", published("byobnet.RepVggBlock", 64, 64, group_size=16), WIDE, 2),
         ("RepVGG with SE", lambda: repvgg.gated(repvgg.repvgg(64, 64), 64), WIDE, 8),
         ("QARepVGG", lambda: act(repvgg.qarepvgg(64, 64)), WIDE, 2),
         ("QARepVGG of YOLO-NAS", lambda: act(repvgg.qarepvgg_nas(64)), WIDE, 2),
         ("QARepVGG of YOLOv6 V2", lambda: act(repvgg.qarepvgg_pooled(64)), WIDE, 2),
-        ("MobileOne dw 3x3 and 1x1", lambda: repvgg.mobileone_pair(64, 64, 1), WIDE, 4),
-        ("FastViT RepMixer", lambda: mobile.RepMixer(64), WIDE, 1),
-        ("FastViT RepCPE", lambda: mobile.rep_cpe(64), WIDE, 1),
-        ("FastViT patch embed", lambda: mobile.patch_embed(64), WIDE, 1),
-        ("RepViT", lambda: mobile.repvit_block(64), WIDE, 5),
-        ("RepViT head", lambda: linear.Distilled(384, 1000), (1, 384), 1),
+        ("MobileOne dw 3x3 and 1x1", mobileone, WIDE, 4),
+        ("FastViT RepMixer", published("fastvit.RepMixer", 64), WIDE, 1),
+        ("FastViT RepCPE", published("fastvit.RepConditionalPosEnc", 64, 64), WIDE, 1),
+        ("FastViT patch embed", published("fastvit.ReparamLargeKernelConv", 64, 128, 7, 2, 1, 3), WIDE, 1),
+        ("RepViT", published("repvit.RepViTBlock", 64, 2, 3, False, nn.GELU), WIDE, 5),
+        ("RepViT head", published("repvit.RepVitClassifier", 384, 1000, distillation=True), (1, 384), 1),
         ("YOLOv10 RepVGGDW", lambda: yolo.with_silu(yolo.repvgg_dw(64)), WIDE, 3),
-        ("RepGhost", lambda: mobile.repghost(32, 64, identity=True), (1, 32, 56, 56), 4),
-        ("GhostNetV3", lambda: mobile.GhostV3(32, 64), (1, 32, 56, 56), 5),
+        ("RepGhost", published("repghost.RepGhostModule", 32, 64), (1, 32, 56, 56), 4),
+        ("GhostNetV3", published("ghostnet.GhostModuleV3", 32, 64), (1, 32, 56, 56), 5),
         ("ACNet", lambda: act(dbb.ACNet(64, 64, 3, 1)), WIDE, 2),
         ("ACNet, inputs sliced", lambda: act(dbb.ACNet(64, 64, 3, 0)), WIDE, 2),
         ("DBB", lambda: act(dbb.dbb(64, 64)), WIDE, 2),
@@ -100,7 +129,7 @@ DESIGNS = tuple(
         ("RT-DETR", lambda: yolo.with_silu(Total(conv_norm(64, 64, 3), conv_norm(64, 64, 1))), WIDE, 3),
         ("PP-YOLOE", lambda: yolo.with_silu(yolo.weighted(64)), WIDE, 3),
         ("PP-LCNetV3", lambda: mobile.lcnet_v3(64), WIDE, 4),
-        ("PP-LCNetV2", lambda: mobile.lcnet_v2(64, 1), WIDE, 1),
+        ("PP-LCNetV2", published("lcnetv2.RepDepthwiseSeparable", 64, 64, 1, 5, use_rep=True), WIDE, 4),
         ("VanillaNet, slope 1", lambda: mobile.vanilla(1.0), (1, 5, 112, 112), 1),
         ("RIFormer", lambda: mobile.RIFormer(64), WIDE, 5),
         ("InceptionNeXt (left)", lambda: controls.InceptionNeXt(64), WIDE, 5),
@@ -134,6 +163,10 @@ def measure(
     files = {form: folder / f"{form}.onnx" for form in ("original", "ours")}
     onnx.save(export(module, x, options.exporter), files["original"])
     fuser.optimize_file(files["original"], files["ours"], verify=False)
+    authors = deployed(module)
+    if authors is not None:
+        files["deploy"] = folder / "deploy.onnx"
+        onnx.save(export(authors, x, options.exporter), files["deploy"])
     failed = {}
     for tool in tools:
         files[tool] = folder / f"{tool}.onnx"
@@ -147,7 +180,7 @@ def measure(
     best = min(
         (tool for tool in tools if tool in files), key=lambda tool: sum(counts[tool].values()), default=None
     )
-    timed = {form: path for form, path in files.items() if form in {"original", "ours", best}}
+    timed = {form: path for form, path in files.items() if form in {"original", "ours", "deploy", best}}
     result = latency.compare(timed, options)
     result.update(
         name=design.name,
@@ -162,28 +195,40 @@ def measure(
 
 def row(result: dict[str, Any]) -> list[object]:
     """One line of the table."""
-    total = {form: sum(counts.values()) for form, counts in result["operators"].items()}
-    best, seconds = result["best"], result["seconds"]
-    peer = gain = "-"
-    if best:
-        wrong = ", wrong" if result["difference"][best] > WRONG else ""
-        peer = f"{total[best]} ({best}{wrong})"
-        gain = f"{quartiles([a / b for a, b in zip(seconds['original'], seconds[best], strict=True)])[1]:.2f}"
-    low, middle, high = quartiles([a / b for a, b in zip(seconds["original"], seconds["ours"], strict=True)])
+    low, middle, high = gains(result, "ours")
+    ours = left(result, "ours")
+    others = ["deploy", result["best"]]
     return [
         result["name"],
-        total["original"],
-        total["ours"],
-        result["expected"] if total["ours"] != result["expected"] else "",
-        peer,
+        left(result, "original"),
+        ours if ours == str(result["expected"]) else f"{ours}, not {result['expected']}",
+        left(result, "deploy"),
+        left(result, result["best"]) + (f" ({result['best']})" if result["best"] else ""),
         f"{result['error']:.0e}",
         f"{middle:.2f}",
         f"{low:.2f} - {high:.2f}",
-        gain,
+        *(f"{gains(result, form)[1]:.2f}" if form in result["seconds"] else "-" for form in others),
     ]
 
 
-HEADER = ("design", "operators", "ours", "missed", "best peer", "error", "gain", "quartiles", "its gain")
+def left(result: dict[str, Any], form: str) -> str:
+    """How many operators a form has, and whether it computes something else."""
+    if form not in result["operators"]:
+        return "-"
+    wrong = ", wrong" if result["difference"][form] > WRONG else ""
+    return f"{sum(result['operators'][form].values())}{wrong}"
+
+
+def gains(result: dict[str, Any], form: str) -> tuple[float, float, float]:
+    """Quartiles of original / form."""
+    seconds = result["seconds"]
+    return quartiles([a / b for a, b in zip(seconds["original"], seconds[form], strict=True)])
+
+
+HEADER = (
+    "design", "operators", "ours", "deploy", "best peer", "error",
+    "gain", "quartiles", "deploy's gain", "peer's gain",
+)  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

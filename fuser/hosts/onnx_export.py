@@ -40,6 +40,7 @@ class _Export:
         # Functions have no initializers; before IR version 4 an initializer had to be a graph input.
         self.as_nodes = isinstance(host.graph, ir.Function) or host.model.ir_version < 4
         self.originals = list(owner)
+        self.given = {output.name for node in self.originals for output in node.outputs}
         # Where the next node goes that stands for the original one of that index.
         self.anchors: dict[int, ir.Node] = {}
         self.candidates: dict[ir.Value, None] = {}
@@ -217,15 +218,22 @@ class _Export:
                     made.replace_input_with(index, new)
 
     def _restate(self) -> None:
-        """State the shapes of values that a rewrite gave fewer channels."""
+        """Give values that mean something else than in the source a name that is not the source's.
+
+        State their shapes as well: they may have fewer channels.
+        """
         for value in (value for node in self.graph.nodes for value in node.outputs if value.redefined):
             known = self._known(value)
-            stated = None if known is None else known.shape
-            if known is None or stated is None or value.shape is None or len(stated) != len(value.shape):
+            if known is None:
                 continue
-            dims = [n if isinstance(n, int) else old for n, old in zip(value.shape, stated, strict=True)]
-            if dims != list(stated):
-                known.shape = ir.Shape(dims)
+            if known.name in self.given and known.name not in self.names.annotations:
+                known.name = self.names.fresh(f"{known.name}_fused")
+            if known.shape is not None and value.shape is not None and len(known.shape) == len(value.shape):
+                dims = [
+                    n if isinstance(n, int) else old for n, old in zip(value.shape, known.shape, strict=True)
+                ]
+                if dims != list(known.shape):
+                    known.shape = ir.Shape(dims)
 
     def _remove(self, gone: list[ir.Node]) -> None:
         """Take out nodes that a rewrite removed; what was computed and is still read becomes a constant."""
