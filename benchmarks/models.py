@@ -73,7 +73,7 @@ def _torchvision() -> Any:
 
 
 @functools.cache
-def _timm() -> Any:
+def timm() -> Any:
     """timm, which imports torchvision."""
     _torchvision()
     import timm
@@ -86,10 +86,10 @@ def build(name: str) -> Any:
     """The timm model ``name`` in training form and eval mode, with generic weights (an ``nn.Module``)."""
     import torch
 
-    timm = _timm()
+    library = timm()
     state = torch.random.get_rng_state()
     torch.manual_seed(seed(name))
-    model = timm.create_model(name, pretrained=False).eval()
+    model = library.create_model(name, pretrained=False).eval()
     randomise(model, seed(name))
     torch.random.set_rng_state(state)
     return model
@@ -97,11 +97,14 @@ def build(name: str) -> Any:
 
 def deploy(name: str) -> Any:
     """The authors' own deploy form of ``build(name)``: same weights, branches merged by their code."""
-    return _timm().utils.reparameterize_model(build(name))
+    return timm().utils.reparameterize_model(build(name))
 
 
-def randomise(model: Any, seed: int) -> None:
-    """Give every BatchNorm generic statistics and every bias a value, then tame the scale of activations."""
+def randomise(model: Any, seed: int, image: tuple[int, ...] = (3, 96, 96)) -> None:
+    """Give every BatchNorm generic statistics and every bias a value, then tame the scale of activations.
+
+    `image`: the extents of what the model takes, without the batch.
+    """
     import torch
 
     norms = _norms()
@@ -125,7 +128,7 @@ def randomise(model: Any, seed: int) -> None:
                     module.bias.copy_(normal(module.bias, 0.3))
             elif isinstance(module, biased) and module.bias is not None:
                 module.bias.copy_(normal(module.bias, 0.1))
-    _tame(model, generator)
+    _tame(model, generator, image)
 
 
 def _norms() -> tuple[Any, ...]:
@@ -135,7 +138,7 @@ def _norms() -> tuple[Any, ...]:
     return nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d
 
 
-def _tame(model: Any, generator: Any) -> None:
+def _tame(model: Any, generator: Any, image: tuple[int, ...]) -> None:
     """Scale each BatchNorm's statistics to its real input, so that deep models neither explode nor vanish.
 
     The factor is a power of two: rounding differences between machines then do not reach the weights.
@@ -152,7 +155,7 @@ def _tame(model: Any, generator: Any) -> None:
 
     hooks = [module.register_forward_pre_hook(fit) for module in model.modules() if isinstance(module, norms)]
     with torch.no_grad():
-        output = model(torch.randn((2, 3, 96, 96), generator=generator))
+        output = model(torch.randn((2, *image), generator=generator))
     for hook in hooks:
         hook.remove()
     if not bool(torch.isfinite(output).all()):
@@ -267,7 +270,7 @@ def generate(names: Sequence[str], exporters: Sequence[str]) -> None:
             if not file.exists():
                 model = model or build(name)
                 if exporter == "deploy":
-                    export(_timm().utils.reparameterize_model(model), "legacy", file)
+                    export(timm().utils.reparameterize_model(model), "legacy", file)
                 else:
                     export(model, exporter, file)
             print(f"{file}  {file.stat().st_size / 1e6:.1f} MB", flush=True)

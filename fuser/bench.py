@@ -1,7 +1,8 @@
-"""Original against result in one interleaved run: onnxruntime with all its optimisations, in one process.
+"""Original against result in one interleaved run, in one process.
 
-The two alternate, so that a slow spell of the machine meets both, and the ratio is taken pair by pair.
-Threads that wait sleep instead of spinning: two sessions that spin take the processor from each other.
+ONNX runs on onnxruntime with all its optimisations, torch as `torch_bench.py` says. The two alternate, so
+that a slow spell of the machine meets both, and the ratio is taken pair by pair. Threads of onnxruntime that
+wait sleep instead of spinning: two sessions that spin take the processor from each other.
 """
 
 from __future__ import annotations
@@ -9,12 +10,14 @@ from __future__ import annotations
 import gc
 import os
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
 
 from fuser.errors import InputError
+from fuser.hosts.kind import is_torch
 from fuser.inputs import LARGE, NOMINAL, Feeds, Given, attempts, given
 from fuser.runtime import CPU, Session, accepted, opened
 
@@ -47,7 +50,8 @@ class Quartiles:
 class Benchmark:
     """Milliseconds per run of both models.
 
-    `speedup` is original / result of each pair, so above 1 where the result is faster.
+    `speedup` is original / result of each pair, so above 1 where the result is faster. `provider`: the
+    execution provider of onnxruntime, or the backend of torch.
     """
 
     original_ms: Quartiles
@@ -66,33 +70,59 @@ class Benchmark:
         return asdict(self)
 
 
+Call = Callable[[], object]
+Clock = Callable[[Call], float]
+
+
+def seconds(call: Call) -> float:
+    """Makes a call and says how many seconds it took."""
+    started = perf_counter()
+    call()
+    return perf_counter() - started
+
+
+@dataclass(frozen=True)
+class Contest:
+    """Two calls to be timed against one another, the shapes that they are fed, and what they run on."""
+
+    calls: tuple[Call, Call]
+    inputs: dict[str, tuple[int, ...]]
+    provider: str
+    runtime: str
+    clock: Clock = seconds
+
+
 def benchmark(
-    original: Model,
-    result: Model,
+    original: Any,
+    result: Any,
     *,
     threads: int | None = None,
     runs: int | None = None,
     warmup: int = 3,
-    inputs: Given | None = None,
+    inputs: Any = None,
     sizes: Mapping[str, int] | None = None,
     provider: str = CPU,
+    backend: str | None = None,
+    device: str | None = None,
 ) -> Benchmark:
     """Time `result` against `original`.
 
     Args:
-        original: path, `onnx.ModelProto` or `onnx_ir.Model`.
-        result: the same.
+        original: path, `onnx.ModelProto` or `onnx_ir.Model`; or a torch module in evaluation mode, an
+            `ExportedProgram` or the path of a `.pt2` file, run in the types and memory formats that it and
+            the inputs have.
+        result: the same, of the same host.
         threads: of the runtime; all processors of this process where None.
         runs: timed pairs of runs; as many as fit in some seconds where None.
         warmup: pairs before that are not counted.
-        inputs: arrays by input name, an `.npz` or an `.npy` file. Without them one image of 224 x 224, or
-        what the model
-            takes.
+        inputs: as for `verify`. Without them one image of 224 x 224, or what the model takes.
         sizes: extents of symbolic dimensions by name.
-        provider: the runtime's execution provider.
+        provider: the execution provider of onnxruntime.
+        backend: of torch: `eager` (which None means), `inductor` or `inductor-freezing`.
+        device: of torch, `cpu` or `cuda`; where the original and the inputs are if None.
 
     Raises:
-        InputError: a model cannot be loaded or run, or an argument makes no sense.
+        InputError: a model cannot be loaded or run, there is no such device, or an argument makes no sense.
     """
     if threads is not None and threads < 1:
         raise InputError(f"threads must be at least 1, not {threads}")
@@ -100,16 +130,16 @@ def benchmark(
         raise InputError(f"runs must be at least 1, not {runs}")
     started = perf_counter()
     threads = threads or processors()
-    with (
-        opened(original, "the original", optimise=True, threads=threads, provider=provider) as first,
-        opened(result, "the result", optimise=True, threads=threads, provider=provider) as second,
-    ):
-        feeds = _feeds(first, inputs, sizes)
-        second.run(feeds)  # says in one sentence what does not fit
-        calls = (_call(first, feeds), _call(second, feeds))
-        pairs = interleave(*calls, runs=runs, warmup=warmup)
-    import onnxruntime
+    if is_torch(original) or is_torch(result):
+        from fuser.torch_bench import BACKENDS, contest
 
+        entered = contest(original, result, inputs, sizes, threads, backend or BACKENDS[0], device)
+    elif backend is not None or device is not None:
+        raise InputError("a backend and a device are for torch models; onnxruntime has providers")
+    else:
+        entered = _contest(original, result, inputs, sizes, threads, provider)
+    with entered as pair:
+        pairs = interleave(*pair.calls, runs=runs, warmup=warmup, clock=pair.clock)
     return Benchmark(
         original_ms=Quartiles.of([1e3 * a for a, _ in pairs]),
         result_ms=Quartiles.of([1e3 * b for _, b in pairs]),
@@ -117,11 +147,37 @@ def benchmark(
         runs=len(pairs),
         warmup=warmup,
         threads=threads,
-        provider=provider,
-        runtime=f"onnxruntime {onnxruntime.__version__}",
-        inputs={name: array.shape for name, array in feeds.items()},
+        provider=pair.provider,
+        runtime=pair.runtime,
+        inputs=pair.inputs,
         seconds=perf_counter() - started,
     )
+
+
+@contextmanager
+def _contest(
+    original: Model,
+    result: Model,
+    inputs: Given | None,
+    sizes: Mapping[str, int] | None,
+    threads: int,
+    provider: str,
+) -> Iterator[Contest]:
+    """Two sessions of onnxruntime."""
+    import onnxruntime
+
+    with (
+        opened(original, "the original", optimise=True, threads=threads, provider=provider) as first,
+        opened(result, "the result", optimise=True, threads=threads, provider=provider) as second,
+    ):
+        feeds = _feeds(first, inputs, sizes)
+        second.run(feeds)  # says in one sentence what does not fit
+        yield Contest(
+            calls=(_call(first, feeds), _call(second, feeds)),
+            inputs={name: array.shape for name, array in feeds.items()},
+            provider=provider,
+            runtime=f"onnxruntime {onnxruntime.__version__}",
+        )
 
 
 def processors() -> int:
@@ -140,13 +196,13 @@ def _feeds(session: Session, inputs: Given | None, sizes: Mapping[str, int] | No
     return feeds
 
 
-def _call(session: Session, feeds: Feeds) -> Callable[[], object]:
+def _call(session: Session, feeds: Feeds) -> Call:
     run = session.bare().run
     return lambda: run(None, feeds)
 
 
 def interleave(
-    first: Callable[[], object], second: Callable[[], object], *, runs: int | None, warmup: int
+    first: Call, second: Call, *, runs: int | None, warmup: int, clock: Clock = seconds
 ) -> list[tuple[float, float]]:
     """Seconds of `first` and `second` in turn; which begins alternates, for the second finds other caches."""
     collecting = gc.isenabled()
@@ -155,22 +211,16 @@ def interleave(
         for _ in range(warmup):
             first()
             second()
-        once = _seconds(first) + _seconds(second)
+        once = clock(first) + clock(second)
         runs = runs or max(FEWEST, min(MOST, int(SECONDS / max(once, 1e-6))))
         pairs = []
         for index in range(runs):
             if index % 2:
-                b = _seconds(second)
-                pairs.append((_seconds(first), b))
+                b = clock(second)
+                pairs.append((clock(first), b))
             else:
-                pairs.append((_seconds(first), _seconds(second)))
+                pairs.append((clock(first), clock(second)))
         return pairs
     finally:
         if collecting:
             gc.enable()
-
-
-def _seconds(call: Callable[[], object]) -> float:
-    started = perf_counter()
-    call()
-    return perf_counter() - started

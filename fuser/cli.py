@@ -29,7 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain help in half the time
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Collapse the linear structure of an ONNX model, exactly and only where it pays.",
+    help="Collapse the linear structure of a trained model, exactly and only where it pays.",
 )
 
 Model = Annotated[
@@ -37,7 +37,7 @@ Model = Annotated[
     typer.Argument(metavar="IN", show_default=False, help="An ONNX file, or a .pt2 file of torch.export."),
 ]
 Original = Annotated[
-    Path, typer.Argument(metavar="A", show_default=False, help="The original, an ONNX file.")
+    Path, typer.Argument(metavar="A", show_default=False, help="The original, an ONNX or .pt2 file.")
 ]
 Other = Annotated[Path, typer.Argument(metavar="B", show_default=False, help="What is compared with it.")]
 Passes = Annotated[
@@ -112,7 +112,10 @@ def verify(
     ] = None,
     json: Json = None,
 ) -> None:
-    """Compare what A and B compute; exit status 1 if they differ."""
+    """Compare what A and B compute; exit status 1 if they differ.
+
+    Of an A of torch, B may be the ONNX file that was exported.
+    """
     with working(f"Comparing {a} and {b}"):
         import fuser
         from fuser.report import print_verification
@@ -133,17 +136,31 @@ def bench(
             min=1, metavar="N", show_default=False, help="Threads of the runtime; all if not given."
         ),
     ] = None,
+    backend: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            show_default=False,
+            help="For .pt2 files: eager (if not given), inductor or inductor-freezing.",
+        ),
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            metavar="cpu|cuda", show_default=False, help="For .pt2 files; where they are if not given."
+        ),
+    ] = None,
     json: Json = None,
 ) -> None:
-    """Time B against A on onnxruntime.
+    """Time B against A on onnxruntime, or .pt2 files on torch.
 
-    Both run in turn, in one process, with all optimizations of the runtime on.
+    Both run in turn, in one process; onnxruntime with all its optimizations on.
     """
     with working(f"Timing {a} and {b}"):
         import fuser
         from fuser.report import print_benchmark
 
-        result = fuser.benchmark(a, b, threads=threads)
+        result = fuser.benchmark(a, b, threads=threads, backend=backend, device=device)
     emit(result.to_dict, json, lambda console: print_benchmark(result, console))
 
 

@@ -2,7 +2,6 @@
 
 import gc
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 from fuser.check import check_graph
 from fuser.driver import run
 from fuser.errors import Declined, InputError, VerificationError
+from fuser.hosts.kind import from_torch, is_program
 from fuser.ir import Graph
 from fuser.report import Report
 from fuser.rewrite import Log, Rewrite, available, select
@@ -78,7 +78,7 @@ def optimize(
     from fuser.hosts import onnx_io
 
     rewrites = select(passes, exclude)
-    if _from_torch(model):
+    if from_torch(model):
         result, report = _optimize_torch(model, example_inputs, dynamic_shapes, rewrites)
         return (result, report) if return_report else result
     with _uncollected():
@@ -103,9 +103,7 @@ def optimize_file(
     it was.
 
     Args:
-        src: an ONNX file, external data beside it; or a `.pt2` file of torch.export, which is not verified as
-        a
-            whole (its rewrites are).
+        src: an ONNX file, external data beside it; or a `.pt2` file of torch.export.
         dst: where the result goes.
         passes: names of the passes to run; all that are installed where None.
         exclude: names of passes not to run.
@@ -117,20 +115,8 @@ def optimize_file(
         OutputError: `dst` cannot be written.
         VerificationError: the result does not compute the same. Nothing is written.
     """
-    from fuser.hosts import onnx_io
-
-    rewrites = select(passes, exclude)
-    if is_program(src):
-        if bench:
-            raise InputError(f"{os.fspath(src)}: only ONNX files can be timed")
-        return _optimize_program_file(src, dst, rewrites)
-    started = perf_counter()
-    with _uncollected():
-        model = onnx_io.load(src)
-        report = rewrite_model(model, rewrites, source=os.fspath(src))
-    with onnx_io.staged(model, dst) as written:
-        del model
-        report.seconds = perf_counter() - started
+    optimized = _program if is_program(src) else _onnx
+    with optimized(src, dst, select(passes, exclude)) as (written, report):
         if verify:
             _verify(src, written, report)
         if bench:
@@ -151,19 +137,15 @@ def inspect_file(src: Name, *, passes: Sequence[str] | None = None, exclude: Seq
     if is_program(src):
         from fuser.hosts import torch_files
 
-        return _optimize_torch(torch_files.load(src), None, None, select(passes, exclude))[1]
+        report = _optimize_torch(torch_files.load(src), None, None, select(passes, exclude))[1]
+        report.source = os.fspath(src)
+        return report
     return rewrite_model(onnx_io.load(src), select(passes, exclude), source=os.fspath(src))
 
 
 def pass_names() -> list[tuple[str, str]]:
     """Every installed pass by name, with its equation, in the order in which they are tried."""
     return [(entry.name, entry.summary) for entry in available()]
-
-
-def _from_torch(model: object) -> bool:
-    """Whether this is a module or program of torch. Who does not use torch has not imported it."""
-    torch = sys.modules.get("torch")
-    return torch is not None and isinstance(model, torch.nn.Module | torch.export.ExportedProgram)
 
 
 def _optimize_torch(
@@ -181,20 +163,33 @@ def _optimize_torch(
     return result, Report(events, before, after, perf_counter() - started, source=type(model).__name__)
 
 
-def is_program(path: Name) -> bool:
-    """Whether a file is one of torch.export, by its name."""
-    return os.fspath(path).endswith(".pt2")
+@contextmanager
+def _onnx(src: Name, dst: Name, rewrites: Sequence[Rewrite]) -> Iterator[tuple[Path, Report]]:
+    """Where the optimized `src` is written, to be moved to `dst` at the end, and what was done."""
+    from fuser.hosts import onnx_io
+
+    started = perf_counter()
+    with _uncollected():
+        model = onnx_io.load(src)
+        report = rewrite_model(model, rewrites, source=os.fspath(src))
+    with onnx_io.staged(model, dst) as written:
+        del model
+        report.seconds = perf_counter() - started
+        yield written, report
 
 
-def _optimize_program_file(src: Name, dst: Name, rewrites: Sequence[Rewrite]) -> Report:
+@contextmanager
+def _program(src: Name, dst: Name, rewrites: Sequence[Rewrite]) -> Iterator[tuple[Path, Report]]:
+    """The same for a file of torch.export."""
     if not is_program(dst):
         raise InputError(f"{os.fspath(src)} becomes another .pt2 file, which {os.fspath(dst)} is not")
     from fuser.hosts import torch_files
 
     result, report = _optimize_torch(torch_files.load(src), None, None, rewrites)
-    torch_files.save(result, dst)
     report.source = os.fspath(src)
-    return report
+    with torch_files.staged(result, dst) as written:
+        del result
+        yield written, report
 
 
 def rewrite_model(model: "onnx_ir.Model", rewrites: Sequence[Rewrite], source: str) -> Report:

@@ -147,18 +147,26 @@ def attempts(
 
 
 def draw(
-    specs: Sequence[Spec], shapes: Shapes, *, seed: int = 0, sample: int = 0, ceiling: int = CEILINGS[0]
+    specs: Sequence[Spec],
+    shapes: Shapes,
+    *,
+    seed: int = 0,
+    sample: int = 0,
+    ceiling: int = CEILINGS[0],
+    known: Feeds | None = None,
 ) -> Feeds:
-    """Random inputs of the given shapes; integers stay below `ceiling`.
+    """Random inputs of the given shapes; integers stay below `ceiling`, and `known` inputs are repeated.
 
     Raises:
         InputError: an input is not a tensor of numbers.
     """
     generator = np.random.default_rng([seed, sample])
-    # A scalar is drawn as a number; the runtime takes arrays only.
-    return {
-        spec.name: np.asarray(_values(spec, shapes[spec.name], generator, sample, ceiling)) for spec in specs
-    }
+    feeds = {name: np.resize(array, shapes[name]) for name, array in (known or {}).items()}
+    for spec in specs:
+        if spec.name not in feeds:
+            # A scalar is drawn as a number; the runtime takes arrays only.
+            feeds[spec.name] = np.asarray(_values(spec, shapes[spec.name], generator, sample, ceiling))
+    return {spec.name: feeds[spec.name] for spec in specs}
 
 
 def _values(

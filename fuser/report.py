@@ -161,14 +161,14 @@ def print_verification(verification: Verification, console: Console) -> None:
 
 
 def verdict(verification: Verification) -> str:
-    """The error nearest to its tolerance in one line, beside what float32 costs the original itself."""
+    """The error nearest to its tolerance in one line, beside what its own type costs the original."""
     if not verification.ok:
         return f"FAILED: {verification.reason}"
     row, values = verification.worst, verification.values
     if row is None:
         return "there are no outputs to compare"
     own = (
-        f"the original's own float32 error {row.own_error:.1e}"
+        f"the original's own {row.dtype} error {row.own_error:.1e}"
         if row.own_error is not None
         else "no float64 evaluation"
     )

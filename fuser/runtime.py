@@ -180,12 +180,17 @@ def explain(error: Exception) -> str:
 
 
 def accepted(
-    runner: Runner, attempts: Iterable[tuple[Shapes, bool]], *, samples: int, seed: int = 0
+    runner: Runner,
+    attempts: Iterable[tuple[Shapes, bool]],
+    *,
+    samples: int,
+    seed: int = 0,
+    known: Feeds | None = None,
 ) -> Iterator[tuple[Feeds, dict[str, NDArray[Any]]]]:
     """Random inputs that the model runs with, up to `samples` of them, and its outputs.
 
     Shapes are tried in order; the large ones (flagged) only until one of any size runs. Where only one shape
-    runs, its second sample has other values.
+    runs, its second sample has other values. Inputs that are `known` have those values, repeated.
 
     Raises:
         CannotRun: the model takes none of them; the message is that of the first attempt.
@@ -199,7 +204,7 @@ def accepted(
         if found == samples or (large and found):
             break
         for ceiling in CEILINGS if integers else CEILINGS[:1]:
-            feeds = draw(runner.inputs, candidate, seed=seed, sample=found, ceiling=ceiling)
+            feeds = draw(runner.inputs, candidate, seed=seed, sample=found, ceiling=ceiling, known=known)
             try:
                 outputs = runner.run(feeds)
             except CannotRun as error:
@@ -211,7 +216,7 @@ def accepted(
     if refusal is not None and not found:
         raise refusal
     if found == 1 and samples > 1:
-        feeds = draw(runner.inputs, shapes, seed=seed, sample=1, ceiling=CEILINGS[-1])
+        feeds = draw(runner.inputs, shapes, seed=seed, sample=1, ceiling=CEILINGS[-1], known=known)
         with suppress(CannotRun):
             outputs = runner.run(feeds)
             yield feeds, outputs

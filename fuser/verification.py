@@ -1,9 +1,11 @@
-"""The original against the result: same inputs, in onnxruntime without its optimisations, judged in float64.
+"""The original against the result: same inputs, each where it runs, judged by the original in float64.
 
-An output is right if it is no further from the float64 evaluation of the original than twice the original's
-own float32 error, or 1e-5 of its scale. Where float32 itself is further off than that (a deep network can be
-chaotic), the end of the network proves nothing, and the result is judged value by value: each of its nodes
-reads what the original computes in float64, and has to compute what the original computes.
+ONNX runs in onnxruntime without its optimisations, torch as it is called (`torch_verification.py`). An output
+is right if it is no further from the float64 evaluation of the original than twice the original's own error
+in its own types, or 1e-5 of its scale (`compare.FLOOR` for other types). Where float32 itself is further off
+than that (a deep network can be chaotic), the end of the network proves nothing, and the result is judged
+value by value: each of its nodes reads what the original computes in float64, and has to compute what the
+original computes.
 """
 
 from __future__ import annotations
@@ -11,11 +13,11 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +25,8 @@ from numpy.typing import NDArray
 from fuser import oracle
 from fuser.compare import OWN_CHAOTIC, Outputs, Row, distance, floor, judge, largest
 from fuser.errors import InputError
-from fuser.inputs import Feeds, Given, attempts, given, model_specs
+from fuser.hosts.kind import is_torch
+from fuser.inputs import Feeds, attempts, given, model_specs
 from fuser.ir import Graph
 from fuser.oracle import OracleUnavailable
 from fuser.runtime import CannotRun, Runner, accepted, opened
@@ -33,7 +36,7 @@ if TYPE_CHECKING:
 
     from fuser.runtime import Model
 
-__all__ = ["Row", "Values", "Verification", "check_values", "verify"]
+__all__ = ["Float64", "Models", "Row", "Values", "Verification", "check_values", "compare", "verify"]
 
 
 @dataclass(frozen=True)
@@ -74,10 +77,10 @@ class Verification:
 
 
 def verify(
-    original: Model,
-    result: Model,
+    original: Any,
+    result: Any,
     *,
-    inputs: Given | None = None,
+    inputs: Any = None,
     samples: int = 3,
     seed: int = 0,
     sizes: Mapping[str, int] | None = None,
@@ -85,33 +88,98 @@ def verify(
     """Compare `result` with `original`; a difference is a verdict, not an exception.
 
     Args:
-        original: path, `onnx.ModelProto` or `onnx_ir.Model`.
-        result: the same.
-        inputs: arrays by input name, an `.npz` or an `.npy` file. Without them inputs are drawn at random.
+        original: path, `onnx.ModelProto` or `onnx_ir.Model`; or a torch module in evaluation mode, an
+            `ExportedProgram` or the path of a `.pt2` file.
+        result: the same; of a torch original also an ONNX model, whose inputs and outputs are taken in order.
+        inputs: arrays by input name, an `.npz` or an `.npy` file. For torch a tensor, a tuple of arguments or
+            a mapping of arguments by name; files for an exported program only. Without them inputs are drawn
+            at random; a module that is not an exported program says too little for that, and needs them.
         samples: how many inputs are drawn, of different shapes where dimensions are symbolic.
         seed: of the random inputs.
         sizes: extents of symbolic dimensions by name; the others are tried out.
 
     Raises:
-        InputError: a model or the inputs cannot be read, or the original can be evaluated neither by
-        onnxruntime nor in
-            float64.
+        InputError: a model or the inputs cannot be read, a torch model is in training mode, or the original
+            can be evaluated neither as it is nor in float64.
+    """
+    if is_torch(original) or is_torch(result):
+        from fuser.torch_verification import TorchModels
+
+        count = samples if inputs is None else 1
+        return compare(TorchModels(original, result, inputs, count, seed, sizes))
+    return compare(_OnnxModels(original, result, inputs, samples, seed, sizes))
+
+
+class Models(Protocol):
+    """The two models of a comparison: where they run, on what, and what is known of their insides."""
+
+    def original(self, *, precise: bool) -> AbstractContextManager[Runner]:
+        """The original, `precise` in float64; `CannotRun` where it cannot be had."""
+
+    def result(self, *, precise: bool) -> AbstractContextManager[Runner]:
+        """The result, in the same way. It is asked for after the original has run."""
+
+    def samples(self, runner: Runner) -> Iterator[tuple[Feeds, Outputs]]:
+        """Inputs, and what the original makes of them; `CannotRun` if it takes none."""
+
+    def values(self, feeds: Feeds) -> Values | None:
+        """The result judged value by value, where values have names."""
+
+
+def compare(models: Models) -> Verification:
+    """The verdict on two models.
+
+    Raises:
+        InputError: the original can be evaluated neither as it is nor in float64.
     """
     started = perf_counter()
-    verdict = _Check(original, result, inputs, samples, seed, sizes).run()
+    verdict = _Check(models).run()
     return replace(verdict, seconds=perf_counter() - started)
+
+
+@dataclass(frozen=True)
+class _OnnxModels:
+    """ONNX against ONNX, in onnxruntime and by the oracle."""
+
+    first: Model
+    second: Model
+    inputs: Any
+    count: int
+    seed: int
+    sizes: Mapping[str, int] | None
+
+    def original(self, *, precise: bool) -> AbstractContextManager[Runner]:
+        return _running(self.first, "the original", precise=precise)
+
+    def result(self, *, precise: bool) -> AbstractContextManager[Runner]:
+        return _running(self.second, "the result", precise=precise)
+
+    def samples(self, runner: Runner) -> Iterator[tuple[Feeds, Outputs]]:
+        if self.inputs is not None:
+            feeds = given(self.inputs, runner.inputs)
+            yield feeds, runner.run(feeds)
+            return
+        tried = attempts(runner.inputs, self.sizes)
+        yield from accepted(runner, tried, samples=self.count, seed=self.seed)
+
+    def values(self, feeds: Feeds) -> Values | None:
+        return check_values(self.first, self.second, feeds)
+
+
+@contextmanager
+def _running(model: Model, name: str, *, precise: bool) -> Iterator[Runner]:
+    if precise:
+        yield Float64(model, name)
+        return
+    with opened(model, name, optimise=False) as session:
+        yield session
 
 
 @dataclass
 class _Check:
-    """One verification. At any time at most one of the two models is loaded in the runtime."""
+    """One verification. At any time at most one of the two models is loaded."""
 
-    original: Model
-    result: Model
-    inputs: Given | None
-    count: int
-    seed: int
-    sizes: Mapping[str, int] | None
+    models: Models
 
     def __post_init__(self) -> None:
         self.float64_only = False
@@ -123,12 +191,16 @@ class _Check:
         """The steps: original, result, float64, verdict."""
         face = self._original()
         try:
-            with self._runner(self.result, "the result") as runner:
+            with self.models.result(precise=self.float64_only) as runner:
                 if difference := _difference(face, runner):
                     return self._verdict(reason=difference)
                 actual = [runner.run(feed) for feed in self.feeds]
         except CannotRun as error:
             return self._verdict(reason=f"the result does not run where the original does: {error}")
+        if more := [name for name in actual[0] if name not in self.expected[0]]:
+            return self._verdict(
+                reason=f"the result has outputs that the original has not: {', '.join(more)}"
+            )
         ideal = None if self.float64_only else self._ideal()
         rows = judge(self.expected, actual, ideal, face.outputs, exact=self.float64_only)
         values = None
@@ -136,14 +208,6 @@ class _Check:
             values = self._values()
             rows = [_reconsidered(row, values) for row in rows]
         return self._verdict(rows, values)
-
-    @contextmanager
-    def _runner(self, model: Model, name: str) -> Iterator[Runner]:
-        if self.float64_only:
-            yield _Float64(model, name)
-            return
-        with opened(model, name, optimise=False) as session:
-            yield session
 
     def _original(self) -> Runner:
         """Find inputs, keep what the original makes of them, and return what it looks like from outside."""
@@ -160,30 +224,25 @@ class _Check:
             return runner
 
     def _sample(self) -> Runner:
-        with self._runner(self.original, "the original") as runner:
-            if self.inputs is not None:
-                self.feeds = [given(self.inputs, runner.inputs)]
-                self.expected = [runner.run(feed) for feed in self.feeds]
-                return runner
-            tried = attempts(runner.inputs, self.sizes)
-            pairs = list(accepted(runner, tried, samples=self.count, seed=self.seed))
+        with self.models.original(precise=self.float64_only) as runner:
+            pairs = list(self.models.samples(runner))
             self.feeds, self.expected = [feeds for feeds, _ in pairs], [outputs for _, outputs in pairs]
             return runner
 
     def _ideal(self) -> list[Outputs] | None:
         """The float64 evaluation of the original, where it can be had."""
         try:
-            runner = _Float64(self.original, "the original")
-            return [runner.run(feed) for feed in self.feeds]
+            with self.models.original(precise=True) as runner:
+                return [runner.run(feed) for feed in self.feeds]
         except InputError as error:
             self.notes.append(
-                f"compared with the original's own float32, for there is no other reference: {error}"
+                f"compared with what the original itself computes, for there is no other reference: {error}"
             )
             return None
 
     def _values(self) -> Values | None:
         try:
-            return check_values(self.original, self.result, self.feeds[0])
+            return self.models.values(self.feeds[0])
         except (OracleUnavailable, InputError) as error:
             self.notes.append(f"not judged value by value: {error}")
             return None
@@ -192,7 +251,9 @@ class _Check:
         self, rows: Sequence[Row] = (), values: Values | None = None, reason: str = ""
     ) -> Verification:
         reason = reason or _reason(rows)
-        if reason and any(row.compared for row in rows) and self._unsteady():
+        doubtful = reason or any(row.inconclusive for row in rows)
+        if doubtful and any(row.compared for row in rows) and self._unsteady():
+            reason = reason or "the original's own error is beyond what its types cost"
             reason += "; but the original too gives different outputs each time, so no comparison can succeed"
         elif reason and values is not None and not values.ok:
             reason += (
@@ -203,7 +264,7 @@ class _Check:
 
     def _unsteady(self) -> bool:
         """Whether the original differs from itself: random numbers inside."""
-        with self._runner(self.original, "the original") as runner:
+        with self.models.original(precise=self.float64_only) as runner:
             once, again = runner.run(self.feeds[0]), runner.run(self.feeds[0])
         return any(again[name].tobytes() != array.tobytes() for name, array in once.items())
 
@@ -283,8 +344,8 @@ def _error(expected: NDArray[Any], actual: NDArray[Any]) -> float:
     return distance(actual[finite], expected[finite], largest(expected[finite]))
 
 
-class _Float64:
-    """A model evaluated by the oracle, with the face of a session."""
+class Float64:
+    """An ONNX model evaluated by the oracle, with the face of a session."""
 
     def __init__(self, model: Model, name: str) -> None:
         self.name = str(model) if isinstance(model, str | os.PathLike) else name

@@ -57,6 +57,16 @@ def test_arguments_by_name_and_integers(tmp_path: Path) -> None:
     assert report.verification is not None
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_types_that_the_runtime_lacks_are_compared_in_float64(dtype: Any, tmp_path: Path) -> None:
+    module = network().to(dtype)
+    report = export(module, torch.randn(2, 6, 9, 8, dtype=dtype), tmp_path / "model.onnx")
+    assert report.verification is not None
+    assert "so both models were evaluated in float64 only" in report.verification.notes[0]
+    assert {row.dtype for row in report.verification.rows} == {str(dtype).removeprefix("torch.")}
+    assert all(row.error > 0 for row in report.verification.rows)
+
+
 def test_a_wrong_file_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from fuser import torch_export
 

@@ -372,7 +372,7 @@ def test_without_a_float64_evaluation_the_original_itself_is_the_reference() -> 
     assert verdict.rows[0].own_error is None
     assert verdict.rows[0].float64_error is None
     assert verdict.rows[0].tolerance == 1e-4
-    assert "compared with the original's own float32" in verdict.notes[0]
+    assert "compared with what the original itself computes" in verdict.notes[0]
     feeds = {"x": normal(1, 6), "flag": np.array(True)}
     wrong = verify(parsed(text, s=np.array(2.0)), parsed(text, s=np.array(2.001)), inputs=feeds)
     refused(wrong, "output 'y' differs by 0.0005")

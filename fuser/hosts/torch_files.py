@@ -5,6 +5,7 @@ import os
 import pickle
 import zipfile
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -43,20 +44,32 @@ def load(path: str | os.PathLike[str]) -> ExportedProgram:
         ) from error
 
 
-def save(program: ExportedProgram, path: str | os.PathLike[str]) -> None:
-    """Write an exported program beside and rename it, so that the target is either whole or what it was.
+@contextmanager
+def staged(program: ExportedProgram, path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Write a program beside `path`, yield where, and move it there if the block ends without an exception.
 
     Raises:
         OutputError: it cannot be written.
     """
-    target = Path(os.path.realpath(path))
-    try:
-        with TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
+    where = os.fspath(path)
+    target = Path(os.path.realpath(where))
+    with ExitStack() as stack:
+        with _reported(where):
+            folder = stack.enter_context(TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent))
             written = Path(folder) / target.name
             torch.export.save(program, written)
+        yield written
+        with _reported(where):
             written.replace(target)
+
+
+@contextmanager
+def _reported(where: str) -> Iterator[None]:
+    """Turn an error of the operating system into a sentence."""
+    try:
+        yield
     except OSError as error:
-        raise OutputError(f"{os.fspath(path)}: cannot write there: {error.strerror or error}") from error
+        raise OutputError(f"{where}: cannot write there: {error.strerror or error}") from error
 
 
 def _require_tensors(archive: zipfile.ZipFile, where: str) -> None:

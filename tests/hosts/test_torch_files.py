@@ -4,13 +4,14 @@ import json
 import os
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 torch = pytest.importorskip("torch")
 
 from fuser.errors import InputError, OutputError  # noqa: E402
-from fuser.hosts.torch_files import load, save  # noqa: E402
+from fuser.hosts.torch_files import load, staged  # noqa: E402
 from tests.hosts.fx_models import call, error, generic, optimize, repvgg  # noqa: E402
 
 
@@ -22,6 +23,11 @@ class Malicious:
 
     def __reduce__(self) -> tuple[object, tuple[str]]:
         return os.mkdir, (str(self.trace),)
+
+
+def save(program: Any, path: Path) -> None:
+    with staged(program, path) as written:
+        assert written.is_file()
 
 
 @pytest.fixture

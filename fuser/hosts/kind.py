@@ -1,0 +1,22 @@
+"""Which host a model belongs to, told without importing one."""
+
+import os
+import sys
+
+
+def is_torch(model: object) -> bool:
+    """Whether this is a module or program of torch, or the path of a program's file."""
+    if isinstance(model, str | os.PathLike):
+        return is_program(model)
+    return from_torch(model)
+
+
+def from_torch(model: object) -> bool:
+    """Whether this is a module or program of torch. Who does not use torch has not imported it."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(model, torch.nn.Module | torch.export.ExportedProgram)
+
+
+def is_program(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is one of torch.export, by its name."""
+    return os.fspath(path).endswith(".pt2")
