@@ -8,13 +8,14 @@ matter.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from math import gcd, lcm, prod
 from typing import Final
 
 import numpy as np
 
 from fuser.conv import Conv
 from fuser.errors import Declined, require
-from fuser.ir import Apply, Concat, Graph, Node, Op, Step, Value
+from fuser.ir import Apply, Concat, Graph, Node, Op, Reshape, Step, Value
 from fuser.lazy import Array, Lazy
 
 # Relative to the largest output: far above float64 rounding, far below any mistake in a kernel.
@@ -262,6 +263,12 @@ def _shapes(
     edges: list[tuple[Op, Sequence[Value | Apply | None], Value | Apply]]
     edges = [(step.op, step.inputs, step.outputs[0]) for step in region]
     edges += [(part.op, part.inputs, part) for part in applications]
+    sizes = [prod(op.shape) for op, *_ in edges if isinstance(op, Reshape)]
+    for value in (part for _, inputs, _ in edges for part in inputs if isinstance(part, Value)):
+        # A reshape is for one extent, and so is then all that leads to it.
+        extents = [dim for dim in (value.shape or ())[1:] if isinstance(dim, int)]
+        if sizes and value.shape and len(extents) == len(value.shape) - 1:
+            shapes[value] = (_batch(extents, sizes), *extents)
     for op, inputs, output in reversed(edges):
         for part in inputs:
             if part is None:
@@ -271,6 +278,11 @@ def _shapes(
             elif output in shapes:
                 shapes.setdefault(part, shapes[output])
     return {value: shape for value, shape in shapes.items() if isinstance(value, Value)}
+
+
+def _batch(extents: Sequence[int], sizes: Sequence[int]) -> int:
+    """The least batch of samples of `extents` whose elements come out as rows of each of `sizes`."""
+    return lcm(*(size // gcd(size, prod(extents)) for size in sizes))
 
 
 def _shape(op: Conv, convs: Sequence[Conv], given: tuple[int, ...] | None, enlarged: int) -> tuple[int, ...]:

@@ -13,7 +13,7 @@ from typing import Final
 
 from fuser.conv import Conv
 from fuser.extents import Extent, window
-from fuser.ir import Dim, Op, Select, Sum, Value
+from fuser.ir import Dim, Op, Reshape, Select, Sum, Value
 
 MULTIPLY_ADDS_PER_SECOND: Final = 50e9
 BYTES_PER_SECOND: Final = 10e9
@@ -89,7 +89,7 @@ def result_shape(conv: Conv, shape: tuple[Dim, ...]) -> tuple[Dim, ...]:
 
 
 def operator_cost(op: Op, output: Value, kernels: int) -> Cost:
-    """The cost of `op` where it makes `output`, expressed in `kernels` operators of the host: none for a view."""
+    """The cost of `op` where it makes `output`, in `kernels` operators of the host: in none for a view."""
     if kernels == 0:
         return Cost()
     if isinstance(op, Conv):
@@ -101,6 +101,8 @@ def operator_cost(op: Op, output: Value, kernels: int) -> Cost:
             # Each further kernel reads and writes the result once more.
             moved += ELEMENT_BYTES * 2 * (kernels - 1) * at * op.outputs
         return Cost(at * weights, moved, kernels)
+    if isinstance(op, Reshape):
+        return Cost(0, 0, kernels)  # its elements stay where they are
     if isinstance(op, Select):
         part = operator_cost(Sum((1.0,)), output, kernels)
         return Cost(0, part.bytes * sum(size for _, size in op.ranges) / op.ranges[0][1], kernels)

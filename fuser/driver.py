@@ -14,17 +14,15 @@ from numpy.typing import NDArray
 
 from fuser.check import check_application, settle
 from fuser.conv import Conv
-from fuser.cost import Cost, operator_cost, result_shape
+from fuser.cost import result_shape
 from fuser.errors import Declined, require
-from fuser.ir import Apply, Constant, Graph, Node, Op, Opaque, Select, Step, Value
+from fuser.gain import Postponed, between, freed, require_gain, stored_bytes, vanishing
+from fuser.ir import Apply, Constant, Graph, Node, Op, Opaque, Reshape, Step, Value
 from fuser.rewrite import NARROW, Candidate, Event, Log, Rewrite, describe
 
 # A folded constant may add this many bytes to the file; beyond that it must not be larger than what it
 # replaces.
 SMALL_CONSTANT: Final = 1024
-
-# How many nodes that others still read a check may have to follow; more than any rewrite looks at.
-LARGEST_REGION: Final = 64
 
 
 def run(graph: Graph, rewrites: Sequence[Rewrite], log: Log, *, careful: bool = False) -> None:
@@ -34,10 +32,6 @@ def run(graph: Graph, rewrites: Sequence[Rewrite], log: Log, *, careful: bool = 
     looked at unless a condition depends on them, and `check.check_graph` has to follow.
     """
     Driver(graph, rewrites, log, careful).run()
-
-
-class Postponed(Declined):
-    """A rewrite that pays, and is to wait for those that might spare it."""
 
 
 class Driver:
@@ -178,23 +172,6 @@ class Driver:
         names = tuple(describe(gone) for gone in removed)
         self.log.applied.append(Event(entry.name, describe(node), "applied", "", names, self.graph.name))
 
-    def _vanishing(self, roots: Sequence[Node], kept: set[Value]) -> list[Node]:
-        """What nobody needs once `roots` are replaced by something that reads `kept`, in graph order."""
-        gone = dict.fromkeys(roots)
-        stack = list(roots)
-        while stack:
-            for value in (*(v for v in stack[-1].inputs if v), *stack.pop().parameters):
-                maker = value.producer
-                if maker is None or maker in gone:
-                    continue
-                if all(self._unneeded(output, gone, kept) for output in maker.outputs):
-                    gone[maker] = None
-                    stack.append(maker)
-        return sorted(gone, key=lambda node: node.position)
-
-    def _unneeded(self, value: Value, gone: Mapping[Node, None], kept: set[Value]) -> bool:
-        return value not in kept and not value.is_output and all(u in gone for u in value.users)
-
     def _substitute(self, node: Node, other: Value) -> list[Node]:
         """Let `other` stand for the first output of `node`, which computes nothing."""
         value = node.outputs[0]
@@ -203,7 +180,7 @@ class Driver:
             f"{describe(node)} has a second output that is read",
         )
         # With a reshape that does nothing goes what computed its shape.
-        gone = self._vanishing([node], {other})
+        gone = vanishing([node], {other})
         if value.is_output:
             maker = other.producer
             if maker is None or other.is_output:
@@ -236,32 +213,20 @@ class Driver:
         value = node.outputs[0]
         require(len(node.outputs) == 1, f"{describe(node)} has {len(node.outputs)} outputs")
         require(not value.is_output, f"the result is the graph output {value.name!r}")
-        gone = self._vanishing([node], set())
-        freed = sum(_bytes(c) for c in self._freed(gone))
-        grown = _bytes(constant)
+        gone = vanishing([node], set())
+        less = sum(stored_bytes(c) for c in freed(gone))
+        grown = stored_bytes(constant)
         # A kernel is folded further: into the operator that it belongs to.
         kernel = bool(value.users) and all(isinstance(user.op, Conv) for user in value.users)
         require(
-            kernel or grown <= max(freed, SMALL_CONSTANT),
-            f"storing the result would let the file grow: {grown} bytes instead of {freed}",
+            kernel or grown <= max(less, SMALL_CONSTANT),
+            f"storing the result would let the file grow: {grown} bytes instead of {less}",
         )
         stored = Constant.of(np.asarray(constant.array()))
         self._remove(gone)
         value.constant = stored
         self._enqueue(list(value.users))
         return gone
-
-    def _freed(self, gone: Sequence[Node]) -> list[Constant]:
-        """The stored constants, initializers and Constant nodes, that only `gone` reads."""
-        read = dict.fromkeys(v for node in gone for v in (*node.inputs, *node.parameters) if v is not None)
-        members = set(gone)
-        return [
-            value.constant
-            for value in read
-            if value.constant is not None
-            and (value.producer is None or not value.producer.inputs)
-            and members.issuperset(value.users)
-        ]
 
     def _replace(self, targets: Mapping[Value, Apply]) -> list[Node]:
         """Let applications make the target values, if that is cheaper than what vanishes by it."""
@@ -273,14 +238,14 @@ class Driver:
                 not missing, f"{describe(root)} has another output that is read: {[v.name for v in missing]}"
             )
         kept = {leaf for application in targets.values() for leaf in application.leaves()}
-        gone = self._vanishing(roots, kept)
+        gone = vanishing(roots, kept)
         made = {value: results(application, value) for value, application in targets.items()}
         parts = [(part.op, result) for found in made.values() for part, result in found.items()]
-        self._require_gain(parts, gone, kept)
+        require_gain(self.graph.host, parts, gone, kept, patient=self.patient)
         for op, result in parts:
             if not isinstance(op, Opaque):
                 self.graph.host.require_lowerable(op, result)
-        region = self._between(roots, kept, gone)
+        region = between(roots, kept, gone)
         if self.careful:
             check_application(targets, region)
         origin = tuple(node.origin or Step.of(node) for node in region)
@@ -294,54 +259,6 @@ class Driver:
         self._resize(targets)
         self._revisit(targets)
         return gone
-
-    def _between(self, roots: Sequence[Node], leaves: set[Value], gone: Sequence[Node]) -> list[Node]:
-        """What vanishes, and what others still read between the leaves and the roots, in graph order."""
-        found = dict.fromkeys(gone)
-        stack = list(roots)
-        while stack and len(found) < len(gone) + LARGEST_REGION:
-            node = stack.pop()
-            found[node] = None
-            read = [value for value in node.inputs if value is not None and value not in leaves]
-            stack.extend(v.producer for v in read if v.producer is not None and v.producer not in found)
-        return sorted(found, key=lambda node: node.position)
-
-    def _require_gain(
-        self, parts: Sequence[tuple[Op, Value]], gone: Sequence[Node], kept: set[Value]
-    ) -> None:
-        # What makes a constant costs nothing when the model runs.
-        before = [
-            operator_cost(node.op, node.outputs[0], self._kernels(node))
-            for node in gone
-            if node.outputs[0].constant is None
-        ]
-        after = [operator_cost(op, result, self.graph.host.kernels(op, result)) for op, result in parts]
-        seconds = sum(cost.seconds for cost in after), sum(cost.seconds for cost in before)
-        survivors = self._survivors(gone, kept)
-        # What survives would be computed twice. That elementwise work is saved by it is no reason: a runtime
-        # does such work along with the convolution before it.
-        work = sum(cost.multiply_adds for cost in after), sum(cost.multiply_adds for cost in before)
-        gain = seconds[0] < seconds[1] * (1 - 1e-9) and (not survivors or work[0] <= work[1])
-        require(gain, f"no gain: {_amount(after)} instead of {_amount(before)}{survivors}")
-        if survivors and self.patient:
-            raise Postponed(survivors)
-
-    def _kernels(self, node: Node) -> int:
-        """A node of the source is one operator of the host, which takes no kernel if it makes a view."""
-        if node.source is not None and not isinstance(node.op, Select):
-            return 1
-        return self.graph.host.kernels(node.op, node.outputs[0])
-
-    def _survivors(self, gone: Sequence[Node], kept: set[Value]) -> str:
-        """Who keeps alive what would otherwise have vanished, for the reason of a refusal."""
-        members = set(gone)
-        read = dict.fromkeys(v for node in gone for v in node.inputs if v is not None and v not in kept)
-        for value in read:
-            others = [describe(user) for user in value.users if user not in members]
-            others += ["the graph output"] * value.is_output
-            if value.producer is not None and value.producer not in members and others:
-                return f"; {value.name!r} is also read by {', '.join(others[:3])}"
-        return ""
 
     def _build(self, made: Mapping[Apply, Value], root: Node, step: Step, origin: tuple[object, ...]) -> None:
         """Make the nodes of an application, the last one in the place of `root`, which was as `step` says."""
@@ -406,6 +323,8 @@ def results(application: Apply, value: Value) -> dict[Apply, Value]:
         shape = value.shape if source.shape is None else source.shape
         if isinstance(part.op, Conv) and shape is not None:
             shape = result_shape(part.op, shape)
+        elif isinstance(part.op, Reshape) and shape is not None:
+            shape = part.op.result(shape)
         made[part] = Value(f"{value.name}_{index}", shape, value.dtype)
         made[part].redefined = True
     return made
@@ -419,16 +338,6 @@ def is_visible(value: Value, region: Sequence[Node]) -> bool:
 def _maker(value: Value) -> Node:
     assert value.producer is not None, f"{value.name} has no producer"
     return value.producer
-
-
-def _amount(costs: Sequence[Cost]) -> str:
-    total = sum(costs, start=Cost())
-    return f"{total.multiply_adds:.3g} multiply-adds, {total.bytes:.3g} bytes, {total.kernels} kernels"
-
-
-def _bytes(constant: Constant) -> int:
-    digits = "".join(c for c in constant.dtype if c.isdigit())
-    return constant.size * max(1, int(digits or 8) // 8)
 
 
 def _computed(op: Op, sources: Sequence[Constant | None], index: int, value: Value) -> Constant:

@@ -1,4 +1,4 @@
-"""The graph that passes see: values, nodes, and four kinds of operator. No host format is visible here.
+"""The graph that passes see: values, nodes, and six kinds of operator. No host format is visible here.
 
 Nodes and values are equal by identity, operators by value. Uses are kept in insertion order, so that every
 walk over the graph is deterministic. Only the driver (`rewrite.py`) edits a graph.
@@ -7,12 +7,13 @@ walk over the graph is deterministic. Only the driver (`rewrite.py`) edits a gra
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fuser.conv import Conv
+from fuser.conv import Conv, Ints
 from fuser.lazy import Array, Lazy
 
 Dim = int | str | None
@@ -131,7 +132,31 @@ class Select:
         return f"channels {', '.join(f'{a}:{a + n}' for a, n in self.ranges)} of {self.channels}"
 
 
-Op = Conv | Sum | Concat | Select | Opaque
+@dataclass(frozen=True)
+class Reshape:
+    """The same elements, in their order, as `[-1, *shape]`: every axis but the first has a known extent."""
+
+    shape: Ints
+
+    def evaluate(self, x: Array) -> Array:
+        """The same elements."""
+        return x.reshape(-1, *self.shape)
+
+    def result(self, shape: tuple[Dim, ...]) -> tuple[Dim, ...]:
+        """The shape of the result for an input of `shape`."""
+        first, *known = (dim if isinstance(dim, int) else None for dim in shape)
+        if None in known:
+            return (None, *self.shape)
+        before, after = prod(n or 0 for n in known), prod(self.shape)
+        if before == after:
+            return (shape[0], *self.shape)
+        return (None if first is None else first * before // after, *self.shape)
+
+    def __str__(self) -> str:
+        return f"reshape to {(-1, *self.shape)}"
+
+
+Op = Conv | Sum | Concat | Select | Reshape | Opaque
 
 
 class Value:

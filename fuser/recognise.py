@@ -146,7 +146,9 @@ class _Taps:
         require(bool(live.any()), "the result does not depend on the input")
         rows = np.arange(outputs)
         first, last = moved.argmax(axis=1), moved.shape[1] - 1 - moved[:, ::-1].argmax(axis=1)
-        place = np.stack(np.unravel_index(trial.index[0].reshape(outputs, -1), trial.probe.shape))
+        # Flat, since numpy 2.4 unravels a long array [n, 1] wrongly from element 8193 on.
+        place = np.stack(np.unravel_index(trial.index[0].reshape(-1), trial.probe.shape))
+        place = place.reshape(-1, *moved.shape)
         begins, ends = (np.stack(np.unravel_index(t, extent), axis=1) for t in (first, last))
         read, until = (place[2:, rows, t].T for t in (first, last))
         stride = tuple(

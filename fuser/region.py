@@ -15,7 +15,7 @@ from typing import Final
 from fuser.conv import Conv
 from fuser.errors import Declined
 from fuser.extents import Binding
-from fuser.ir import Apply, Constant, Dim, Node, Opaque, Select, Sum, Value
+from fuser.ir import Apply, Constant, Dim, Node, Opaque, Reshape, Select, Sum, Value
 from fuser.recognise import snap
 from fuser.trials import Region, meaning
 
@@ -58,8 +58,14 @@ class Regions:
                 # Channels of a linear layer or a spatial axis? The neighbours tell, once they are lifted.
                 first = node not in self._seen
                 self._seen.add(node)
-                if first or _among_images(node):
+                if first or among_images(node):
                     return None if first else self.lift(node)
+            elif isinstance(lifted, Apply) and isinstance(lifted.op, Reshape):
+                # Only another shape, unless it closes a region; that too the neighbours tell.
+                first = node not in self._seen
+                self._seen.add(node)
+                found = self.lift(node) if self._goes_on(node) else None
+                return found or (None if first else lifted)
             if lifted is None and refused is not None:
                 raise refused
             return lifted
@@ -114,9 +120,19 @@ class Regions:
             return True
         if isinstance(op, Opaque):
             return op.of_shape or (bool(op.linear) and self._carriers(user) == {value})
+        if isinstance(op, Reshape):
+            return True
         if isinstance(op, Conv) and not _moves(op):
             return False
         return depth > 0 and any(self._continues(n, v, depth - 1) for v in user.outputs for n in v.users)
+
+    def _goes_on(self, reshape: Node) -> bool:
+        """Whether a region that ends in a reshape has more than reshapes: alone they are no convolution."""
+        maker: Node | None = reshape
+        while maker is not None and (maker is reshape or isinstance(maker.op, Reshape)):
+            value = maker.inputs[0]
+            maker = None if value is None else value.producer
+        return maker is not None and self._affine(maker)
 
     def _carriers(self, node: Node) -> set[Value]:
         return {value for value in node.inputs if value is not None and not self._is_free(value)}
@@ -214,7 +230,7 @@ def _of_last_axis(lifted: Apply | Constant) -> bool:
     return isinstance(lifted, Apply) and isinstance(lifted.op, Select) and lifted.op.axis == -1
 
 
-def _among_images(node: Node) -> bool:
+def among_images(node: Node) -> bool:
     """Whether a convolution with spatial axes reads what the node makes, or makes or reads what it reads."""
     read = [value for value in node.inputs if value is not None and value.constant is None]
     near = [n for value in read for n in (value.producer, *value.users) if n is not None]
@@ -233,10 +249,12 @@ def _moves(conv: Conv) -> bool:
 
 def _comparable(source: Value, result: Value) -> bool:
     """Whether both are images: equally many axes, at least one of them spatial, channels known, one batch."""
-    if source.shape is None or result.shape is None or source.dtype != result.dtype or len(source.shape) < 3:
+    if source.shape is None or result.shape is None or source.dtype != result.dtype:
+        return False
+    if len(source.shape) < 3 or len(source.shape) != len(result.shape):
         return False
     known = isinstance(source.shape[1], int) and isinstance(result.shape[1], int)
-    return known and len(source.shape) == len(result.shape) and _may_equal(source.shape[0], result.shape[0])
+    return known and _may_equal(source.shape[0], result.shape[0])
 
 
 def _may_equal(a: Dim, b: Dim) -> bool:

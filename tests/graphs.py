@@ -8,7 +8,7 @@ from fuser.check import apply, check_graph
 from fuser.conv import Conv, scale_shift
 from fuser.driver import run
 from fuser.errors import require
-from fuser.ir import Constant, Graph, Node, Op, Opaque, Sum, Value
+from fuser.ir import Constant, Graph, Node, Op, Opaque, Reshape, Sum, Value
 from fuser.lazy import Array
 from fuser.rewrite import Event, Log, Rewrite
 
@@ -57,6 +57,8 @@ class Builder:
 
     @staticmethod
     def _shape(op: Op, source: Value) -> tuple[int | str | None, ...] | None:
+        if isinstance(op, Reshape) and source.shape is not None:
+            return op.result(source.shape)
         if not isinstance(op, Conv) or source.shape is None:
             return source.shape
         if op.axis == -1:

@@ -108,6 +108,13 @@ def test_space_to_depth() -> None:
     assert (conv.outputs, conv.size, conv.stride, conv.begin) == (16, (2, 2), (2, 2), (0, 0))
 
 
+def test_more_channels_than_numpy_looks_at_in_one_go() -> None:
+    conv = recognise(lambda x: x.reshape(len(x), -1, 1, 1), [(2, 42, 14, 14)])
+    assert conv is not None
+    assert (conv.outputs, conv.size, conv.groups) == (8232, (14, 14), 42)
+    assert np.array_equal(conv.weight.reshape(42, 196, 196), np.broadcast_to(np.eye(196), (42, 196, 196)))
+
+
 def test_shifts_that_differ_between_channels() -> None:
     def shift(x: Array) -> Array:
         y = np.pad(x, [(0, 0), (0, 0), (1, 1), (0, 0)])

@@ -8,7 +8,7 @@ from onnx import ModelProto, helper, numpy_helper
 from fuser.conv import Conv, pad
 from fuser.driver import run
 from fuser.hosts.onnx_import import import_model
-from fuser.ir import Node
+from fuser.ir import Node, Reshape
 from fuser.rewrite import Log
 from tests.small_models import Array, normal, parsed
 
@@ -219,6 +219,25 @@ def test_the_value_of_a_border_snaps_to_what_the_convolution_before_it_continues
     for name, array in (("kernel", normal(4, 4, 1, 1).astype(np.float32)), ("bias", nearly)):
         model.graph.initializer.append(numpy_helper.from_array(array, name))
     np.testing.assert_array_equal(conv_of(model).pad_value, nearly.astype(float))
+
+
+def test_a_reshape_that_closes_no_region_is_one() -> None:
+    model = parsed(
+        "g (float[N,4,3,2] x) => (float[a,b,c] y) { u = Conv (x, w) y = Reshape (u, s) }",
+        w=normal(4, 4, 1, 1), s=integers(0, 4, -1),
+    )  # fmt: skip
+    node, reasons = lifted(model)
+    assert (node.op, reasons) == (Reshape((4, 6)), [])
+
+
+def test_a_reshape_beside_a_convolution_says_what_is_not_known() -> None:
+    model = parsed(
+        "g (float[N,4,3,W] x) => (float[a,b,c] y) { u = Conv (x, w) y = Reshape (u, s) }",
+        w=normal(4, 4, 1, 1), s=integers(0, 4, -1),
+    )  # fmt: skip
+    _, (reason,) = lifted(model)
+    assert reason.startswith("the extents of the reshape from ('N', 4, 3, 'W') to ('N', 4, ")
+    assert reason.endswith("are not all known")
 
 
 def test_each_region_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

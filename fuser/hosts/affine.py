@@ -8,8 +8,10 @@ from numpy.typing import NDArray
 
 from fuser.conv import Conv, scale_shift
 from fuser.errors import Declined, require
-from fuser.ir import Apply, Constant, Dim, Sum, Value
+from fuser.ir import Apply, Constant, Dim, Node, Reshape, Sum, Value
 from fuser.lazy import Array, Lazy, arrange, defer
+from fuser.region import among_images
+from fuser.trials import FLOATS
 
 NOTHING = Sum((1.0,))
 """The operator that returns its input."""
@@ -18,6 +20,26 @@ NOTHING = Sum((1.0,))
 def nothing(x: Value) -> Apply:
     """The operator returns `x`."""
     return Apply(NOTHING, (x,))
+
+
+def reshape(node: Node) -> Apply | None:
+    """The first input in another shape  ->  a reshape, where all extents behind the first ones are known.
+
+    Raises:
+        Declined: one of a tensor that a convolution makes or reads is not known.
+    """
+    x, output = node.inputs[0], node.outputs[0]
+    if x is None or x.dtype not in FLOATS or x.dtype != output.dtype:
+        return None
+    if x.shape is None or output.shape is None or min(len(x.shape), len(output.shape)) < 2:
+        return None
+    extents = tuple(dim for dim in (*x.shape[1:], *output.shape[1:]) if isinstance(dim, int) and dim > 0)
+    known = len(extents) == len(x.shape) + len(output.shape) - 2
+    require(
+        known or not among_images(node),
+        f"the extents of the reshape from {x.shape} to {output.shape} are not all known",
+    )
+    return Apply(Reshape(extents[len(x.shape) - 1 :]), (x,), "reshape") if known else None
 
 
 def batch_norm(

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from fuser.conv import Conv, Ints, regroup
 from fuser.errors import Declined, require
-from fuser.ir import Concat, Op, Sum, Value
+from fuser.ir import Concat, Op, Reshape, Sum, Value
 
 FLOATS: Final = frozenset({"float16", "bfloat16", "float32", "float64"})
 
@@ -87,6 +87,9 @@ def plan(op: Op, output: Value, opset: int) -> Step:
         return _sum(op, output)
     if isinstance(op, Concat):
         return Step("Concat", tuple(range(op.parts)), {"axis": op.axis})
+    if isinstance(op, Reshape):
+        target = np.array([-1, *op.shape])
+        return Step("Reshape", (0, Weight("shape", target.shape, lambda: target, "int64")))
     if not isinstance(op, Conv):
         raise Declined(f"{op} is not affine")
     require(output.dtype in FLOATS, f"the dtype of {output.name!r} is {output.dtype}, not a floating one")

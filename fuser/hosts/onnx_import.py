@@ -48,7 +48,7 @@ ARITHMETIC: Final = frozenset(
         "Range",
         "Reshape",
     }
-    | {"Shape", "Slice", "Squeeze", "Sub", "Transpose", "Unsqueeze", "Where"}
+    | {"Mod", "Shape", "Slice", "Squeeze", "Sub", "Transpose", "Unsqueeze", "Where"}
 )
 MANY: Final = 4096
 """More numbers than these are no shapes and no indices of a border."""

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from fuser.conv import Conv, Ints, average_pool, pad
 from fuser.errors import Declined, require
-from fuser.hosts.affine import batch_norm, linear, rank_of
+from fuser.hosts.affine import batch_norm, linear, rank_of, reshape
 from fuser.hosts.onnx_lift_channels import lift_concat, lift_slice, lift_split
 from fuser.hosts.onnx_lift_sums import NOTHING, SUMS
 from fuser.hosts.onnx_node import (
@@ -364,6 +364,11 @@ def lift_shape(node: Node, opset: int) -> Constant | None:
     return Constant.of(shape)
 
 
+def lift_reshape(node: Node, opset: int) -> Apply | None:
+    """Reshape, Flatten, Squeeze or Unsqueeze  ->  the same elements in another shape."""
+    return reshape(node)
+
+
 def either(first: Rule, second: Rule) -> Rule:
     """The rule that applies; the first one says whether nothing happens at all."""
     return lambda node, opset: first(node, opset) or second(node, opset)
@@ -376,10 +381,14 @@ RULES: Final[dict[str, Rule]] = {
     "Concat": either(SUMS["Concat"], lift_concat),
     "Conv": lift_conv,
     "ConvTranspose": lift_conv_transpose,
+    "Flatten": either(SUMS["Flatten"], lift_reshape),
     "Gemm": lift_gemm,
     "MatMul": lift_matmul,
     "Pad": lift_pad,
+    "Reshape": either(SUMS["Reshape"], lift_reshape),
     "Shape": lift_shape,
     "Slice": either(SUMS["Slice"], lift_slice),
     "Split": either(SUMS["Split"], lift_split),
+    "Squeeze": either(SUMS["Squeeze"], lift_reshape),
+    "Unsqueeze": either(SUMS["Unsqueeze"], lift_reshape),
 }

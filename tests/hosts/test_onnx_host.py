@@ -16,7 +16,7 @@ from fuser.conv import Conv, average_pool, pad, scale_shift
 from fuser.errors import Declined
 from fuser.hosts.onnx_export import rounded
 from fuser.hosts.onnx_host import plan
-from fuser.ir import Graph, Op, Sum, Value
+from fuser.ir import Graph, Op, Reshape, Sum, Value
 from tests.hosts.onnx_edits import edited, kinds, put
 from tests.hosts.onnx_models import model_of, run
 from tests.strategies import convs, integers, seeds
@@ -143,6 +143,12 @@ def test_sums(coefficients: tuple[float, ...], offset: float, expected: list[str
     model, result = lowered(op, *(array.astype(np.float32) for array in arrays), opset=opset)
     np.testing.assert_array_equal(result, op.evaluate(*arrays))
     assert kinds(model) == expected
+
+
+def test_reshapes_leave_the_first_axis_open() -> None:
+    model, result = lowered(Reshape((3,)), np.arange(12.0).reshape(2, 6))
+    assert [node.op_type for node in model.graph.node] == ["Reshape"]
+    np.testing.assert_array_equal(result, np.arange(12.0).reshape(4, 3))
 
 
 @pytest.mark.parametrize("opset", [10, 17])

@@ -9,7 +9,7 @@ from onnx import TensorProto
 from fuser.conv import Conv
 from fuser.errors import Declined
 from fuser.hosts.onnx_lift import lifter
-from fuser.ir import Constant
+from fuser.ir import Apply, Constant, Reshape
 from tests.hosts.onnx_models import apply, imported, integers, lift, lifted, only, run, single
 
 SEEDS = range(25)
@@ -207,6 +207,43 @@ def test_shape_of_known_extents_is_a_constant() -> None:
     assert isinstance(result, Constant)
     assert result.array().tolist() == [3, 4]
     assert lift(only(imported(single("Shape", ["x"], given={"x": ("n", 3)})))) is None
+
+
+RESHAPES: list[Any] = [
+    ("Reshape", (2, 3, 4, 1), {"s": [-1, 12]}, (12,)),
+    ("Reshape", ("n", 3, 4, 1), {"s": [0, 0, -1]}, (3, 4)),
+    ("Reshape", (2, 3, 4, 1), {"s": [6, 4]}, (4,)),
+    ("Flatten", ("n", 3, 4, 1), {}, (12,)),
+    ("Squeeze", ("n", 3, 4, 1), {"a": [-1]}, (3, 4)),
+    ("Unsqueeze", ("n", 3, 4, 1), {"a": [2]}, (3, 1, 4, 1)),
+]
+
+
+@pytest.mark.parametrize(("kind", "shape", "constants", "expected"), RESHAPES)
+def test_reshapes(kind: str, shape: tuple[Any, ...], constants: dict[str, list[int]], expected: Any) -> None:
+    arrays = {name: np.array(values) for name, values in constants.items()}
+    model = single(kind, ["x", *arrays], given={"x": shape}, constants=arrays)
+    node = only(imported(model))
+    assert lift(node) is None  # the neighbours may say that it is more
+    application = lift(node)
+    assert isinstance(application, Apply)
+    assert application.op == Reshape(expected)
+    assert isinstance(application.op, Reshape)
+    x = integers(0, 2, 3, 4, 1)
+    (result,) = run(model, {"x": x})
+    np.testing.assert_array_equal(application.op.evaluate(x), result)
+    assert application.op.result(x.shape) == result.shape
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape", "target"),
+    [("Reshape", (2, "h", 3), [0, -1, 1, 3]), ("Reshape", (2, 3), [-1]), ("Unsqueeze", ("n", 3), [0])],
+)
+def test_reshapes_to_what_is_not_known(kind: str, shape: Any, target: list[int]) -> None:
+    constants = {"s": np.array(target)}
+    node = only(imported(single(kind, ["x", "s"], given={"x": shape}, constants=constants)))
+    assert lift(node) is None
+    assert lift(node) is None
 
 
 def test_auto_pad_of_unknown_extent_with_stride_1() -> None:

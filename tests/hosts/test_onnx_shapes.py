@@ -9,47 +9,10 @@ import pytest
 from onnx import TensorProto, helper
 
 from fuser.hosts import onnx_shapes
-from fuser.hosts.onnx_extents import Extents
 from fuser.hosts.onnx_import import import_model
 from tests.hosts.onnx_models import imported, integers, model_of, single
 
 I = np.int64  # noqa: E741  # the type of every list of axes
-
-
-@pytest.mark.parametrize(
-    ("steps", "name"),
-    [
-        ([], "h"),
-        ([(0, 1, 1)], "h"),
-        ([(2, 1, 1)], "(h + 2)"),
-        ([(2, 1, 1), (-2, 1, 1)], "h"),
-        ([(1, 2, 1)], "(h + 1)//2"),
-        ([(1, 2, 1), (1, 2, 1)], "(h + 3)//4"),
-        ([(0, 1, 2)], "2*h"),
-        ([(0, 1, 2), (0, 2, 1)], "h"),
-        ([(0, 2, 1), (0, 1, 2)], "2*(h//2)"),
-    ],
-)
-def test_extents_of_equal_value_have_equal_names(steps: list[tuple[int, int, int]], name: str) -> None:
-    extents = Extents()
-    dim: Any = "h"
-    for add, divisor, factor in steps:
-        dim = extents.affine(dim, add, divisor, factor)
-    assert dim == name
-
-
-def test_extents_are_what_they_say() -> None:
-    generator = np.random.default_rng(0)
-    for _ in range(300):
-        extents, dim, values = Extents(), "h", np.arange(200, 260)
-        for _ in range(int(generator.integers(1, 5))):
-            add, divisor, factor = (
-                int(generator.integers(-3, 4)),
-                *(int(generator.integers(1, 4)) for _ in range(2)),
-            )
-            dim = extents.affine(dim, add, divisor, factor)  # type: ignore[assignment]  # never None
-            values = (values * factor + add) // divisor
-        assert [eval(dim, {"h": int(h)}) for h in range(200, 260)] == values.tolist()
 
 
 def shapes(model: onnx.ModelProto) -> dict[str, Any]:
@@ -137,6 +100,21 @@ def test_operators_without_a_rule_are_asked_of_onnx() -> None:
         helper.make_node("Relu", ["a"], ["y"]),
     ]
     assert shapes(model_of(nodes, given={"x": (1, 8, 3, 5)})) == {"a": (1, 2, 6, 10), "y": (1, 2, 6, 10)}
+
+
+@pytest.mark.parametrize(
+    ("target", "first"), [([-1, 2, 4], "2*n"), ([-1, 16], "n"), ([-1, 4, 4, 1], "n"), ([-1, 32], "n//2")]
+)
+def test_reshape_of_a_batch_that_is_a_multiple(target: list[int], first: str) -> None:
+    """Eight elements to each of 2 n samples: what is left over is known where it comes out even."""
+    constants = {"two": np.array([-1, 8]), "s": np.array(target)}
+    nodes = [
+        helper.make_node("Reshape", ["x", "two"], ["a"]),
+        helper.make_node("Reshape", ["a", "s"], ["y"]),
+    ]
+    found = shapes(model_of(nodes, given={"x": ("n", 16)}, constants=constants))
+    assert found["a"] == ("2*n", 8)
+    assert (found["y"][0] == first) == (first != "n//2")
 
 
 def test_onnx_is_not_asked_where_all_is_known(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,10 +37,7 @@ CASES: Final = tuple(case for cases in FAMILIES.values() for case in cases)
 
 # What is still missing, and the designs that wait for it, from the exporters named (all where none is). Each
 # is a test that is expected to fail: one that passes must leave this list.
-MISSING: Final[dict[str, dict[str, tuple[str, ...]]]] = {
-    "a Reshape of the spatial axes around a 1x1": {"cp_tensor": ()},
-    "a convolution of fixed extent as a matrix, to be added to another": {"repmlp": ()},
-}
+MISSING: Final[dict[str, dict[str, tuple[str, ...]]]] = {}
 PENDING: Final = {name: (reason, where) for reason, cases in MISSING.items() for name, where in cases.items()}
 
 

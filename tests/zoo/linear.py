@@ -38,6 +38,39 @@ class RepMLP(nn.Module):
         return rows.reshape(-1, channels, *self.extent) + self.local(x)
 
 
+class Partitions(nn.Module):
+    """The same for channel groups of the partitions of an image, as in RepMLPNet (arXiv 2112.11081)."""
+
+    def __init__(self, channels: int, shared: int, size: int) -> None:
+        super().__init__()
+        self.channels, self.shared, self.size = channels, shared, size
+        rows = shared * size * size
+        self.full = conv_norm(rows, rows, 1, groups=shared)
+        self.local = Total(*(conv_norm(shared, shared, k, groups=shared) for k in (1, 3)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        size, (height, width) = self.size, x.shape[2:]
+        grid = height // size, width // size
+        parts = x.reshape(-1, self.channels, grid[0], size, grid[1], size).permute(0, 2, 4, 1, 3, 5)
+        rows = self.full(parts.reshape(-1, self.shared * size * size, 1, 1))
+        image = self.local(parts.reshape(-1, self.shared, size, size))
+        split = -1, *grid, self.shared, size, size
+        y = (rows.reshape(split) + image.reshape(split)).reshape(-1, *grid, self.channels, size, size)
+        return y.permute(0, 3, 1, 4, 2, 5).reshape(-1, self.channels, height, width)
+
+
+def embedding(channels: int, height: int, width: int, outputs: int) -> nn.Module:
+    """BN, Dropout, flatten, L, BN behind the last activation: the head of ArcFace (arXiv 1801.07698)."""
+    return nn.Sequential(
+        nn.ReLU(),
+        nn.BatchNorm2d(channels),
+        nn.Dropout(0.4),
+        nn.Flatten(),
+        nn.Linear(channels * height * width, outputs),
+        nn.BatchNorm1d(outputs),
+    )
+
+
 LINEAR = {"MatMul": 1, "Add": 1}
 
 CASES = (
@@ -47,4 +80,14 @@ CASES = (
     Case("linear_chain_tokens", lambda: nn.Sequential(nn.Linear(9, 20), nn.Linear(20, 7)), (2, 5, 9), LINEAR),
     Case("linear_skip", lambda: Total(nn.Linear(9, 9), nn.Identity()), (2, 5, 9), LINEAR),
     Case("repmlp", lambda: RepMLP(3, 4, 5), (2, 3, 4, 5), {"Reshape": 2, "Conv": 1}),
+    Case(
+        "repmlp_skip", lambda: Total(RepMLP(3, 4, 5), nn.Identity()), (2, 3, 4, 5), {"Reshape": 2, "Conv": 1}
+    ),
+    Case(
+        "repmlp_partitions",
+        lambda: Partitions(6, 2, 4),
+        (2, 6, 8, 12),
+        {"Reshape": 5, "Transpose": 2, "Conv": 1},
+    ),
+    Case("embedding", lambda: embedding(5, 4, 3, 7), (2, 5, 4, 3), {"Relu": 1, "Reshape": 1, "Gemm": 1}),
 )

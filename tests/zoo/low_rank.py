@@ -115,6 +115,7 @@ CASES = (
     Case("cp", lambda: cp(64, 31, 64), (1, 64, 28, 28), {"Conv": 3}, reason="no gain"),
     Case("cp_stride", lambda: cp(64, 31, 64, stride=2), (1, 64, 28, 28), {"Conv": 3}, reason="no gain"),
     Case("cp_tensor", lambda: TensorCP(64, 31, 64), (1, 64, 28, 28), {"Conv": 3}, reason="no gain"),
+    Case("cp_tensor_high_rank", lambda: TensorCP(7, 13, 9), (2, 7, 9, 8), {"Conv": 1}),
     Case("lora", lambda: LoRA(29, 4, 31), (2, 9, 29), LINEAR),
     Case("lora_rows", lambda: LoRA(29, 4, 31), (9, 29), {"Gemm": 1}),
     Case("lora_conv", lambda: lora_conv(7, 3), (2, 7, 9, 8), {"Conv": 1}),

@@ -1,0 +1,64 @@
+"""A scale and a shift pass a reshape: R (s * x + t) = (R s) * (R x) + R t.
+
+The BatchNorm before the flattened embedding of face recognition (Deng et al., "ArcFace", CVPR 2019).
+"""
+
+from collections.abc import Iterator
+from math import lcm, prod
+
+import numpy as np
+
+from fuser import algebra
+from fuser.conv import Conv, Ints, scale_shift
+from fuser.errors import require
+from fuser.ir import Apply, Node, Reshape, Sum
+from fuser.lazy import Array
+from fuser.rewrite import FOLD, Candidate, rewrite
+from passes._branch import affine, scalar
+from passes._reshape import read_by, sample
+
+
+@rewrite(Conv, stage=FOLD)
+def fold_through_reshape(node: Node) -> Iterator[Candidate]:
+    """conv(reshape(s * x + t))  ->  conv'(reshape(x)), for convolutions and linear layers."""
+    conv, reshape = node.op, read_by(node).producer
+    assert isinstance(conv, Conv)
+    if reshape is None or not isinstance(reshape.op, Reshape):
+        return
+    value = read_by(reshape)
+    maker = value.producer
+    if maker is None or not affine(maker) or (isinstance(maker.op, Conv) and not maker.op.pointwise):
+        return
+    if isinstance(maker.op, Conv):
+        inner = reshaped(maker.op, sample(value), reshape.op.shape, conv)
+    else:
+        assert isinstance(maker.op, Sum)
+        inner = scalar(maker.op, conv.inputs, conv.rank, conv.axis)
+    yield Apply(algebra.compose(conv, inner), (Apply(reshape.op, (read_by(maker),)),))
+
+
+def reshaped(norm: Conv, before: Ints, after: Ints, reader: Conv) -> Conv:
+    """A scale and shift of samples of shape `before` as one of the channels that `reader` sees.
+
+    Raises:
+        Declined: elements that share a channel there do not share a scale and a shift.
+    """
+    scale, shift = (
+        regrouped(values, norm.axis, before, reader.axis, after)
+        for values in (norm.weight.reshape(-1), norm.bias)
+    )
+    return scale_shift(scale, shift, reader.rank, reader.axis)
+
+
+def regrouped(values: Array, axis: int, before: Ints, behind: int, after: Ints) -> Array:
+    """A value for each channel on `axis` of `before`, for each channel on axis `behind` of `after`."""
+    column = values.reshape(-1, *(1,) * (len(before) - 1)) if axis == 1 else values
+    row = np.broadcast_to(column, before).reshape(-1)
+    count = lcm(row.size, prod(after)) // row.size
+    seen = np.moveaxis(np.tile(row, count).reshape(-1, *after), behind, 0)
+    seen = seen.reshape(len(seen), -1)
+    require(
+        bool((seen == seen[:, :1]).all()),
+        f"the scale and shift of {before} differ within the channels of {after}",
+    )
+    return np.asarray(seen[:, 0])
