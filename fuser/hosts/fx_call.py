@@ -126,7 +126,7 @@ NAMED: Final = frozenset(
     {"alpha_dropout", "chunk", "clone", "concat", "contiguous", "detach", "divide", "dropout1d"}
     | {"dropout2d", "dropout3d", "expand", "feature_alpha_dropout", "feature_dropout", "interpolate"}
     | {"multiply", "negative", "permute", "reshape", "reshape_as", "split", "squeeze", "subtract"}
-    | {"sum", "tile", "transpose", "true_divide", "unbind", "unsqueeze"}
+    | {"sum", "tile", "transpose", "true_divide", "unbind", "unflatten", "unsqueeze"}
 ).union(UNARY, SIGNATURES)
 """Functions of torch that are recognised."""
 

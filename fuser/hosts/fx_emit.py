@@ -9,7 +9,7 @@ import torch
 from torch import fx, nn
 
 from fuser.conv import Conv, Ints
-from fuser.hosts.fx_export import Block
+from fuser.hosts.fx_export import Block, channels_last
 from fuser.hosts.fx_tensor import rounded, to_torch
 from fuser.ir import Constant
 from fuser.lazy import Array
@@ -22,11 +22,7 @@ def kernel(values: Array, block: Block) -> torch.Tensor:
     tensor = rounded(values, block.dtype)
     if block.like is not None:
         tensor = tensor.to(block.like.device)
-    if block.channels_last and tensor.ndim in {4, 5}:
-        tensor = tensor.contiguous(
-            memory_format=torch.channels_last if tensor.ndim == 4 else torch.channels_last_3d
-        )
-    return tensor
+    return channels_last(tensor) if block.channels_last else tensor
 
 
 def parameter(values: Array, block: Block) -> nn.Parameter:
@@ -149,6 +145,10 @@ class ModuleEmit:
         """A range of an axis."""
         return self.graph.call_function(torch.narrow, (x, axis, first, size))
 
+    def reshape(self, x: fx.Node, shape: Ints) -> fx.Node:
+        """The same elements, the first axis what the others leave."""
+        return self.graph.call_function(torch.reshape, (x, (-1, *shape)))
+
 
 def _number(value: float) -> float | int:
     """Integers as such: tensors of integers take no others."""
@@ -255,3 +255,7 @@ class AtenEmit:
     def select(self, x: fx.Node, axis: int, first: int, size: int) -> fx.Node:
         """A range of an axis."""
         return self._call(aten.slice.Tensor, x, axis, first, first + size)
+
+    def reshape(self, x: fx.Node, shape: Ints) -> fx.Node:
+        """The same elements, the first axis what the others leave."""
+        return self._call(aten.reshape.default, x, [-1, *shape])

@@ -244,7 +244,14 @@ def block_name(paths: list[str]) -> str:
 
 
 def is_channels_last(tensor: torch.Tensor) -> bool:
-    """Whether a kernel lies in memory with the channels last."""
+    """Whether a kernel lies in memory with the channels last; strides tell it of a 1x1 kernel too."""
+    if tensor.ndim not in {4, 5}:
+        return False
+    like = torch.empty(tensor.shape, device="meta")
+    return bool(tensor.stride() == channels_last(like).stride() != like.stride())
+
+
+def channels_last(tensor: torch.Tensor) -> torch.Tensor:
+    """A kernel of two or three spatial axes with its channels last in memory; others as they are."""
     formats = {4: torch.channels_last, 5: torch.channels_last_3d}
-    wanted = formats.get(tensor.ndim)
-    return wanted is not None and tensor.is_contiguous(memory_format=wanted) and not tensor.is_contiguous()
+    return tensor.to(memory_format=formats.get(tensor.ndim, torch.preserve_format))

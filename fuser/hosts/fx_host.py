@@ -12,7 +12,7 @@ from torch import fx
 from fuser.conv import Conv, Ints, regroup
 from fuser.errors import Declined, require
 from fuser.hosts.fx_tensor import FLOATS
-from fuser.ir import Concat, Op, Select, Sum, Value
+from fuser.ir import Concat, Op, Reshape, Select, Sum, Value
 from fuser.lazy import Array
 
 T = TypeVar("T")
@@ -57,6 +57,9 @@ class Emit(Protocol[T]):
     def select(self, x: T, axis: int, first: int, size: int) -> T:
         """A range of an axis."""
 
+    def reshape(self, x: T, shape: Ints) -> T:
+        """The same elements, the first axis what the others leave."""
+
 
 class FxHost:
     """One fx graph behind a `Graph`: its nodes, in order, and what its values are in it."""
@@ -82,7 +85,7 @@ class FxHost:
         lower(op, output, [0] * _operands(op), _Count())
 
     def kernels(self, op: Op, output: Value) -> int:
-        """The number of kernels, one for what cannot be lowered; a range of channels is a view and takes none."""
+        """The number of kernels, one for what cannot be lowered, none for a view: a range of channels."""
         if isinstance(op, Select):
             return 0
         count = _Count()
@@ -111,7 +114,7 @@ class _Count:
         return 0
 
     conv = average_pool = conv_transpose = linear = scale = shift = times = plus = add = _one
-    concat = select = _one
+    concat = select = reshape = _one
 
 
 def _operands(op: Op) -> int:
@@ -133,6 +136,8 @@ def lower(op: Op, output: Value, inputs: list[T], to: Emit[T]) -> T:
     (x,) = inputs
     if isinstance(op, Select) and len(op.ranges) == 1:
         return to.select(x, op.axis, *op.ranges[0])
+    if isinstance(op, Reshape):
+        return to.reshape(x, op.shape)
     if not isinstance(op, Conv):
         raise Declined(f"{op} is not affine")
     require(

@@ -17,9 +17,10 @@ from fuser.hosts.fx_effects import resolve_effects
 from fuser.hosts.fx_eval import described, evaluator, outline
 from fuser.hosts.fx_host import FxHost
 from fuser.hosts.fx_lift import lifter, refuse
+from fuser.hosts.fx_lift_same import COPIES, is_only_computed_with
 from fuser.hosts.fx_linear import ELEMENTWISE, OF_SHAPE, linear
 from fuser.hosts.fx_module import normalise_module
-from fuser.hosts.fx_shapes import Shape, Types, demand, infer, types_of
+from fuser.hosts.fx_shapes import Shape, Types, demand, infer, named, types_of
 from fuser.hosts.fx_sizes import Sizes
 from fuser.hosts.fx_tensor import dtype_name, is_real, read_tensor
 from fuser.ir import Constant, Graph, Node, Opaque, Value
@@ -211,10 +212,11 @@ class _Importer:
             return Opaque(call.kind, lift=refuse(AUTOCAST) if lifter(call) else None)
         affine = linear(call)
         rule: Lift | None = lifter(call)
+        lift = self.regions.lifting(rule) if affine else rule
         return Opaque(
             call.kind,
             evaluate=evaluator(node, call, self.modules.get(str(node.target))),
-            lift=self.regions.lifting(rule) if affine else rule,
+            lift=_unless_held(lift) if lift is not None and call.kind in COPIES else lift,
             homogeneous=call.kind in HOMOGENEOUS,
             elementwise=call.kind in ELEMENTWISE,
             linear=affine,
@@ -268,7 +270,7 @@ class _Importer:
         """Give the inputs the ranks and element types of examples; their extents are not to be relied on."""
         for value, example in zip(self.graph.inputs, examples, strict=False):
             if isinstance(example, torch.Tensor):
-                value.shape = tuple(f"{value.name}.{axis}" for axis in range(example.ndim))
+                value.shape = named(value, (None,) * example.ndim)
                 value.dtype = dtype_name(example.dtype)
 
     def _infer(self) -> None:
@@ -290,7 +292,7 @@ class _Importer:
             if all(v is None or v in static or v.constant is not None for v in node.inputs):
                 shape, dtype = self._outline(node, shape, dtype)
                 static.add(value)
-            value.shape = value.shape if shape is None else shape
+            value.shape = value.shape if shape is None else named(value, shape)
             value.dtype = value.dtype if dtype is None else dtype
 
     def _infer_parts(self, node: Node, sizes: Sizes) -> None:
@@ -299,7 +301,7 @@ class _Importer:
         shapes = sizes.parts(node.source, indices)
         if shapes is not None and node.inputs[0] is not None:
             for value, shape in zip(node.outputs, shapes, strict=True):
-                value.shape, value.dtype = shape, node.inputs[0].dtype
+                value.shape, value.dtype = named(value, shape), node.inputs[0].dtype
 
     def _outline(self, node: Node, shape: Shape | None, dtype: str | None) -> Types:
         """The type of what the graph computes of parameters alone, found by computing it without numbers."""
@@ -313,6 +315,11 @@ class _Importer:
             types[operand] = tuple(int(n or 0) for n in value.shape), value.dtype
         result = outline(source, self.modules.get(str(source.target)), types)
         return (shape, dtype) if result is None else types_of(result)
+
+
+def _unless_held(lift: Lift) -> Lift:
+    """`lift` for a copy, which must stay one where it is handed on."""
+    return lambda node: lift(node) if is_only_computed_with(node) else None
 
 
 def _scalar(number: float) -> Constant:

@@ -5,12 +5,11 @@ or None where the call computes nothing affine. Where it is affine in principle 
 declines with the reason and both values.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-import torch
 
 from fuser.conv import Conv, Ints, average_pool, pad
 from fuser.errors import Declined, require
@@ -25,12 +24,11 @@ from fuser.hosts.affine import (
     with_constant,
 )
 from fuser.hosts.fx_call import AVERAGE_POOLS, Call
-from fuser.hosts.fx_lift_channels import lift_cat, lift_split, select
-from fuser.hosts.fx_tensor import FLOATS, dtype_name
+from fuser.hosts.fx_lift_same import SAME, Rule
+from fuser.hosts.fx_operands import constant, data, numbers, spread
+from fuser.hosts.fx_tensor import FLOATS
 from fuser.ir import Apply, Constant, Node, Opaque, Sum, Value
 from fuser.lazy import Array
-
-Rule = Callable[[Call, Node], Apply | None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,43 +76,6 @@ def refuse(reason: str) -> Callable[[Node], Apply | None]:
     return decline
 
 
-def data(node: Node, index: int = 0) -> Value:
-    """An operand that must be there.
-
-    Raises:
-        Declined: it is absent.
-    """
-    value = node.inputs[index] if index < len(node.inputs) else None
-    if value is None:
-        raise Declined(f"operand {index} is absent")
-    return value
-
-
-def constant(node: Node, index: int, role: str) -> Constant:
-    """The constant that an operand is.
-
-    Raises:
-        Declined: it is absent, or computed from what is not known before.
-    """
-    value = data(node, index)
-    if value.constant is None:
-        raise Declined(f"the {role} {value.name!r} is not a constant")
-    return value.constant
-
-
-def numbers(node: Node, index: int, role: str) -> Array:
-    """The values of a constant operand in float64.
-
-    Raises:
-        Declined: no constant, or a value is NaN or infinite.
-    """
-    values = np.asarray(constant(node, index, role).array()).astype(np.float64)
-    if not np.isfinite(values).all():
-        wrong = values[~np.isfinite(values)].flat[0]
-        raise Declined(f"the {role} {data(node, index).name!r} holds {wrong}")
-    return values
-
-
 def lift_conv(call: Call, node: Node) -> Apply:
     """Convolutions of any rank. Weight `[O, I/groups, *k]`, that of transposed ones `[I, O/groups, *k]`."""
     a = call.attributes
@@ -156,19 +117,6 @@ def _pads(padding: Any, size: Ints, stride: Ints, dilation: Ints) -> tuple[Ints,
         return tuple(t // 2 for t in total), tuple(t - t // 2 for t in total)
     pads = spread(padding, len(size))
     return pads, pads
-
-
-def spread(value: Any, rank: int) -> Ints:
-    """A number for all axes, or one for each.
-
-    Raises:
-        Declined: an axis has no number, or one that the graph computes.
-    """
-    values = tuple(value) if isinstance(value, list | tuple) else (value,)
-    require(all(isinstance(v, int) for v in values), f"{values} are not all numbers")
-    values = values * rank if len(values) == 1 else values
-    require(len(values) == rank, f"{values} for {rank} spatial axes")
-    return values
 
 
 def _bias(node: Node, index: int, outputs: int) -> Array:
@@ -215,17 +163,41 @@ def lift_linear(call: Call, node: Node) -> Apply:
 
 
 def lift_matmul(call: Call, node: Node) -> Apply | None:
-    """x W  ->  a linear layer on the last axis of x."""
+    """x W  ->  a linear layer on the last axis of x; W may be repeated for each x of a batch."""
     del call
     left, right = data(node), data(node, 1)
-    if left.constant is None and right.constant is None:
+    weight = _matrix(right)
+    if weight is None:
+        require(
+            left.constant is None,
+            f"the constant {left.name!r} is on the left: a map of the last axis but one",
+        )
+        require(right.constant is None, f"{right.name!r}, of {right.shape}, has matrices that differ")
         return None
-    require(
-        left.constant is None, f"the constant {left.name!r} is on the left: a map of the last axis but one"
-    )
-    weight = constant(node, 1, "weight")
     require(rank_of(left) >= 2, f"{left.name!r} has one axis, and a linear layer needs two")
+    output = node.outputs[0]
+    require(
+        right.rank == 2 or same_shape(left.shape and left.shape[:-1], output.shape and output.shape[:-1]),
+        f"{left.name!r}, of {left.shape}, is repeated to {output.shape}",
+    )
     return Apply(linear(weight, None, transposed=False), (left,), "linear")
+
+
+def _matrix(value: Value) -> Constant | None:
+    """The constant matrix that a tensor is, or that it repeats."""
+    maker = value.producer
+    while maker is not None and isinstance(maker.op, Opaque) and maker.op.kind == "expand":
+        source = data(maker)
+        if source.shape is None or value.shape is None or source.shape[-2:] != value.shape[-2:]:
+            return None
+        value, maker = source, source.producer
+    weight = value.constant
+    if weight is None or len(weight.shape) == 2:
+        return weight
+    matrices = np.asarray(weight.array()).reshape(-1, *weight.shape[-2:])
+    if not len(matrices) or not bool((matrices == matrices[0]).all()):
+        return None
+    return Constant(weight.shape[-2:], weight.dtype, lambda: weight.array().reshape(matrices.shape)[0])
 
 
 def lift_addmm(call: Call, node: Node) -> Apply | None:
@@ -349,96 +321,12 @@ def lift_average_pool(call: Call, node: Node) -> Apply:
     return Apply(pool, (x,), "average_pool")
 
 
-# Operators that change nothing, for some of their attributes and shapes.
-
-
-def lift_identity(call: Call, node: Node) -> Apply:
-    """Identity(x)  ->  x."""
-    del call
-    return nothing(data(node))
-
-
-def lift_dropout(call: Call, node: Node) -> Apply:
-    """Dropout(x)  ->  x outside training."""
-    require(not call.attributes["training"] or call.attributes["p"] == 0, "training is True")
-    return nothing(data(node))
-
-
-def lift_to(call: Call, node: Node) -> Apply | None:
-    """x.to(dtype)  ->  x, where x has that type already."""
-    target = call.attributes.get("target")
-    if not isinstance(target, torch.dtype):
-        return None
-    name = dtype_name(target)
-    return nothing(data(node)) if data(node).dtype == node.outputs[0].dtype == name else None
-
-
-def lift_same_shape(call: Call, node: Node) -> Apply | None:
-    """Flatten, reshape and the like to the shape that x has  ->  x."""
-    x, output = data(node), node.outputs[0]
-    if same_shape(x.shape, output.shape) and x.dtype == output.dtype:
-        return nothing(x)
-    return _rows(x, output) if call.kind == "reshape" else None
-
-
-FLATTEN: Final = frozenset({"reshape", "flatten"})
-
-
-def _rows(x: Value, output: Value) -> Apply | None:
-    """unflatten(linear(flatten(x)))  ->  linear(x).
-
-    So decompositions write a linear layer of more than two axes, and networks a BatchNorm of the last axis.
-    """
-    layer = x.producer
-    if layer is None or not isinstance(layer.op, Conv) or layer.op.axis != -1 or layer.inputs[0] is None:
-        return None
-    rows = layer.inputs[0].producer
-    if (
-        rows is None
-        or not isinstance(rows.op, Opaque)
-        or rows.op.kind not in FLATTEN
-        or rows.inputs[0] is None
-    ):
-        return None
-    source = rows.inputs[0]
-    if source.shape is None or output.shape is None or source.rank == 2:
-        return None
-    same = same_shape(source.shape[:-1], output.shape[:-1])
-    widths = (source.shape[-1], output.shape[-1]) == (layer.op.inputs, layer.op.outputs)
-    return Apply(layer.op, (source,), layer.label) if same and widths else None
-
-
-def lift_slice(call: Call, node: Node) -> Apply | None:
-    """x[:, :all]  ->  x."""
-    index = call.attributes.get("index", ())
-    entries = index if isinstance(index, tuple) else (index,)
-    steps = [entry.step if isinstance(entry, slice) else 0 for entry in entries] + [
-        call.attributes.get("step", 1)
-    ]
-    x = data(node)
-    if not all(step in {None, 1} for step in steps):
-        return None
-    if same_shape(x.shape, node.outputs[0].shape):
-        return nothing(x)
-    return select(call, node)
-
-
-def lift_leaky_relu(call: Call, node: Node) -> Apply | None:
-    """LeakyRelu with slope 1  ->  x."""
-    return nothing(data(node)) if call.attributes.get("negative_slope") == 1 else None
-
-
-def lift_clamp(call: Call, node: Node) -> Apply | None:
-    """Clamp without bounds  ->  x."""
-    bounds: Sequence[object] = (call.attributes.get("min", 0), call.attributes.get("max", 0))
-    return nothing(data(node)) if bounds == (None, None) else None
-
-
 RULES: Final[dict[str, Rule]] = {
     **dict.fromkeys(AVERAGE_POOLS, lift_average_pool),
     "add": lift_add,
     "addmm": lift_addmm,
     "batch_norm": lift_batch_norm,
+    "bmm": lift_matmul,
     "conv": lift_conv,
     "div": lift_div,
     "linear": lift_linear,
@@ -448,22 +336,4 @@ RULES: Final[dict[str, Rule]] = {
     "neg": lift_neg,
     "pad": lift_pad,
     "sub": lift_sub,
-}
-SAME: Final[dict[str, Rule]] = {
-    "cat": lift_cat,
-    "chunk": lift_split,
-    "clamp": lift_clamp,
-    "dropout": lift_dropout,
-    "expand": lift_same_shape,
-    "flatten": lift_same_shape,
-    "getitem": lift_slice,
-    "identity": lift_identity,
-    "leaky_relu": lift_leaky_relu,
-    "reshape": lift_same_shape,
-    "narrow": lift_slice,
-    "slice": lift_slice,
-    "split": lift_split,
-    "squeeze": lift_same_shape,
-    "to": lift_to,
-    "unsqueeze": lift_same_shape,
 }

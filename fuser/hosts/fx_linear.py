@@ -23,7 +23,7 @@ _MOVES: Final = frozenset(
     {"clone", "contiguous", "diagonal", "div", "expand", "flatten", "flip", "gather", "getitem", "identity"}
     | {"index", "index_select", "narrow", "neg", "pad", "permute", "pixel_shuffle", "pixel_unshuffle"}
     | {"repeat", "reshape", "roll", "select", "slice", "squeeze", "t", "tile", "transpose", "unfold"}
-    | {"unsqueeze"}
+    | {"unflatten", "unsqueeze"}
 )
 _LINEAR: Final[dict[str, Operands]] = {
     **dict.fromkeys(_MOVES, (frozenset({0}),)),

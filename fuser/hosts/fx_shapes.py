@@ -5,7 +5,6 @@ two values with the same names have the same extents, whatever the caller feeds.
 has a batch axis.
 """
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from typing import Any, Final
@@ -13,8 +12,9 @@ from typing import Any, Final
 import torch
 
 from fuser.errors import Declined
+from fuser.extents import Extent, affine, window
 from fuser.hosts.fx_call import ADAPTIVE_POOLS, AVERAGE_POOLS, MAX_POOLS, UNARY, Call
-from fuser.hosts.fx_lift import spread
+from fuser.hosts.fx_operands import spread
 from fuser.hosts.fx_tensor import dtype_name
 from fuser.ir import Dim, Value
 
@@ -33,10 +33,19 @@ def demand(call: Call, operands: Sequence[Value | None]) -> None:
     rank, channels = _demanded(call, operands)
     if rank is None:
         return
-    shape: list[Dim] = list(x.shape) if x.shape is not None else [f"{x.name}.{axis}" for axis in range(rank)]
+    shape = list(named(x, (None,) * rank if x.shape is None else x.shape))
     if len(shape) == rank and isinstance(channels, int) and not isinstance(shape[1], int):
         shape[1] = channels
     x.shape = tuple(shape)
+
+
+def named(value: Value, shape: Shape) -> Shape:
+    """The shape with names for the extents of which nothing is known.
+
+    Those of what the graph is given are plain symbols: it is known what other extents follow from them.
+    """
+    separator = "_" if value.producer is None else "."
+    return tuple(f"{value.name}{separator}{axis}" if dim is None else dim for axis, dim in enumerate(shape))
 
 
 def _demanded(call: Call, operands: Sequence[Value | None]) -> tuple[int | None, int | None]:
@@ -100,33 +109,39 @@ def _conv(call: Call, operands: Sequence[Value | None]) -> Shape | None:
         more = [r - 2 * p + e for r, p, e in zip(reach, pads, extra, strict=True)]
         channels: Dim = int(weight.shape[1] or 0) * a["groups"]
         grown = zip(x.shape[2:], stride, more, strict=True)
-        return (x.shape[0], channels, *(_grown(n, s, rest) for n, s, rest in grown))
+        return (x.shape[0], channels, *(affine(n, 1 + rest - s, factor=s) for n, s, rest in grown))
     total = reach if a["padding"] == "same" else [0] * len(size)
     if a["padding"] not in {"same", "valid"}:
         total = [2 * p for p in spread(a["padding"], len(size))]
-    axes = zip(x.shape[2:], stride, (t - r for t, r in zip(total, reach, strict=True)), strict=True)
-    return (x.shape[0], weight.shape[0], *(_shrunk(n, s, slack) for n, s, slack in axes))
+    slack = (t - r for t, r in zip(total, reach, strict=True))
+    return (x.shape[0], weight.shape[0], *map(window, x.shape[2:], slack, stride))
 
 
-def _shrunk(n: Dim, stride: int, slack: int) -> Dim:
-    """`(n + slack - 1) // stride + 1`."""
-    if n is None or isinstance(n, int):
-        return None if n is None else max(0, (n + slack - 1) // stride + 1)
-    return plus(n, slack) if stride == 1 else plus(f"{plus(n, slack - 1)}//{stride}", 1)
+def product(dims: Sequence[Dim]) -> Dim:
+    """The extent of axes that become one. The order of factors is of no account, so H * W is W * H."""
+    if None in dims:
+        return None
+    factor = prod(n for n in dims if isinstance(n, int))
+    names = sorted(n for n in dims if isinstance(n, str))
+    if len(names) < 2:
+        return affine(names[0], factor=factor) if names else factor
+    factors = [n if n.replace(".", "_").isidentifier() else f"({n})" for n in names]
+    return str(Extent("*".join(factors), factor))
 
 
-def plus(n: str, offset: int) -> str:
-    """`n + offset`, offsets added up so that equal extents have equal names."""
-    parts = re.fullmatch(r"\((.+)([+-]\d+)\)", n)
-    base, known = (parts[1], int(parts[2])) if parts else (n, 0)
-    return f"({base}{known + offset:+d})" if known + offset else base
-
-
-def _grown(n: Dim, stride: int, more: int) -> Dim:
-    """`(n - 1) * stride + 1 + more`."""
-    if n is None or isinstance(n, int):
-        return None if n is None else (n - 1) * stride + 1 + more
-    return plus(n if stride == 1 else f"{n}*{stride}", 1 + more - stride)
+def remainder(shape: Shape, dims: Sequence[Dim]) -> Dim:
+    """The extent that is left of `shape` beside axes of `dims`; None where they do not divide it by name."""
+    left = list(shape)
+    for name in dims:
+        if isinstance(name, str) and name in left:
+            left.remove(name)
+        elif not isinstance(name, int):
+            return None
+    whole = prod(n for n in left if isinstance(n, int))
+    taken = prod(n for n in dims if isinstance(n, int))
+    if None in left or taken == 0 or whole % taken:
+        return None
+    return product([whole // taken, *(n for n in left if isinstance(n, str))])
 
 
 def _pool(call: Call, operands: Sequence[Value | None]) -> Shape | None:
@@ -137,10 +152,12 @@ def _pool(call: Call, operands: Sequence[Value | None]) -> Shape | None:
     size = spread(a["kernel_size"], rank)
     stride = size if a["stride"] in (None, [], ()) else spread(a["stride"], rank)
     pads, dilation = spread(a["padding"], rank), spread(a.get("dilation", 1), rank)
-    axes = zip(x.shape[2:], stride, size, pads, dilation, strict=True)
-    extents = [_shrunk(n, s, 2 * p - d * (k - 1)) for n, s, k, p, d in axes]
-    if a["ceil_mode"]:
-        extents = [f"ceil{a['kernel_size']}{n}" if isinstance(n, str) else None for n in extents]
+    extents: list[Dim] = []
+    for n, s, k, p, d in zip(x.shape[2:], stride, size, pads, dilation, strict=True):
+        reach = d * (k - 1)
+        # A window more, where one begins inside; one that begins in the padding behind does not count.
+        more = s - 1 if a["ceil_mode"] else 0
+        extents.append(window(n, 2 * p - reach + more, s) if not more or p + s <= reach + 1 else None)
     return (*x.shape[:2], *extents)
 
 
@@ -197,7 +214,7 @@ def _pad(call: Call, operands: Sequence[Value | None]) -> Shape | None:
     shape = list(x.shape)
     for index in range(len(pads) // 2):
         axis = len(shape) - 1 - index
-        shape[axis] = _shrunk(shape[axis], 1, pads[2 * index] + pads[2 * index + 1])
+        shape[axis] = affine(shape[axis], pads[2 * index] + pads[2 * index + 1])
     return tuple(shape)
 
 
@@ -218,14 +235,7 @@ def _flatten(call: Call, operands: Sequence[Value | None]) -> Shape | None:
         return None
     rank = len(x.shape)
     start, end = call.attributes["start_dim"] % rank, call.attributes["end_dim"] % rank
-    dims = x.shape[start : end + 1]
-    if dims and all(n == 1 for n in dims[1:]):
-        joined: Dim = dims[0]
-    elif all(isinstance(n, int) for n in dims):
-        joined = prod(int(n or 0) for n in dims)
-    else:
-        joined = None if None in dims else f"({'*'.join(map(str, dims))})"
-    return (*x.shape[:start], joined, *x.shape[end + 1 :])
+    return (*x.shape[:start], product(x.shape[start : end + 1]), *x.shape[end + 1 :])
 
 
 def _getitem(call: Call, operands: Sequence[Value | None]) -> Shape | None:
@@ -259,9 +269,9 @@ def _sliced(n: Dim, entry: slice) -> Dim:
         return None
     if isinstance(n, int):
         return len(range(*entry.indices(n)))
-    if step in {None, 1} and start >= 0 and (stop is None or stop < 0):
-        return plus(n, (stop or 0) - start)
-    return f"{n}[{start}:{stop}:{step}]"
+    step = step or 1
+    inside = step > 0 and start >= 0 and (stop is None or stop < 0)
+    return affine(n, (stop or 0) - start + step - 1, step) if inside else None
 
 
 def _mean(call: Call, operands: Sequence[Value | None]) -> Shape | None:

@@ -1,11 +1,14 @@
 """Extents that a traced graph asks for, `x.shape[2]` or `x.size(0)`, and what is built with them."""
 
+import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import fx
 
+from fuser.extents import affine
 from fuser.hosts.fx_call import canonical, name_of
+from fuser.hosts.fx_shapes import product, remainder
 from fuser.ir import Dim, Value
 
 Shape = tuple[Dim, ...]
@@ -19,8 +22,10 @@ class Sizes:
         self.known: dict[fx.Node, Shape | Dim] = {}
 
     def ask(self, node: fx.Node) -> None:
-        """Note what a node returns, if it asks for extents."""
+        """Note what a node returns, if it asks for extents or computes with them."""
         name, source = name_of(node), node.args[0] if node.args else None
+        if node.op == "call_function" and any(read in self.known for read in node.all_input_nodes):
+            self._compute(node)
         if not isinstance(source, fx.Node):
             return
         shape = self.values[source].shape if source in self.values else None
@@ -42,6 +47,21 @@ class Sizes:
         ):
             self.known[node] = shape[index]
 
+    def _compute(self, node: fx.Node) -> None:
+        """Note H * W, H + 1, H - 1 or H // 2."""
+        dims = self._dims(node.args)
+        if len(dims) != 2 or None in dims:
+            return
+        left, right = dims
+        if node.target is operator.mul:
+            self.known[node] = product(dims)
+        elif not isinstance(right, int):
+            return
+        elif node.target in {operator.add, operator.sub}:
+            self.known[node] = affine(left, right if node.target is operator.add else -right)
+        elif node.target is operator.floordiv and right > 0:
+            self.known[node] = affine(left, divisor=right)
+
     def made(self, node: fx.Node) -> Shape | None:
         """The shape of what is built to a size: interpolated, or reshaped."""
         kind = canonical(name_of(node))
@@ -62,8 +82,16 @@ class Sizes:
                 isinstance(entry, fx.Node) and isinstance(self.known.get(entry, ()), tuple)
                 for entry in entries
             )
-            return None if whole else self._dims(entries)
+            return None if whole else self._filled(x, self._dims(entries), entries)
         return None
+
+    @staticmethod
+    def _filled(x: Value | None, dims: Shape, entries: Sequence[Any]) -> Shape:
+        """The shape with the extent that -1 stands for, where it follows from those of `x`."""
+        if x is None or x.shape is None or -1 not in entries:
+            return dims
+        at = list(entries).index(-1)
+        return (*dims[:at], remainder(x.shape, (*dims[:at], *dims[at + 1 :])), *dims[at + 1 :])
 
     def parts(self, node: fx.Node, indices: Sequence[int]) -> list[Shape] | None:
         """The shapes of those parts of a split tensor."""

@@ -123,9 +123,28 @@ def capture(
 
 
 class _Tracer(fx.Tracer):
-    """Records what is done with buffers too: done while tracing, it would change the module."""
+    """Records what is done with buffers too: done while tracing, it would change the module.
+
+    Refuses what would be lost: that autocast is switched on or off inside the module.
+    """
 
     proxy_buffer_attributes = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.autocast = autocast_state()
+
+    def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
+        """Record a node."""
+        if autocast_state() != self.autocast:
+            raise RuntimeError("a part of it switches autocast on or off, which would be lost")
+        return super().create_node(*args, **kwargs)
+
+
+def autocast_state() -> tuple[object, ...]:
+    """Whether, and to which type, operators cast what they read."""
+    kinds = ("cpu", "cuda")
+    return tuple((torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)) for kind in kinds)
 
 
 def trace(model: nn.Module) -> fx.GraphModule:

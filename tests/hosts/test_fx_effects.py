@@ -54,6 +54,13 @@ def chained(m: Any, x: Tensor) -> Tensor:
     return m.after(m.norm(m.conv(x)).relu_().mul_(2.0).add_(1.0))
 
 
+def copied_before(m: Any, x: Tensor) -> Tensor:
+    y = m.conv(x)
+    z = y.clone()
+    y.add_(1.0)
+    return m.norm(z) + y
+
+
 def positional(m: Any, x: Tensor) -> Tensor:
     y = m.norm(m.conv(x))
     z = F.relu(y, True)
@@ -68,6 +75,7 @@ CASES: list[Callable[..., Tensor]] = [
     changed_behind_identity,
     residual,
     chained,
+    copied_before,
     positional,
 ]
 
@@ -122,3 +130,16 @@ def test_a_buffer_that_the_model_changes_is_no_constant() -> None:
     result = optimize(captured(module, x, "symbolic")).call
     first, second = call(result, x), call(result, x)
     assert error(second / 3, first / 2) < 1e-6
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_copy_that_is_returned_stays_one(form: str) -> None:
+    def forward(m: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return m.norm(m.conv(x)), x.clone(), x.clone().view(-1)
+
+    module = generic(Net(forward, **_parts()))
+    x = torch.randn(2, 6, 7, 9)
+    outcome = optimize(captured(module, x, form), x)
+    assert outcome.layers == {"Conv": 1}
+    found = outcome.call(x)
+    assert all(result.data_ptr() != x.data_ptr() for result in found[1:])

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fuser.errors import InputError
 from tests.hosts.fx_models import FORMS, Net, call, captured, error, generic, optimize, repvgg
 
 Case = tuple[Callable[[], nn.Module], tuple[int, ...], dict[str, int]]
@@ -84,6 +85,48 @@ def levit() -> nn.Module:
     return Net(forward, linear=nn.Linear(10, 6, bias=False), norm=nn.BatchNorm1d(6))
 
 
+def subsampled() -> nn.Module:
+    """Every other position of a grid, as LeViT's attention has it: extents that a trace has to work out."""
+
+    def forward(m: Any, x: Tensor) -> Tensor:
+        batch, _, channels = x.shape
+        y = m.linear(x.view(batch, 6, 4, channels)[:, ::2, ::2].reshape(batch, -1, channels))
+        return m.norm(y.flatten(0, 1)).reshape_as(y)
+
+    return Net(forward, linear=nn.Linear(10, 6, bias=False), norm=nn.BatchNorm1d(6))
+
+
+def windowed() -> nn.Module:
+    """Extents of which a trace knows nothing but that they are equal."""
+
+    def forward(m: Any, x: Tensor) -> Tensor:
+        y = m.linear(x[:, :5])
+        return m.norm(y.flatten(0, 1)).reshape_as(y)
+
+    return Net(forward, linear=nn.Linear(10, 6, bias=False), norm=nn.BatchNorm1d(6))
+
+
+def tokens() -> nn.Module:
+    """A linear layer of an image turned to tokens: decompositions repeat its weight for each image."""
+
+    def forward(m: Any, x: Tensor) -> Tensor:
+        batch, channels, height, width = x.shape
+        y = m.linear(x.reshape(batch, channels, height * width).permute(0, 2, 1))
+        return m.norm(y.flatten(0, 1)).reshape_as(y)
+
+    return Net(forward, linear=nn.Linear(6, 5, bias=False), norm=nn.BatchNorm1d(5))
+
+
+def heads() -> nn.Module:
+    """Parts of one convolution, each a view of its result."""
+
+    def forward(m: Any, x: Tensor) -> Tensor:
+        q, k, v = m.norm(m.qkv(x)).split([4, 4, 6], dim=1)
+        return v * (q * k).sum(1, keepdim=True).sigmoid()
+
+    return Net(forward, qkv=conv(6, 14, 1, bias=False), norm=nn.BatchNorm2d(14))
+
+
 def tied() -> nn.Module:
     first, second = conv(), conv()
     second.weight = first.weight
@@ -136,6 +179,15 @@ CASES: dict[str, Case] = {
     ),
     "lora": (lora, (4, 7, 10), {"Linear": 1}),
     "levit": (levit, (4, 7, 10), {"Linear": 1}),
+    "subsampled": (subsampled, (2, 24, 10), {"Linear": 1}),
+    "windowed": (windowed, (2, 7, 10), {"Linear": 1}),
+    "tokens": (tokens, IMAGE, {"Linear": 1}),
+    "heads": (heads, IMAGE, {"Conv": 1}),
+    "head": (
+        lambda: nn.Sequential(nn.BatchNorm1d(10), nn.Dropout(0.5), nn.Linear(10, 6)),
+        (4, 10),
+        {"Linear": 1},
+    ),
     "linear": (lambda: nn.Sequential(nn.Linear(10, 6), nn.BatchNorm1d(6)), (4, 10), {"Linear": 1}),
 }
 
@@ -153,6 +205,25 @@ def test_collapses_and_computes_the_same(name: str, form: str) -> None:
     assert optimize(outcome.result, x).applied == []
 
 
+@pytest.mark.parametrize(
+    ("weight", "shape", "reason"),
+    [
+        (torch.randn(2, 10, 5), (2, 7, 10), "of (2, 10, 5), has matrices that differ"),
+        (torch.randn(10, 5).repeat(2, 1, 1), (7, 10), "of (7, 10), is repeated to (2, 7, 5)"),
+        (torch.randn(3, 7), (2, 7, 10), "is on the left: a map of the last axis but one"),
+    ],
+)
+def test_products_that_are_no_layer_say_why(weight: Tensor, shape: tuple[int, ...], reason: str) -> None:
+    def forward(m: Any, x: Tensor) -> Tensor:
+        return m.weight @ x if m.weight.ndim == 2 else x @ m.weight
+
+    x = torch.randn(shape)
+    module = Net(forward, weight=nn.Parameter(weight)).eval()
+    outcome = optimize(captured(module, x, "export"))
+    assert reason in outcome.reasons
+    assert error(call(outcome.call, x), call(module, x)) == 0
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_dynamic_shapes_stay_dynamic(form: str) -> None:
     module = generic(repvgg())
@@ -163,6 +234,29 @@ def test_dynamic_shapes_stay_dynamic(form: str) -> None:
     for shape in (IMAGE, (3, 6, 5, 12)):
         x = torch.randn(shape)
         assert error(call(outcome.call, x), call(module, x)) < 1e-6
+
+
+@pytest.mark.parametrize("form", ["export", "program", "decomposed"])
+def test_reshapes_around_maps_of_channels_and_of_rows(form: str) -> None:
+    """R^-1 C1 (R x) is C1 x; R^-1 L (R x) + C3 x is R^-1 L' (R x), for any batch."""
+    module = Net(
+        lambda m, x: m.flat(x.flatten(2)).unflatten(2, (4, 5)),
+        flat=nn.Conv1d(3, 6, 1),
+    )
+    rows = Net(
+        lambda m, x: m.full(x.flatten(1)).view(-1, 6, 4, 5) + m.local(x),
+        full=nn.Linear(60, 120),
+        local=conv(3, 6),
+    )
+    for each, layers in ((module, {"Conv": 1}), (rows, {"Linear": 1})):
+        outcome = optimize(
+            captured(generic(each), torch.randn(2, 3, 4, 5), form, ({0: torch.export.Dim.DYNAMIC},))
+        )
+        assert outcome.layers == layers
+        assert outcome.operators["reshape"] + outcome.operators["flatten"] == 2 * ("Linear" in layers)
+        for batch in (2, 5):
+            x = torch.randn(batch, 3, 4, 5)
+            assert error(call(outcome.call, x), call(each, x)) < 1e-6
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
@@ -177,10 +271,53 @@ def test_dtype_stays(form: str, dtype: torch.dtype) -> None:
     assert error(found.float(), call(module, x).float()) < 8 * torch.finfo(dtype).eps
 
 
-@pytest.mark.parametrize("form", ["symbolic", "export"])
-def test_channels_last_kernels_stay_so(form: str) -> None:
-    module = generic(nn.Sequential(conv(), nn.BatchNorm2d(6))).to(memory_format=torch.channels_last)
-    outcome = optimize(captured(module, torch.randn(IMAGE), form))
+@pytest.mark.parametrize("layers", ["one", "small"])
+@pytest.mark.parametrize("form", FORMS)
+def test_channels_last_kernels_stay_so(form: str, layers: str) -> None:
+    def small(m: Any, x: Tensor) -> Tensor:
+        return m.depthwise(x) + m.pointwise(x)
+
+    parts = {"depthwise": conv(groups=6), "pointwise": conv(size=1)}
+    module = nn.Sequential(conv(), nn.BatchNorm2d(6)) if layers == "one" else Net(small, **parts)
+    outcome = optimize(
+        captured(generic(module).to(memory_format=torch.channels_last), torch.randn(IMAGE), form)
+    )
     (weight,) = (tensor for tensor in outcome.call.parameters() if tensor.ndim == 4)
     assert weight.is_contiguous(memory_format=torch.channels_last)
     assert not weight.is_contiguous()
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_copy_that_sets_the_layout_stays(form: str) -> None:
+    def forward(m: Any, x: Tensor) -> Tensor:
+        batch, channels = x.size(0), x.size(1)
+        y = (x.permute(0, 2, 3, 1).contiguous() + 1).view(
+            batch, -1, channels
+        )  # which x itself has no view as
+        return m.norm(m.linear(y).transpose(1, 2))
+
+    module = generic(Net(forward, linear=nn.Linear(6, 5), norm=nn.BatchNorm1d(5)))
+    x = torch.randn(IMAGE)
+    outcome = optimize(captured(module, x, form), x)
+    assert error(call(outcome.call, x), call(module, x)) < 1e-6
+
+
+def casting(m: Any, x: Tensor) -> Tensor:
+    y = m.norm(m.conv(x))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        return m.after(m.conv(y))
+
+
+def test_autocast_within_is_refused_where_the_trace_would_lose_it() -> None:
+    module = generic(Net(casting, conv=conv(), norm=nn.BatchNorm2d(6), after=nn.BatchNorm2d(6)))
+    with pytest.raises(InputError, match="switches autocast on or off, which would be lost"):
+        captured(module, torch.randn(IMAGE), "symbolic")
+
+
+@pytest.mark.parametrize("form", ["export", "program"])
+def test_autocast_within_is_a_reason(form: str) -> None:
+    module = generic(Net(casting, conv=conv(), norm=nn.BatchNorm2d(6), after=nn.BatchNorm2d(6)))
+    x = torch.randn(IMAGE)
+    outcome = optimize(captured(module, x, form))
+    assert "switches autocast on and off" in outcome.reasons
+    assert error(call(outcome.call, x), call(module, x)) == 0
