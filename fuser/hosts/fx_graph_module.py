@@ -1,5 +1,6 @@
 """GraphModules: rewriting one, and building the result with tensors of its own."""
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
 from typing import Any
@@ -36,7 +37,10 @@ def read_tensors(graph: fx.Graph, owner: nn.Module) -> Tensors:
 
 def copied(graph: fx.Graph) -> fx.Graph:
     """A graph that may be edited, with the signature of the given one."""
-    copy: fx.Graph = deepcopy(graph)
+    with warnings.catch_warnings():
+        # Torch warns of what its own copying does.
+        warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\)", FutureWarning)
+        copy: fx.Graph = deepcopy(graph)
     for old, new in zip(graph.nodes, copy.nodes, strict=True):
         # A copy renames what is called like a function of Python, and signatures go by name.
         new.name = old.name
