@@ -45,6 +45,12 @@ Passes = Annotated[
     typer.Option(metavar="A,B", show_default=False, help="Only these passes (see `graph-fuser passes`)."),
 ]
 Exclude = Annotated[str | None, typer.Option(metavar="C,D", show_default=False, help="All passes but these.")]
+ZeroBelow = Annotated[
+    float,
+    typer.Option(
+        metavar="X", show_default=False, help="Weights up to X times their kernel's largest count as zero."
+    ),
+]
 Json = Annotated[
     Path | None,
     typer.Option(
@@ -63,6 +69,7 @@ def optimize(
     json: Json = None,
     passes: Passes = None,
     exclude: Exclude = None,
+    zero_below: ZeroBelow = 0.0,
     no_verify: Annotated[
         bool, typer.Option("--no-verify", help="Do not compare the result with IN.")
     ] = False,
@@ -80,6 +87,7 @@ def optimize(
             output,
             passes=names(passes),
             exclude=names(exclude) or (),
+            zero_below=zero_below,
             verify=not no_verify,
             bench=bench,
         )
@@ -87,7 +95,13 @@ def optimize(
 
 
 @app.command()
-def inspect(source: Model, json: Json = None, passes: Passes = None, exclude: Exclude = None) -> None:
+def inspect(
+    source: Model,
+    json: Json = None,
+    passes: Passes = None,
+    exclude: Exclude = None,
+    zero_below: ZeroBelow = 0.0,
+) -> None:
     """Say what `optimize` would do to IN, and why not the rest.
 
     Writes no model.
@@ -96,7 +110,9 @@ def inspect(source: Model, json: Json = None, passes: Passes = None, exclude: Ex
         import fuser
         from fuser.report import print_inspection
 
-        report = fuser.inspect_file(source, passes=names(passes), exclude=names(exclude) or ())
+        report = fuser.inspect_file(
+            source, passes=names(passes), exclude=names(exclude) or (), zero_below=zero_below
+        )
     emit(report.to_dict, json, lambda console: print_inspection(report, console))
 
 

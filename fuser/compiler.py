@@ -14,7 +14,7 @@ from fuser.errors import Declined, InputError, VerificationError
 from fuser.hosts.kind import from_torch, is_program
 from fuser.ir import Graph
 from fuser.report import Report
-from fuser.rewrite import Log, Rewrite, available, select
+from fuser.rewrite import Log, Plan, available, select
 from fuser.summary import summarise
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ def optimize(
     dynamic_shapes: Any = None,
     passes: Sequence[str] | None = None,
     exclude: Sequence[str] = (),
+    zero_below: float = 0.0,
     return_report: Literal[False] = False,
 ) -> M: ...
 
@@ -44,6 +45,7 @@ def optimize(
     dynamic_shapes: Any = None,
     passes: Sequence[str] | None = None,
     exclude: Sequence[str] = (),
+    zero_below: float = 0.0,
     return_report: Literal[True],
 ) -> tuple[M, Report]: ...
 
@@ -55,20 +57,21 @@ def optimize(
     dynamic_shapes: Any = None,
     passes: Sequence[str] | None = None,
     exclude: Sequence[str] = (),
+    zero_below: float = 0.0,
     return_report: bool = False,
 ) -> Any:
     """Return a smaller model that computes the same function; the given one is not changed.
 
     Args:
         model: `onnx.ModelProto`, `onnx_ir.Model`, `torch.fx.GraphModule` or `torch.export.ExportedProgram`;
-        the
-            result is of the same type. Another `torch.nn.Module` comes back as a GraphModule.
+            the result is of the same type. Another `torch.nn.Module` comes back as a GraphModule.
         example_inputs: arguments of a torch module, which is captured with them by `torch.export`, and
-        without
-            them by `torch.fx.symbolic_trace`.
+            without them by `torch.fx.symbolic_trace`.
         dynamic_shapes: as for `torch.export.export`.
         passes: names of the passes to run; all that are installed where None.
         exclude: names of passes not to run.
+        zero_below: weights up to this part of the largest of their kernel count as zero wherever a rewrite is
+            made; the result is as much less exact. Where 0 only zeros do.
         return_report: return `(model, report)`; the report says what was rewritten, and what was not and why.
 
     Raises:
@@ -77,13 +80,13 @@ def optimize(
     """
     from fuser.hosts import onnx_io
 
-    rewrites = select(passes, exclude)
+    plan = select(passes, exclude, zero_below)
     if from_torch(model):
-        result, report = _optimize_torch(model, example_inputs, dynamic_shapes, rewrites)
+        result, report = _optimize_torch(model, example_inputs, dynamic_shapes, plan)
         return (result, report) if return_report else result
     with _uncollected():
         copy = onnx_io.from_any(model)
-        report = rewrite_model(copy, rewrites, source=type(model).__name__)
+        report = rewrite_model(copy, plan, source=type(model).__name__)
         result = onnx_io.to_same(copy, model)
     return (result, report) if return_report else result
 
@@ -94,6 +97,7 @@ def optimize_file(
     *,
     passes: Sequence[str] | None = None,
     exclude: Sequence[str] = (),
+    zero_below: float = 0.0,
     verify: bool = True,
     bench: bool = False,
 ) -> Report:
@@ -107,6 +111,7 @@ def optimize_file(
         dst: where the result goes.
         passes: names of the passes to run; all that are installed where None.
         exclude: names of passes not to run.
+        zero_below: as for `optimize`.
         verify: compare the written file with the original (see `verify`).
         bench: time the result against the original (see `benchmark`).
 
@@ -116,7 +121,7 @@ def optimize_file(
         VerificationError: the result does not compute the same. Nothing is written.
     """
     optimized = _program if is_program(src) else _onnx
-    with optimized(src, dst, select(passes, exclude)) as (written, report):
+    with optimized(src, dst, select(passes, exclude, zero_below)) as (written, report):
         if verify:
             _verify(src, written, report)
         if bench:
@@ -126,7 +131,9 @@ def optimize_file(
     return report
 
 
-def inspect_file(src: Name, *, passes: Sequence[str] | None = None, exclude: Sequence[str] = ()) -> Report:
+def inspect_file(
+    src: Name, *, passes: Sequence[str] | None = None, exclude: Sequence[str] = (), zero_below: float = 0.0
+) -> Report:
     """Say what `optimize_file` would do to `src`, and why not the rest; nothing is written.
 
     Raises:
@@ -134,13 +141,14 @@ def inspect_file(src: Name, *, passes: Sequence[str] | None = None, exclude: Seq
     """
     from fuser.hosts import onnx_io
 
+    plan = select(passes, exclude, zero_below)
     if is_program(src):
         from fuser.hosts import torch_files
 
-        report = _optimize_torch(torch_files.load(src), None, None, select(passes, exclude))[1]
+        report = _optimize_torch(torch_files.load(src), None, None, plan)[1]
         report.source = os.fspath(src)
         return report
-    return rewrite_model(onnx_io.load(src), select(passes, exclude), source=os.fspath(src))
+    return rewrite_model(onnx_io.load(src), plan, source=os.fspath(src))
 
 
 def pass_names() -> list[tuple[str, str]]:
@@ -148,30 +156,26 @@ def pass_names() -> list[tuple[str, str]]:
     return [(entry.name, entry.summary) for entry in available()]
 
 
-def _optimize_torch(
-    model: Any, example_inputs: Any, dynamic_shapes: Any, rewrites: Sequence[Rewrite]
-) -> tuple[Any, Report]:
+def _optimize_torch(model: Any, example_inputs: Any, dynamic_shapes: Any, plan: Plan) -> tuple[Any, Report]:
     from fuser.hosts.torch_front import optimize_torch
     from fuser.hosts.torch_summary import summarise as summarise_torch
 
     started = perf_counter()
     with _uncollected():
-        result, events = optimize_torch(
-            model, example_inputs, rewrites=rewrites, dynamic_shapes=dynamic_shapes
-        )
+        result, events = optimize_torch(model, example_inputs, plan=plan, dynamic_shapes=dynamic_shapes)
     before, after = summarise_torch(model), summarise_torch(result)
     return result, Report(events, before, after, perf_counter() - started, source=type(model).__name__)
 
 
 @contextmanager
-def _onnx(src: Name, dst: Name, rewrites: Sequence[Rewrite]) -> Iterator[tuple[Path, Report]]:
+def _onnx(src: Name, dst: Name, plan: Plan) -> Iterator[tuple[Path, Report]]:
     """Where the optimized `src` is written, to be moved to `dst` at the end, and what was done."""
     from fuser.hosts import onnx_io
 
     started = perf_counter()
     with _uncollected():
         model = onnx_io.load(src)
-        report = rewrite_model(model, rewrites, source=os.fspath(src))
+        report = rewrite_model(model, plan, source=os.fspath(src))
     with onnx_io.staged(model, dst) as written:
         del model
         report.seconds = perf_counter() - started
@@ -179,32 +183,32 @@ def _onnx(src: Name, dst: Name, rewrites: Sequence[Rewrite]) -> Iterator[tuple[P
 
 
 @contextmanager
-def _program(src: Name, dst: Name, rewrites: Sequence[Rewrite]) -> Iterator[tuple[Path, Report]]:
+def _program(src: Name, dst: Name, plan: Plan) -> Iterator[tuple[Path, Report]]:
     """The same for a file of torch.export."""
     if not is_program(dst):
         raise InputError(f"{os.fspath(src)} becomes another .pt2 file, which {os.fspath(dst)} is not")
     from fuser.hosts import torch_files
 
-    result, report = _optimize_torch(torch_files.load(src), None, None, rewrites)
+    result, report = _optimize_torch(torch_files.load(src), None, None, plan)
     report.source = os.fspath(src)
     with torch_files.staged(result, dst) as written:
         del result
         yield written, report
 
 
-def rewrite_model(model: "onnx_ir.Model", rewrites: Sequence[Rewrite], source: str) -> Report:
+def rewrite_model(model: "onnx_ir.Model", plan: Plan, source: str) -> Report:
     """Rewrite `model` in place."""
     from fuser.hosts.onnx_export import export_graph
 
     started = perf_counter()
     before = summarise(model)
-    graphs, log = _rewritten(model, rewrites)
+    graphs, log = _rewritten(model, plan)
     for graph in graphs:
         export_graph(graph)
     return Report(log.events, before, summarise(model), perf_counter() - started, source=source)
 
 
-def _rewritten(model: "onnx_ir.Model", rewrites: Sequence[Rewrite]) -> tuple[list[Graph], Log]:
+def _rewritten(model: "onnx_ir.Model", plan: Plan) -> tuple[list[Graph], Log]:
     """Import `model` and rewrite its graphs.
 
     Checked at the end, where each kernel is computed once. Should a check fail, all is done again with a
@@ -216,7 +220,7 @@ def _rewritten(model: "onnx_ir.Model", rewrites: Sequence[Rewrite]) -> tuple[lis
     def attempt(*, careful: bool) -> tuple[list[Graph], Log]:
         graphs, log = import_model(model), Log()
         for graph in graphs:
-            run(graph, rewrites, log, careful=careful)
+            run(graph, plan, log, careful=careful)
             check_graph(graph)
         return graphs, log
 

@@ -7,6 +7,7 @@ numbers that fit the dtype, is `check`'s to say.
 
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
@@ -18,20 +19,21 @@ from fuser.cost import result_shape
 from fuser.errors import Declined, require
 from fuser.gain import Postponed, between, freed, require_gain, stored_bytes, vanishing
 from fuser.ir import Apply, Constant, Graph, Node, Op, Opaque, Reshape, Step, Value
-from fuser.rewrite import NARROW, Candidate, Event, Log, Rewrite, describe
+from fuser.lazy import arrange
+from fuser.rewrite import NARROW, Candidate, Event, Log, Plan, Rewrite, describe
 
 # A folded constant may add this many bytes to the file; beyond that it must not be larger than what it
 # replaces.
 SMALL_CONSTANT: Final = 1024
 
 
-def run(graph: Graph, rewrites: Sequence[Rewrite], log: Log, *, careful: bool = False) -> None:
-    """Rewrite `graph` in place to a fixpoint of `rewrites`, recording events in `log`.
+def run(graph: Graph, plan: Plan, log: Log, *, careful: bool = False) -> None:
+    """Rewrite `graph` in place to a fixpoint of the passes, recording events in `log`.
 
     `careful` checks every rewrite when it is made, and declines what fails. Without it, weights are not
     looked at unless a condition depends on them, and `check.check_graph` has to follow.
     """
-    Driver(graph, rewrites, log, careful).run()
+    Driver(graph, plan, log, careful).run()
 
 
 class Driver:
@@ -42,10 +44,11 @@ class Driver:
     had the chance to become one.
     """
 
-    def __init__(self, graph: Graph, rewrites: Sequence[Rewrite], log: Log, careful: bool) -> None:
+    def __init__(self, graph: Graph, plan: Plan, log: Log, careful: bool) -> None:
         self.careful = careful
         self.graph = graph
-        self.rewrites = rewrites
+        self.plan = plan
+        self.rewrites = plan.rewrites
         self.log = log
         self.queue: deque[Node] = deque()
         self.queued: set[Node] = set()
@@ -57,14 +60,14 @@ class Driver:
         nodes = self.graph.ordered()
         for node in nodes:
             self._recognise(node)
-        every = self.rewrites
-        self.rewrites = [entry for entry in every if entry.stage < NARROW]
+        every = self.plan.rewrites
+        self.rewrites = tuple(entry for entry in every if entry.stage < NARROW)
         self._enqueue(nodes)
         self._drain()
         self.patient = False
         self._enqueue([node for node in self.waiting if node in self.graph.nodes])
         self._drain()
-        late = [entry for entry in every if entry.stage >= NARROW]
+        late = tuple(entry for entry in every if entry.stage >= NARROW)
         if late:
             # These look at weights. The check computes each kernel that a rewrite made, so it comes before.
             settle(self.graph)
@@ -113,7 +116,7 @@ class Driver:
             self.log.forget(node, "lift")
             inputs = [part for part in lifted.inputs if isinstance(part, Value)]
             parameters = [v for v in node.inputs if v is not None and v not in inputs]
-            node.op, node.label = lifted.op, lifted.label
+            node.op, node.label = flushed(lifted.op, self.plan.zero_below), lifted.label
             self.graph.connect(node, inputs, parameters)
 
     def _recognise_constant(self, node: Node) -> None:
@@ -328,6 +331,18 @@ def results(application: Apply, value: Value) -> dict[Apply, Value]:
         made[part] = Value(f"{value.name}_{index}", shape, value.dtype)
         made[part].redefined = True
     return made
+
+
+def flushed(op: Op, below: float) -> Op:
+    """The operator with zeros for weights up to `below` times the largest of its kernel."""
+    if not below or not isinstance(op, Conv):
+        return op
+
+    def flush(weight: NDArray[Any]) -> NDArray[Any]:
+        size = np.abs(weight.astype(np.float64))
+        return np.where(size <= below * size.max(initial=0.0), 0, weight).astype(weight.dtype)
+
+    return replace(op, kernel=arrange(op.kernel.shape, flush, op.kernel))
 
 
 def is_visible(value: Value, region: Sequence[Node]) -> bool:

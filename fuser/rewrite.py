@@ -36,6 +36,14 @@ class Rewrite:
         return (self.propose.__doc__ or "").strip().partition("\n")[0]
 
 
+@dataclass(frozen=True)
+class Plan:
+    """The passes to run, and up to which part of its kernel's largest a weight counts as zero."""
+
+    rewrites: tuple[Rewrite, ...]
+    zero_below: float = 0.0
+
+
 def rewrite(*roots: type, stage: int) -> Callable[[Callable[[Node], Iterator[Candidate]]], Rewrite]:
     """Make a pass of a generator function; file name = function name = pass name.
 
@@ -89,18 +97,23 @@ def available() -> list[Rewrite]:
     return sorted(found, key=lambda entry: (entry.stage, entry.name))
 
 
-def select(names: Sequence[str] | None = None, exclude: Sequence[str] = ()) -> list[Rewrite]:
+def select(names: Sequence[str] | None = None, exclude: Sequence[str] = (), zero_below: float = 0.0) -> Plan:
     """The passes called `names` (all where None), less those in `exclude`.
 
     Raises:
-        InputError: a name that no installed pass has.
+        InputError: a name that no installed pass has, or a `zero_below` that is not from 0 to less than 1.
     """
+    if not 0.0 <= zero_below < 1.0:
+        raise InputError(
+            f"zero_below is a part of the largest weight, from 0 to less than 1, not {zero_below}"
+        )
     rewrites = available()
     known = [entry.name for entry in rewrites]
     for name in (*(names or ()), *exclude):
         if name not in known:
             raise InputError(f"no pass is called {name!r}; there are {', '.join(known)}")
-    return [r for r in rewrites if (names is None or r.name in names) and r.name not in exclude]
+    chosen = (r for r in rewrites if (names is None or r.name in names) and r.name not in exclude)
+    return Plan(tuple(chosen), zero_below)
 
 
 def describe(node: Node) -> str:

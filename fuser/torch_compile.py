@@ -16,7 +16,7 @@ from fuser.hosts.fx_graph_module import Tensors, copied, export_module, read_ten
 from fuser.hosts.fx_import import import_fx
 from fuser.hosts.fx_tensor import is_real
 from fuser.hosts.torch_front import Imported, rewritten
-from fuser.rewrite import Rewrite, select
+from fuser.rewrite import Plan, select
 
 Compiled = Callable[..., Any]
 Backend = Callable[[fx.GraphModule, Sequence[Any]], Compiled]
@@ -69,10 +69,10 @@ def _wants_gradients(gm: fx.GraphModule, inputs: Sequence[Any]) -> bool:
 class _Fused:
     """Compiles a graph with its weights fused, and again should they be changed."""
 
-    def __init__(self, gm: fx.GraphModule, inner: Backend, rewrites: Sequence[Rewrite]) -> None:
+    def __init__(self, gm: fx.GraphModule, inner: Backend, plan: Plan) -> None:
         self.gm = gm
         self.inner = inner
-        self.rewrites = rewrites
+        self.plan = plan
         graph = copied(gm.graph)
         changed = resolve_effects(graph, lambda _: None)
         inputs = [node for node in graph.nodes if node.op == "placeholder"]
@@ -111,7 +111,7 @@ class _Fused:
             tensors = self._tensors(source, inputs)
             return Imported(source, tensors, import_fx(source, self.gm, tensors, "compiled"))
 
-        done, _ = rewritten(prepare, self.rewrites)
+        done, _ = rewritten(prepare, self.plan)
         return export_module(done.graph, done.source, self.gm, done.tensors, "Fused")
 
     def _tensors(self, source: fx.Graph, inputs: Sequence[Any]) -> Tensors:

@@ -18,7 +18,7 @@ from fuser.hosts.torch_call import Arguments
 from fuser.hosts.torch_front import arguments, first_line, require_inference
 from fuser.hosts.torch_front import export as capture
 from fuser.report import Report
-from fuser.rewrite import Rewrite, select
+from fuser.rewrite import Plan, select
 from fuser.torch_verification import TorchModels
 from fuser.verification import compare
 
@@ -59,10 +59,10 @@ def export(
     from fuser.hosts import onnx_io
 
     require_inference(module)
-    rewrites = select(passes, exclude)
+    plan = select(passes, exclude)
     started = perf_counter()
-    model = _to_onnx(module, args, kwargs or {}, dynamic_shapes, opset_version, rewrites)
-    report = rewrite_model(model, rewrites, source=type(module).__name__)
+    model = _to_onnx(module, args, kwargs or {}, dynamic_shapes, opset_version, plan)
+    report = rewrite_model(model, plan, source=type(module).__name__)
     with onnx_io.staged(model, path) as written:
         del model
         report.seconds = perf_counter() - started
@@ -83,10 +83,10 @@ def _to_onnx(
     kwargs: Mapping[str, Any],
     dynamic_shapes: Any,
     opset_version: int | None,
-    rewrites: Sequence[Rewrite],
+    plan: Plan,
 ) -> Any:
     """The fused module as an `onnx_ir.Model`."""
-    program, _ = optimize_program(capture(module, args, dynamic_shapes, kwargs), rewrites)
+    program, _ = optimize_program(capture(module, args, dynamic_shapes, kwargs), plan)
     try:
         with _quiet(), torch.no_grad():
             result = torch.onnx.export(

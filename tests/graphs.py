@@ -10,7 +10,7 @@ from fuser.driver import run
 from fuser.errors import require
 from fuser.ir import Constant, Graph, Node, Op, Opaque, Reshape, Sum, Value
 from fuser.lazy import Array
-from fuser.rewrite import Event, Log, Rewrite
+from fuser.rewrite import Event, Log, Plan, Rewrite
 
 relu = Opaque("Relu", lambda x: (np.maximum(x, 0.0),), homogeneous=True)
 
@@ -126,7 +126,7 @@ def optimize(
         }
     before = evaluate(graph, feeds)
     log = Log()
-    run(graph, rewrites, log, careful=careful)
+    run(graph, Plan(rewrites), log, careful=careful)
     for old, new in zip(before, evaluate(graph, feeds), strict=True):
         np.testing.assert_allclose(new, old, rtol=1e-9, atol=1e-9 * np.abs(old).max())
     check_graph(graph)

@@ -17,7 +17,8 @@ from fuser.conv import Conv
 from fuser.demo import build_repvgg
 from fuser.errors import InputError, VerificationError
 from fuser.ir import Apply, Node
-from fuser.rewrite import FOLD, Candidate, Rewrite
+from fuser.rewrite import FOLD, Candidate, Plan, Rewrite
+from tests.small_models import normal, parsed
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +85,9 @@ def off_by_one(node: Node) -> Iterator[Candidate]:
 
 @pytest.fixture
 def faulty_pass(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiler, "select", lambda *_: [Rewrite("off_by_one", (Conv,), FOLD, off_by_one)])
+    monkeypatch.setattr(
+        compiler, "select", lambda *_: Plan((Rewrite("off_by_one", (Conv,), FOLD, off_by_one),))
+    )
 
 
 @pytest.mark.usefixtures("faulty_pass")
@@ -131,3 +134,34 @@ def test_a_model_without_weights_passes_through(tmp_path: Path) -> None:
     report = fuser.optimize_file(tmp_path / "a.onnx", tmp_path / "b.onnx")
     assert report.events == []
     assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
+
+
+def kernels(model: onnx.ModelProto) -> list[list[int]]:
+    return [list(tensor.dims) for tensor in model.graph.initializer if len(tensor.dims) == 4]
+
+
+def test_weights_close_to_zero_are_zeros_only_if_that_is_asked_for(tmp_path: Path) -> None:
+    weight = normal(4, 3, 3, 3) * 1e-7
+    weight[:, :, 1, 1] = normal(4, 3, seed=1) + 3
+    bare = parsed(
+        "g (float[1,3,8,8] x) => (float[1,4,8,8] y) { y = Conv <pads = [1, 1, 1, 1]> (x, w, b) }",
+        w=weight,
+        b=normal(4, seed=2),
+    )
+    assert kernels(fuser.optimize(bare)) == [[4, 3, 3, 3]]
+    assert kernels(fuser.optimize(bare, zero_below=1e-8)) == [[4, 3, 3, 3]]
+    narrowed = fuser.optimize(bare, zero_below=1e-6)
+    assert kernels(narrowed) == [[4, 3, 1, 1]]
+
+    path = tmp_path / "m.onnx"
+    onnx.save(bare, path)
+    report = fuser.optimize_file(path, path, zero_below=1e-6)
+    assert report.verification is not None
+    assert report.verification.ok
+    assert kernels(onnx.load(path)) == [[4, 3, 1, 1]]
+
+
+def test_what_is_close_to_zero_is_a_part_of_the_largest(model: onnx.ModelProto) -> None:
+    for wrong in (-1e-6, 1.0, float("nan")):
+        with pytest.raises(InputError, match=r"from 0 to less than 1, not (-1e-06|1.0|nan)$"):
+            fuser.optimize(model, zero_below=wrong)

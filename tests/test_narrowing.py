@@ -23,7 +23,7 @@ from fuser.narrowing import (
     zero_columns,
     zero_rows,
 )
-from fuser.rewrite import Log
+from fuser.rewrite import Log, Plan
 from passes.drop_channels import drop_channels
 from passes.factor_low_rank import factor_low_rank
 from passes.narrow_kernels import narrow_kernels
@@ -263,6 +263,6 @@ def test_the_passes_read_no_kernel_as_a_whole() -> None:
     graph = b.finish(b.add(stored(random.standard_normal((36, 64, 5, 5))), x))
     log = Log()
     Touched.elements = 0
-    run(graph, [drop_channels, narrow_kernels, split_groups_pass, factor_low_rank], log)
+    run(graph, Plan((drop_channels, narrow_kernels, split_groups_pass, factor_low_rank)), log)
     assert log.events == []
     assert Touched.elements < 1000

@@ -9,7 +9,7 @@ from fuser.conv import Conv, pad
 from fuser.driver import run
 from fuser.hosts.onnx_import import import_model
 from fuser.ir import Node, Reshape
-from fuser.rewrite import Log
+from fuser.rewrite import Log, Plan
 from tests.small_models import Array, normal, parsed
 
 FREE = "N,4,H,W"
@@ -19,7 +19,7 @@ VALUES = np.array([0.5, -1.25, 3.0, 0.75])
 def lifted(model: ModelProto) -> tuple[Node, list[str]]:
     """What makes the first output once everything is lifted, and why what was not."""
     graph, log = import_model(onnx_ir.from_proto(model))[0], Log()
-    run(graph, [], log)
+    run(graph, Plan(()), log)
     node = graph.outputs[0].producer
     assert node is not None
     return node, [event.reason for event in log.events if event.rewrite == "lift"]

@@ -27,14 +27,12 @@ from fuser.hosts.fx_graph_module import Tensors, attribute, clashes, copied, rea
 from fuser.hosts.fx_import import import_fx
 from fuser.hosts.torch_front import TRAINING, Imported, functional, rewritten, trains
 from fuser.ir import Constant
-from fuser.rewrite import Event, Rewrite
+from fuser.rewrite import Event, Plan
 
 STORED = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
 
 
-def optimize_program(
-    program: ExportedProgram, rewrites: Sequence[Rewrite]
-) -> tuple[ExportedProgram, list[Event]]:
+def optimize_program(program: ExportedProgram, plan: Plan) -> tuple[ExportedProgram, list[Event]]:
     """The program rewritten, with tensors of its own, and what was done.
 
     Raises:
@@ -50,7 +48,7 @@ def optimize_program(
         tensors = read_program(program, source)
         return Imported(source, tensors, import_fx(source, program.graph_module, tensors))
 
-    done, log = rewritten(prepare, rewrites)
+    done, log = rewritten(prepare, plan)
     still = {node.name for node in kept(done.graph)}
     specs = program.graph_signature.input_specs
     taken = {spec.target for spec in specs if spec.target and spec.arg.name in still}

@@ -17,7 +17,7 @@ from fuser.hosts.fx_effects import resolve_effects
 from fuser.hosts.fx_graph_module import Tensors, copied, export_module, read_tensors
 from fuser.hosts.fx_import import import_fx
 from fuser.ir import Graph
-from fuser.rewrite import Event, Log, Rewrite
+from fuser.rewrite import Event, Log, Plan
 
 TRAINING = "is in training mode, in which BatchNorm and Dropout compute something else; call `.eval()` first"
 
@@ -26,7 +26,7 @@ def optimize_torch(
     model: nn.Module | ExportedProgram,
     example_inputs: Any = None,
     *,
-    rewrites: Sequence[Rewrite],
+    plan: Plan,
     dynamic_shapes: Any = None,
     example_kwargs: Mapping[str, Any] | None = None,
 ) -> tuple[nn.Module | ExportedProgram, list[Event]]:
@@ -36,7 +36,7 @@ def optimize_torch(
         model: an ExportedProgram gives one; a GraphModule or another Module gives a GraphModule.
         example_inputs: a tensor or a tuple of arguments. A Module is captured with them by `torch.export`,
             without them by `torch.fx.symbolic_trace`.
-        rewrites: the passes to run.
+        plan: the passes to run.
         dynamic_shapes: as for `torch.export.export`.
         example_kwargs: arguments by name.
 
@@ -47,14 +47,14 @@ def optimize_torch(
     if isinstance(model, ExportedProgram):
         from fuser.hosts.fx_program import optimize_program
 
-        return optimize_program(model, rewrites)
+        return optimize_program(model, plan)
     if isinstance(model, fx.GraphModule):
-        return optimize_graph_module(model, rewrites, arguments(example_inputs))
-    return optimize_graph_module(capture(model, example_inputs, dynamic_shapes, example_kwargs), rewrites)
+        return optimize_graph_module(model, plan, arguments(example_inputs))
+    return optimize_graph_module(capture(model, example_inputs, dynamic_shapes, example_kwargs), plan)
 
 
 def optimize_graph_module(
-    module: fx.GraphModule, rewrites: Sequence[Rewrite], examples: Sequence[Any] = ()
+    module: fx.GraphModule, plan: Plan, examples: Sequence[Any] = ()
 ) -> tuple[fx.GraphModule, list[Event]]:
     """The GraphModule rewritten, with tensors of its own, and what was done.
 
@@ -68,7 +68,7 @@ def optimize_graph_module(
         tensors = read_tensors(source, module)
         return Imported(source, tensors, import_fx(source, module, tensors, name, examples))
 
-    done, log = rewritten(prepare, rewrites)
+    done, log = rewritten(prepare, plan)
     return export_module(done.graph, done.source, module, done.tensors, name), log.events
 
 
@@ -81,7 +81,7 @@ class Imported:
     graph: Graph
 
 
-def rewritten(prepare: Callable[[], Imported], rewrites: Sequence[Rewrite]) -> tuple[Imported, Log]:
+def rewritten(prepare: Callable[[], Imported], plan: Plan) -> tuple[Imported, Log]:
     """Rewrite and check what `prepare` imports. Should the check fail, again with a check of each rewrite.
 
     Raises:
@@ -89,14 +89,14 @@ def rewritten(prepare: Callable[[], Imported], rewrites: Sequence[Rewrite]) -> t
     """
     done, log = prepare(), Log()
     try:
-        run(done.graph, rewrites, log)
+        run(done.graph, plan, log)
         check_graph(done.graph)
     except Declined:
         done, log = prepare(), Log()
     else:
         return done, log
     try:
-        run(done.graph, rewrites, log, careful=True)
+        run(done.graph, plan, log, careful=True)
         check_graph(done.graph)
     except Declined as reason:
         raise VerificationError(f"a rewrite is wrong though each step of it was right: {reason}") from None

@@ -100,7 +100,7 @@ def optimize(
     source: nn.Module | ExportedProgram, x: Tensor | None = None, passes: Sequence[str] | None = None
 ) -> Outcome:
     """Optimize, and look at what is left."""
-    result, events = optimize_torch(source, None if x is None else (x,), rewrites=select(passes))
+    result, events = optimize_torch(source, None if x is None else (x,), plan=select(passes))
     call = result.module() if isinstance(result, ExportedProgram) else result
     return Outcome(result, call, operators(result), events)
 

@@ -112,7 +112,7 @@ def test_arguments_by_name_stay() -> None:
     module = generic(Two())
     x, scale = torch.randn(IMAGE), torch.randn(IMAGE)
     given = {"scale": scale, "pair": (x, scale)}
-    result, _ = optimize_torch(module, (x,), rewrites=select(), example_kwargs=given)
+    result, _ = optimize_torch(module, (x,), plan=select(), example_kwargs=given)
     assert isinstance(result, fx.GraphModule)
     assert error(result(x, **given), module(x, **given)) < 1e-6
 
@@ -226,9 +226,9 @@ def test_training_mode_is_refused() -> None:
         with pytest.raises(
             InputError, match=r"module 'blocks\.0\.skip', is in training mode.*call `\.eval\(\)` first"
         ):
-            optimize_torch(source, rewrites=select())
+            optimize_torch(source, plan=select())
     with pytest.raises(InputError, match=r"call `\.eval"):
-        optimize_torch(torch.export.export(module, (torch.randn(2, 3, 9, 8),)), rewrites=select())
+        optimize_torch(torch.export.export(module, (torch.randn(2, 3, 9, 8),)), plan=select())
 
 
 def test_a_norm_without_statistics_is_not_training() -> None:
@@ -242,9 +242,9 @@ def test_what_cannot_be_captured_says_why() -> None:
     with pytest.raises(
         InputError, match=r"Net cannot be captured by torch\.fx.symbolic_trace: symbolically traced"
     ):
-        optimize_torch(module, rewrites=select())
+        optimize_torch(module, plan=select())
     with pytest.raises(InputError, match=r"Net cannot be captured by torch\.export: "):
-        optimize_torch(module, (torch.randn(IMAGE),), rewrites=select())
+        optimize_torch(module, (torch.randn(IMAGE),), plan=select())
 
 
 def test_a_copy_of_the_result_works() -> None:

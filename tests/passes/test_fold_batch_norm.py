@@ -109,10 +109,10 @@ def test_weights_that_are_not_finite_decline(bad: float) -> None:
     b = Builder(1, 6, 7, 7)
     graph = b.finish(b.norm(b.add(Conv.of(weight), b.x)))
     from fuser.driver import run
-    from fuser.rewrite import Log
+    from fuser.rewrite import Log, Plan
 
     log = Log()
-    run(graph, [fold_batch_norm], log, careful=True)
+    run(graph, Plan((fold_batch_norm,)), log, careful=True)
     (event,) = log.events
     assert event.status == "declined"
     assert f"the weight would hold {bad}" in event.reason

@@ -42,10 +42,10 @@ def test_what_is_no_function_of_its_inputs_stays() -> None:
     graph.add(Node(noise, [c], [Value("n", (2,), "float32")], name="noise", position=(9,)))
     before = dict(graph.nodes)
     from fuser.driver import run
-    from fuser.rewrite import Log
+    from fuser.rewrite import Log, Plan
 
     log = Log()
-    run(graph, [fold_constants], log)
+    run(graph, Plan((fold_constants,)), log)
     assert graph.nodes == before
     assert log.events == []
 
