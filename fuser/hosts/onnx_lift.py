@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from fuser.conv import Conv, Ints, average_pool, pad
 from fuser.errors import Declined, require
-from fuser.hosts.affine import batch_norm, linear, rank_of, reshape
+from fuser.hosts.affine import batch_norm, linear, nothing, rank_of, reshape
 from fuser.hosts.onnx_lift_channels import lift_concat, lift_slice, lift_split
-from fuser.hosts.onnx_lift_sums import NOTHING, SUMS
+from fuser.hosts.onnx_lift_sums import SUMS
 from fuser.hosts.onnx_node import (
     FLOATS,
     attribute,
@@ -277,7 +277,7 @@ def lift_pad(node: Node, opset: int) -> Apply | None:
     rank = rank_of(x)
     pads = _pads(node, opset, rank)
     if not any(pads):
-        return Apply(NOTHING, (x,))
+        return nothing(x)
     if dtype(node) not in FLOATS:
         return None
     mode = attribute(node, "mode", "constant")

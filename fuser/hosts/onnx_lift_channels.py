@@ -5,7 +5,7 @@ from itertools import accumulate
 
 from fuser.conv import Ints
 from fuser.errors import require
-from fuser.hosts.onnx_node import FLOATS, attribute, data, dtype, integers, list_of
+from fuser.hosts.onnx_node import FLOATS, attribute, bounds, data, dtype, list_of
 from fuser.ir import Apply, Concat, Node, Select, Value
 
 
@@ -38,21 +38,16 @@ def lift_split(node: Node, opset: int) -> Apply | None:
 
 def lift_slice(node: Node, opset: int) -> Apply | None:
     """Slice of neighbouring channels, all else left whole."""
-    x = data(node)
-    if any(value is not None and value.constant is None for value in node.inputs[1:]):
+    x, found = data(node), bounds(node, opset)
+    if found is None or len(found[0]) != 1:
         return None
-    starts, ends, axes = (
-        list_of(node, name, index, opset, 10) for index, name in ((1, "starts"), (2, "ends"), (3, "axes"))
-    )
-    steps = integers(node, 4, "steps") if opset >= 10 else None
-    if starts is None or ends is None or len(starts) != 1 or any(step != 1 for step in steps or ()):
-        return None
-    axis = channel_axis([x], (axes or (0,))[0])
+    ((start,), (stop,), (place,)) = found
+    axis = channel_axis([x], place)
     if axis is None or dtype(node) not in FLOATS:
         return None
     channels = channels_of(x, axis)
-    first, end = clamp(starts[0], channels), clamp(ends[0], channels)
-    require(end > first, f"the slice {starts[0]}:{ends[0]} of {channels} channels is empty")
+    first, end = clamp(start, channels), clamp(stop, channels)
+    require(end > first, f"the slice {start}:{stop} of {channels} channels is empty")
     return Apply(Select(((first, end - first),), channels, axis), (x,))
 
 

@@ -9,24 +9,21 @@ from typing import Final
 import numpy as np
 
 from fuser.errors import require
-from fuser.hosts.affine import require_fits, require_same_shape, same_shape, with_constant
+from fuser.hosts.affine import NOTHING, require_fits, require_same_shape, same_shape, with_constant
 from fuser.hosts.onnx_idioms import require_no_closing
 from fuser.hosts.onnx_node import (
     INT_MAX,
     attribute,
+    bounds,
     constant,
     data,
     integers,
-    list_of,
     numbers,
     operand,
     source,
 )
 from fuser.ir import Apply, Constant, Dim, Node, Sum, Value
 from fuser.lazy import Array
-
-NOTHING: Final = Sum((1.0,))
-"""The operator that returns its input."""
 
 Rule = Callable[[Node, int], Apply | Constant | None]
 Shape = tuple[Dim, ...]
@@ -184,18 +181,12 @@ def lift_same_shape(node: Node, opset: int) -> Apply | None:
 
 def lift_slice(node: Node, opset: int) -> Apply | None:
     """Slice of everything  ->  x."""
-    x = data(node)
-    if any(value is not None and value.constant is None for value in node.inputs[1:]):
-        return None
-    starts, ends, axes = (
-        list_of(node, name, index, opset, 10) for index, name in ((1, "starts"), (2, "ends"), (3, "axes"))
-    )
-    steps = integers(node, 4, "steps") if opset >= 10 else None
-    if starts is None or ends is None or any(step != 1 for step in steps or ()):
+    x, found = data(node), bounds(node, opset)
+    if found is None:
         return None
     if same_shape(x.shape, node.outputs[0].shape):
         return nothing(node)
-    axes = tuple(range(len(starts))) if axes is None else axes
+    starts, ends, axes = found
     if any(start != 0 for start in starts):
         return None
     dims = [

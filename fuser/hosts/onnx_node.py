@@ -115,6 +115,19 @@ def list_of(node: Node, name: str, index: int, opset: int, since: int) -> Ints |
     return ints(node, name) if opset < since else integers(node, index, name)
 
 
+def bounds(node: Node, opset: int) -> tuple[Ints, Ints, Ints] | None:
+    """Starts, ends and axes of a Slice; None where one is computed, or something is left out in between."""
+    if any(value is not None and value.constant is None for value in node.inputs[1:]):
+        return None
+    starts, ends, axes = (
+        list_of(node, name, index, opset, 10) for index, name in ((1, "starts"), (2, "ends"), (3, "axes"))
+    )
+    steps = integers(node, 4, "steps") if opset >= 10 else None
+    if starts is None or ends is None or any(step != 1 for step in steps or ()):
+        return None
+    return starts, ends, tuple(range(len(starts))) if axes is None else axes
+
+
 def dtype(node: Node) -> str | None:
     """The element type of the first input, or of the first output where that is not known."""
     first = operand(node, 0)
