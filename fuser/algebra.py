@@ -198,6 +198,8 @@ def swap(outer: Conv, inner: Conv) -> tuple[Conv, Conv]:
     Raises:
         Declined: `outer` is not of that kind, or `inner` is not; or the border differs.
     """
+    places = (outer.axis, outer.rank), (inner.axis, inner.rank)
+    require(places[0] == places[1], f"channel axis and spatial axes differ: {places[0]} and {places[1]}")
     require(inner.local, f"{inner} does more than to mix channels")
     require(outer.depthwise and not outer.transposed, f"{outer} mixes channels")
     weight = outer.weight

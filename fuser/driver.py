@@ -70,7 +70,7 @@ class Driver:
         late = tuple(entry for entry in every if entry.stage >= NARROW)
         if late:
             # These look at weights. The check computes each kernel that a rewrite made, so it comes before.
-            settle(self.graph)
+            settle(self.graph, trusted=self.careful)
             self.rewrites = late
             for node in self.graph.ordered():
                 if node in self.graph.nodes:
@@ -114,7 +114,7 @@ class Driver:
             self._enqueue(list(node.outputs[0].users))
         elif lifted is not None:
             self.log.forget(node, "lift")
-            inputs = [part for part in lifted.inputs if isinstance(part, Value)]
+            inputs = [self.graph.current(part) for part in lifted.inputs if isinstance(part, Value)]
             parameters = [v for v in node.inputs if v is not None and v not in inputs]
             node.op, node.label = flushed(lifted.op, self.plan.zero_below), lifted.label
             self.graph.connect(node, inputs, parameters)
@@ -202,8 +202,8 @@ class Driver:
         return gone
 
     def _rewire(self, old: Value, new: Value) -> None:
-        """Make every reader of `old` read `new`."""
-        self.graph.replaced[old] = new
+        """Make every reader of `old` read `new`, its equal."""
+        self.graph.replaced[old] = self.graph.equal[old] = new
         users = list(old.users)
         for user in users:
             inputs = [new if value is old else value for value in user.inputs]

@@ -15,7 +15,7 @@ from fuser.ir import Dim
 # Exporters leave the parentheses out where nothing is divided.
 BASE: Final = r"(?:(?P<k>\d+)\*)?(?P<base>[^\s()*/+-]+|\(.+\))"
 SHIFT: Final = r" (?P<sign>[+-]) (?P<a>\d+)"
-NAME: Final = re.compile(rf"^(?P<open>\()?{BASE}(?(open){SHIFT}\))(?://(?P<d>\d+))?$")
+NAME: Final = re.compile(rf"^(?P<open>\()?{BASE}(?(open){SHIFT}\))(?://(?P<d>[1-9]\d*))?$")
 PLAIN: Final = re.compile(rf"^{BASE}{SHIFT}(?P<d>\b)$")
 
 

@@ -51,7 +51,7 @@ def freed(gone: Sequence[Node]) -> list[Constant]:
 def between(roots: Sequence[Node], leaves: set[Value], gone: Sequence[Node]) -> list[Node]:
     """What vanishes, and what others still read between the leaves and the roots, in graph order."""
     found = dict.fromkeys(gone)
-    stack = list(roots)
+    stack = list(dict.fromkeys((*roots, *found)))
     while stack and len(found) < len(gone) + LARGEST_REGION:
         node = stack.pop()
         found[node] = None

@@ -311,7 +311,8 @@ class Graph:
     """A graph of nodes.
 
     `captured` are values of an enclosing graph that are read here. `replaced` says which value now stands for
-    one that a rewrite made superfluous; the exporter follows it.
+    one that a rewrite made superfluous; the exporter follows it. `equal` holds those of them that have the
+    same elements.
     """
 
     def __init__(self, name: str, host: Host) -> None:
@@ -322,6 +323,7 @@ class Graph:
         self._outputs: tuple[Value, ...] = ()
         self.nodes: dict[Node, None] = {}
         self.replaced: dict[Value, Value] = {}
+        self.equal: dict[Value, Value] = {}
 
     def add(self, node: Node) -> Node:
         """Enter a node and its uses."""
@@ -355,6 +357,12 @@ class Graph:
     def ordered(self) -> list[Node]:
         """All nodes, each behind the producers of its inputs."""
         return sorted(self.nodes, key=lambda node: node.position)
+
+    def current(self, value: Value) -> Value:
+        """The value itself, or the one that was found to be equal and stands for it now."""
+        while value in self.equal:
+            value = self.equal[value]
+        return value
 
     @property
     def outputs(self) -> tuple[Value, ...]:

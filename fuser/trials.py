@@ -123,6 +123,9 @@ def _trials(region: Region, fixed: Fixed) -> Iterator[Binding]:
         not free or bound <= LARGEST_BOUND,
         f"the graph has the number {bound}, and extents beyond {LARGEST_BOUND} are not tried",
     )
+    if not free and not isinstance(region.shape[0], int):
+        # A number may be that of the samples while it was exported.
+        yield _bound(region, {0: 3, **small, **fixed})
     for index, axis in enumerate(free):
         sizes = {a: bound + 3 + axis if a == axis else 1 + 2 * a for a in range(2, rank)}
         batch = 3 if index and bound <= LARGE_BATCH_BOUND else 1

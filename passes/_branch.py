@@ -53,7 +53,7 @@ class Branch:
         known = extent_of(source, self.op)
         op, extent = exact(algebra.compose, self.op, inner, known)
         require(self.extent is None or known is not None, f"the extent of {source.name!r} is not known")
-        return Branch(op, source, extent if self.extent is None else known)
+        return Branch(op, source, node.extent or (extent if self.extent is None else known))
 
     def upstream(self) -> Iterator["Branch"]:
         """This branch, then ever longer ones, as far as the algebra and `REACH` allow.

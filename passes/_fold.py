@@ -14,7 +14,7 @@ def upstream(node: Node) -> Iterator[Candidate]:
     source = node.inputs[0]
     assert source is not None
     assert isinstance(node.op, Conv | Sum)
-    for branch in Branch(node.op, source).upstream():
+    for branch in Branch(node.op, source, node.extent).upstream():
         if branch.source is not source:
             yield branch.apply
 
@@ -25,7 +25,7 @@ def downstream(node: Node) -> Iterator[Candidate]:
     for user in node.outputs[0].users:
         require(isinstance(user.op, Conv), f"{describe(user)} ({user.op}) reads it and is no convolution")
         assert isinstance(user.op, Conv)
-        targets[user.outputs[0]] = Branch(user.op, node.outputs[0]).after(node).apply
+        targets[user.outputs[0]] = Branch(user.op, node.outputs[0], user.extent).after(node).apply
     if targets:
         yield targets
 

@@ -43,4 +43,4 @@ def swapped(node: Node) -> Iterator[Candidate]:
             last, first = algebra.swap(outer, maker.op)
         except Declined:
             return  # upstream() has the reason
-        yield Apply(last, (Apply(first, (source,), node.label),))
+        yield Apply(last, (Apply(first, (source,), node.label, node.extent),))

@@ -4,7 +4,6 @@ Szegedy et al., "Going Deeper with Convolutions", CVPR 2015, read backwards; DBB
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from itertools import groupby
 
 from fuser import channels
@@ -84,7 +83,8 @@ def merge(branches: Sequence[Branch | None]) -> Apply:
     convs = [branch.op for branch in found if isinstance(branch.op, Conv)]
     source = found[0].source
     if all(branch.source is source for branch in found):
-        return replace(found[0], op=channels.stack(convs, extent_of(source, convs[0]))).apply
+        extent = next((branch.extent for branch in found if branch.extent), None)
+        return Branch(channels.stack(convs, extent_of(source, convs[0])), source, extent).apply
     origin = origin_of(found[0])
     assert origin is not None
     ranges = [part_of(branch) for branch in found]

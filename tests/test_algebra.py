@@ -276,7 +276,7 @@ def test_the_parts_of_a_convolution_add_up_to_it(own: Conv, data: st.DataObject)
 @given(convs(inputs=1, outputs=1), convs(rank=0), st.data())
 def test_swap_works_on_each_channel_before_it_mixes_them(one: Conv, mixer: Conv, data: st.DataObject) -> None:
     shape = (*mixer.kernel.shape, *(1,) * one.rank)
-    mix = Conv.of(mixer.weight.reshape(shape), mixer.bias, groups=mixer.groups)
+    mix = Conv.of(mixer.weight.reshape(shape), mixer.bias, groups=mixer.groups, axis=one.axis)
     weight, bias = np.repeat(one.weight, mix.outputs, axis=0), integers(0, mix.outputs)
     pool = replace(
         one, kernel=known(weight), bias=bias, groups=mix.outputs, pad_value=np.full(mix.outputs, 2.0)
@@ -299,6 +299,11 @@ def test_swap_works_on_each_channel_before_it_mixes_them(one: Conv, mixer: Conv,
     [
         (average_pool(2, (2,), (2,), (1,), (0,), (0,)), conv(2, 3, 3), "3 conv, 3 -> 2 does more"),
         (conv(2, 2, 2), conv(2, 3, 1), "2 conv, 2 -> 2 mixes channels"),
+        (
+            average_pool(2, (2,), (2,), (1,), (0,), (0,)),
+            conv(2, 3, axis=-1),
+            "channel axis and spatial axes differ: (1, 1) and (-1, 0)",
+        ),
         (conv(2, 2, 2, groups=2), conv(2, 3, 1), "differs between channels"),
         (
             average_pool(2, (2,), (2,), (1,), (1,), (1,)),

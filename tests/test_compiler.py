@@ -165,3 +165,69 @@ def test_what_is_close_to_zero_is_a_part_of_the_largest(model: onnx.ModelProto) 
     for wrong in (-1e-6, 1.0, float("nan")):
         with pytest.raises(InputError, match=r"from 0 to less than 1, not (-1e-06|1.0|nan)$"):
             fuser.optimize(model, zero_below=wrong)
+
+
+IMAGE = "(float[1,2,4,4] x) => (float[1,2,4,4] y) <float[2,2,1,1] w = {1, 2, 3, 4}, float two = {2}>"
+ROWS = "(float[3,2] x) => (float[3,2] y, float[3,2] z) <float[2,2] w = {1, 2, 3, 4}, float two = {2}>"
+ROW = "(float[N,2] x) => (float[N,2] y) <float[2,2] w = {1, 2, 3, 4}>"
+PLAIN = "(float[3,8,6,3] x) => (float[3,8,6,3] y) <int64[1] last = {4}>"
+
+
+@pytest.mark.parametrize(
+    ("header", "body", "left"),
+    [
+        (IMAGE, "a = Conv(x, w) b = Mul(a, two) y = Identity(b)", ["Conv"]),
+        (IMAGE, "a = Conv(x, w) b = Conv(a, w) y = Dropout(b)", ["Conv"]),
+        (ROW, "a = Gemm(x, w) b = MatMul(a, w) y = Flatten <axis = 1> (b)", ["Gemm"]),
+        (ROWS, "a = MatMul(x, w) b = Mul(a, two) y = MatMul(b, w) z = Identity(a)", ["MatMul", "Gemm"]),
+        (PLAIN, "a = Add(x, x) b = Unsqueeze(a, last) y = Squeeze(b, last)", ["Mul"]),
+    ],
+)
+def test_what_changes_nothing_at_the_end_of_what_was_rewritten(
+    header: str, body: str, left: list[str]
+) -> None:
+    model = parsed(f"g {header} {{ {body} }}")
+    result, report = fuser.optimize(model, return_report=True)
+    assert [node.op_type for node in result.graph.node] == left
+    assert fuser.verify(model, result).ok
+    assert report.applied
+
+
+def test_a_value_that_stood_for_another_may_vanish_too() -> None:
+    model = parsed(
+        "g (float[1,1,1,1] x) => (float[1,1,4,4] y) <int64[2] s = {-1, 1}, float[1,1] m = {2}, "
+        "int64[4] q = {-1, 1, 1, 1}, float[1,1,2,3] k = {0, 0, 0, 0, 0, 0}, "
+        "int64[8] p = {0, 0, 2, 2, 0, 0, 1, 1}> "
+        "{ a = Reshape(x, s) b = MatMul(a, m) c = Reshape(b, q) d = Conv <pads = [0, 1, 1, 1]> (x, k) "
+        "e = Add(c, d) f = Add(e, x) y = Pad(f, p) }"
+    )
+    result = fuser.optimize(model)
+    assert [node.op_type for node in result.graph.node] == ["Conv"]
+    assert fuser.verify(model, result).ok
+
+
+def test_a_branch_recognised_before_what_it_reads_got_another_name() -> None:
+    model = parsed(
+        "g (float[2,12,8] x) => (float[2,12,1] a, float[2,12,6] z) <int64[1] b = {11}, "
+        "int64[1] e = {-2147483648}, int64[1] ax = {1}, int64[1] st = {-1}> "
+        "{ v = MatMul(x, m) a = Transpose <perm = [0, 1, 2]> (v) s = Slice(v, b, e, ax, st) "
+        "w = Conv <pads = [1, 1], strides = [2]> (s, k) z = Div(w, c) }",
+        m=normal(8, 1),
+        k=normal(12, 12, 2, seed=1),
+        c=normal(12, 1, seed=2) + 3,
+    )
+    result = fuser.optimize(model)
+    assert [node.op_type for node in result.graph.node] == ["MatMul", "Conv"]
+    assert fuser.verify(model, result).ok
+
+
+def test_a_reshape_to_a_number_of_samples_is_none_that_does_nothing() -> None:
+    model = parsed(
+        "g (float[N,4,1,1] x) => (float[?,?,?,?] y) <int64[4] two = {2, 1, 1, -1}> "
+        "{ a = Conv(x, w, b) y = Reshape(a, two) }",
+        w=normal(1, 4, 1, 1),
+        b=normal(1, seed=1),
+    )
+    result = fuser.optimize(model)
+    assert [node.op_type for node in result.graph.node] == ["Conv", "Reshape"]
+    assert fuser.verify(model, result, inputs={"x": normal(4, 4, 1, 1).astype(np.float32)}).ok

@@ -21,6 +21,7 @@ from fuser.ir import Dim
         ("((a b) - 1)//2", Extent("a b", add=-1, divisor=2)),
         ("floor(H/2 - 1/2) + 1", Extent("floor(H/2 - 1/2) + 1")),
         ("H*W", Extent("H*W")),
+        ("H//0", Extent("H//0")),
     ],
 )
 def test_names(name: str, extent: Extent) -> None:

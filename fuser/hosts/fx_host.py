@@ -221,7 +221,8 @@ def _sum(op: Sum, output: Value, inputs: list[T], to: Emit[T]) -> T:
         whole or output.dtype in FLOATS,
         f"the element type of {output.name!r} is {output.dtype}, not a floating one, for {op}",
     )
-    factor = coefficients[0] if len(set(coefficients)) == 1 and abs(coefficients[0]) != 1 else 1.0
+    common = len(set(coefficients)) == 1 and abs(coefficients[0]) not in {0, 1}
+    factor = coefficients[0] if common else 1.0
     terms = sorted(
         zip([c / factor for c in coefficients], range(len(inputs)), strict=True),
         key=lambda term: term[0] != 1.0,

@@ -182,6 +182,8 @@ class _Export:
         if before is None or old.producer is not None or old.users:
             return
         new = self._final(old)
+        if self._known(new) is None and new.constant is None:
+            return  # it vanished later, and with it all that read it
         after = self._value(new)
         if after is not before:
             _make_visible(after, [use.node for use in before.uses()], self.names)

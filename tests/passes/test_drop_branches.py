@@ -1,8 +1,11 @@
 import numpy as np
+import pytest
 
+import fuser
 from fuser.conv import Conv
 from passes.drop_branches import drop_branches
 from tests.graphs import Builder, operators, optimize, random_conv, relu
+from tests.small_models import normal, parsed
 
 
 def dead(channels: int, bias: list[float] | None = None) -> Conv:
@@ -54,3 +57,21 @@ def test_one_tap_that_is_not_zero_keeps_the_branch() -> None:
     graph = b.finish(b.sum(b.x, b.add(branch, b.x)))
     assert optimize(graph, drop_branches) == []
     assert len(graph.nodes) == 2
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_a_residual_whose_last_norm_is_zero(size: int) -> None:
+    model = parsed(
+        "g (float[1,4,8,8] x) => (float[1,4,8,8] y) { "
+        'a = Conv <pads = [1, 1, 1, 1]> (x, w) b = Relu(a) c = Conv <auto_pad = "SAME_UPPER"> (b, v) '
+        "d = BatchNormalization(c, scale, shift, mean, variance) r = Relu(x) e = Add(r, d) y = Relu(e) }",
+        w=normal(4, 4, 3, 3),
+        v=normal(4, 4, size, size, seed=1),
+        scale=np.zeros(4),
+        shift=normal(4, seed=2),
+        mean=normal(4, seed=3),
+        variance=np.ones(4),
+    )
+    result = fuser.optimize(model)
+    assert [node.op_type for node in result.graph.node] == ["Relu", "Add", "Relu"]
+    assert fuser.verify(model, result).ok
