@@ -17,7 +17,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
 
 from fuser.errors import InputError
-from fuser.hosts.kind import is_torch
+from fuser.hosts.kind import is_torch, require_torch
 from fuser.inputs import LARGE, NOMINAL, Feeds, Given, attempts, given
 from fuser.runtime import CPU, Session, accepted, opened
 
@@ -131,6 +131,7 @@ def benchmark(
     started = perf_counter()
     threads = threads or processors()
     if is_torch(original) or is_torch(result):
+        require_torch("a .pt2 file")
         from fuser.torch_bench import BACKENDS, contest
 
         entered = contest(original, result, inputs, sizes, threads, backend or BACKENDS[0], device)

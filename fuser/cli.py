@@ -1,6 +1,7 @@
 """The command line: thin. Results go to stdout, progress and complaints to stderr.
 
-Exit status 0: done. 1: verification failed, and nothing was written. 2: bad input or usage. 130: interrupted.
+Exit status 0: done. 1: verification failed, and nothing was written. 2: bad input or usage.
+70: a mistake of ours, with a traceback. 130: interrupted.
 The compiler is imported inside the commands, so that `--help` answers at once.
 """
 

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, overload
 
 from fuser.check import check_graph
 from fuser.driver import run
 from fuser.errors import Declined, InputError, VerificationError
-from fuser.hosts.kind import from_torch, is_program
+from fuser.hosts.kind import from_torch, is_program, require_torch
 from fuser.ir import Graph
 from fuser.report import Report
 from fuser.rewrite import Log, Plan, available, select
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 M = TypeVar("M")
 Name = str | os.PathLike[str]
+
+KINDS: Final = ".onnx gives .onnx and .pt2 gives .pt2"
 
 
 @overload
@@ -65,8 +67,8 @@ def optimize(
     Args:
         model: `onnx.ModelProto`, `onnx_ir.Model`, `torch.fx.GraphModule` or `torch.export.ExportedProgram`;
             the result is of the same type. Another `torch.nn.Module` comes back as a GraphModule.
-        example_inputs: arguments of a torch module, which is captured with them by `torch.export`, and
-            without them by `torch.fx.symbolic_trace`.
+        example_inputs: a tensor, a tuple of arguments or a mapping of arguments by name for a torch module,
+            which is captured with them by `torch.export`, and without them by `torch.fx.symbolic_trace`.
         dynamic_shapes: as for `torch.export.export`.
         passes: names of the passes to run; all that are installed where None.
         exclude: names of passes not to run.
@@ -143,6 +145,7 @@ def inspect_file(
 
     plan = select(passes, exclude, zero_below)
     if is_program(src):
+        require_torch("a .pt2 file")
         from fuser.hosts import torch_files
 
         report = _optimize_torch(torch_files.load(src), None, None, plan)[1]
@@ -157,13 +160,15 @@ def pass_names() -> list[tuple[str, str]]:
 
 
 def _optimize_torch(model: Any, example_inputs: Any, dynamic_shapes: Any, plan: Plan) -> tuple[Any, Report]:
-    from fuser.hosts.torch_front import optimize_torch
+    from fuser.hosts.torch_front import graph_of, optimize_torch
     from fuser.hosts.torch_summary import summarise as summarise_torch
 
     started = perf_counter()
     with _uncollected():
-        result, events = optimize_torch(model, example_inputs, plan=plan, dynamic_shapes=dynamic_shapes)
-    before, after = summarise_torch(model), summarise_torch(result)
+        source = graph_of(model, example_inputs, dynamic_shapes)
+        examples = example_inputs if source is model else None
+        result, events = optimize_torch(source, examples, plan=plan)
+    before, after = summarise_torch(model, source), summarise_torch(result, result)
     return result, Report(events, before, after, perf_counter() - started, source=type(model).__name__)
 
 
@@ -172,6 +177,10 @@ def _onnx(src: Name, dst: Name, plan: Plan) -> Iterator[tuple[Path, Report]]:
     """Where the optimized `src` is written, to be moved to `dst` at the end, and what was done."""
     from fuser.hosts import onnx_io
 
+    if is_program(dst):
+        raise InputError(
+            f"{os.fspath(src)} becomes another ONNX file, which {os.fspath(dst)} is not: {KINDS}"
+        )
     started = perf_counter()
     with _uncollected():
         model = onnx_io.load(src)
@@ -186,7 +195,10 @@ def _onnx(src: Name, dst: Name, plan: Plan) -> Iterator[tuple[Path, Report]]:
 def _program(src: Name, dst: Name, plan: Plan) -> Iterator[tuple[Path, Report]]:
     """The same for a file of torch.export."""
     if not is_program(dst):
-        raise InputError(f"{os.fspath(src)} becomes another .pt2 file, which {os.fspath(dst)} is not")
+        raise InputError(
+            f"{os.fspath(src)} becomes another .pt2 file, which {os.fspath(dst)} is not: {KINDS}"
+        )
+    require_torch("a .pt2 file")
     from fuser.hosts import torch_files
 
     result, report = _optimize_torch(torch_files.load(src), None, None, plan)
@@ -221,7 +233,7 @@ def _rewritten(model: "onnx_ir.Model", plan: Plan) -> tuple[list[Graph], Log]:
         graphs, log = import_model(model), Log()
         for graph in graphs:
             run(graph, plan, log, careful=careful)
-            check_graph(graph)
+            check_graph(graph, trusted=careful)
         return graphs, log
 
     try:
@@ -231,7 +243,7 @@ def _rewritten(model: "onnx_ir.Model", plan: Plan) -> tuple[list[Graph], Log]:
     try:
         return attempt(careful=True)
     except Declined as reason:
-        raise VerificationError(f"a rewrite is wrong though each step of it was right: {reason}") from None
+        raise VerificationError(f"a kernel is wrong though each rewrite of it was right: {reason}") from None
 
 
 @contextmanager

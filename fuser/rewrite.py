@@ -101,12 +101,16 @@ def select(names: Sequence[str] | None = None, exclude: Sequence[str] = (), zero
     """The passes called `names` (all where None), less those in `exclude`.
 
     Raises:
-        InputError: a name that no installed pass has, or a `zero_below` that is not from 0 to less than 1.
+        InputError: a text in place of a list, a name that no installed pass has, or a `zero_below` that is
+            not from 0 to less than 1.
     """
     if not 0.0 <= zero_below < 1.0:
         raise InputError(
             f"zero_below is a part of the largest weight, from 0 to less than 1, not {zero_below}"
         )
+    for argument, given in (("passes", names), ("exclude", exclude)):
+        if isinstance(given, str):
+            raise InputError(f"{argument} takes a list of names, [{given!r}], not the text {given!r}")
     rewrites = available()
     known = [entry.name for entry in rewrites]
     for name in (*(names or ()), *exclude):

@@ -141,7 +141,10 @@ def _source(model: Model) -> Iterator[str | bytes]:
             raise InputError(f"{path}: {'not a file' if path.exists() else 'no such file'}")
         yield str(path)
         return
+    import onnx
     import onnx_ir
+
+    from fuser.hosts import onnx_io
 
     if isinstance(model, onnx_ir.Model):
         tensors = [value.const_value for graph in model.graphs() for value in graph.initializers.values()]
@@ -150,6 +153,8 @@ def _source(model: Model) -> Iterator[str | bytes]:
             yield onnx_ir.to_proto(model).SerializeToString()
             return
         large = model
+    elif not isinstance(model, onnx.ModelProto):
+        raise onnx_io.foreign(model)
     else:
         if model.ByteSize() < LARGEST_MESSAGE:
             yield model.SerializeToString()

@@ -10,7 +10,7 @@ from torch.export import ExportedProgram
 
 from fuser.bench import Call, Clock, Contest, seconds
 from fuser.errors import InputError
-from fuser.hosts.torch_call import bound, device_of, module_of, opened
+from fuser.hosts.torch_call import bound, device_of, module_of, opened, require_model
 from fuser.hosts.torch_front import first_line
 from fuser.inputs import LARGE, NOMINAL
 from fuser.torch_verification import TorchModels
@@ -39,6 +39,8 @@ def contest(
     require_backend(backend)
     if device is not None:
         require_device(device)
+    for model, name in ((original, "the original"), (result, "the result")):
+        require_model(model, name)
     models = TorchModels(original, result, inputs, 1, sizes=sizes, order=(NOMINAL, *LARGE))
     with models.original(precise=False) as runner:
         ((feeds, _),) = models.samples(runner)

@@ -36,8 +36,7 @@ def graph_fuser(
         example_inputs: what it was captured with.
         mode: as for torch.compile, handed on to Inductor.
         options: `backend`, the one to hand over to (`"inductor"`), `passes` and `exclude` as for
-        `fuser.optimize`; the rest
-            is handed on.
+            `fuser.optimize`; the rest is handed on.
     """
     given = dict(options or {})
     names, exclude = given.pop("passes", None), given.pop("exclude", ())

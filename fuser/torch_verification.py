@@ -21,7 +21,7 @@ from fuser.hosts.fx_tensor import dtype_name, to_numpy
 from fuser.hosts.torch_call import Arguments, Program, bound, device_of, given, module_of, opened, results
 from fuser.hosts.torch_double import in_double, widen
 from fuser.hosts.torch_front import first_line
-from fuser.inputs import LARGE, SMALL, Feeds, Sizing, Spec
+from fuser.inputs import LARGE, SMALL, Feeds, Shapes, Sizing, Spec
 from fuser.runtime import CannotRun, Runner, accepted
 from fuser.verification import Float64
 
@@ -37,13 +37,19 @@ class TorchModels:
     seed: int = 0
     sizes: Mapping[str, int] | None = None
     order: Sequence[Sizing] = SMALL + LARGE
+    stated: Program | None = None
+    """What says which extents of the given inputs are free."""
     arguments: Arguments = field(init=False)
     outputs: dict[str, str] = field(init=False, default_factory=dict)
     """Types of the original's outputs by name, once it has run."""
 
     def __post_init__(self) -> None:
         if not kind.is_torch(self.first):
-            raise InputError("a result of torch is compared with an original of torch, which this one is not")
+            onnx = os.fspath(self.first) if isinstance(self.first, str | os.PathLike) else "this one"
+            raise InputError(
+                f"a result of torch is compared with an original of torch, which {onnx} is not: "
+                "give the torch model, or the .pt2 file, first"
+            )
         self.first = opened(self.first, "the original")
         self.program = self._program()
         self.arguments = self.program.examples if self.program else given(self.first, self.inputs)
@@ -108,9 +114,21 @@ class TorchModels:
                 yield example, runner.run(example)
             return
         yield example, runner.run(example)
-        alike = {name: array.shape for name, array in example.items()}, False
         with suppress(CannotRun):
-            yield from accepted(runner, [alike], samples=self.count - 1, seed=self.seed, known=known)
+            tried = self._others({name: array.shape for name, array in example.items()})
+            yield from accepted(runner, tried, samples=self.count - 1, seed=self.seed, known=known)
+
+    def _others(self, shapes: Shapes) -> Iterator[tuple[Shapes, bool]]:
+        """Shapes to try beside those of the example: other ones where extents are free, else the same."""
+        if self.stated is not None and self.stated.dynamic:
+            # Next to the example first: what fits into a table of positions does so there, too.
+            near = self.stated.consistent(
+                {name: tuple(n + 1 for n in shape) for name, shape in shapes.items()}
+            )
+            if near != shapes:
+                yield near, False
+            yield from (pair for pair in self.stated.attempts(self.sizes, self.order) if pair[0] != shapes)
+        yield shapes, False
 
     def values(self, feeds: Feeds) -> None:
         """Values inside a torch model have no names that both know."""

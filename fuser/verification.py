@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from fuser import oracle
 from fuser.compare import OWN_CHAOTIC, Outputs, Row, distance, floor, judge, largest
 from fuser.errors import InputError
-from fuser.hosts.kind import is_torch
+from fuser.hosts.kind import is_torch, require_torch
 from fuser.inputs import Feeds, attempts, given, model_specs
 from fuser.ir import Graph
 from fuser.oracle import OracleUnavailable
@@ -56,7 +56,10 @@ class Values:
 
 @dataclass(frozen=True)
 class Verification:
-    """The verdict, the rows that it rests on, and the shapes that were fed, one mapping for each sample."""
+    """The verdict, the rows that it rests on, and the shapes that were fed, one mapping for each sample.
+
+    True where it is `ok`.
+    """
 
     ok: bool
     reason: str
@@ -65,6 +68,9 @@ class Verification:
     notes: tuple[str, ...] = ()
     values: Values | None = None
     seconds: float = 0.0
+
+    def __bool__(self) -> bool:
+        return self.ok
 
     @property
     def worst(self) -> Row | None:
@@ -103,6 +109,7 @@ def verify(
             can be evaluated neither as it is nor in float64.
     """
     if is_torch(original) or is_torch(result):
+        require_torch("a .pt2 file")
         from fuser.torch_verification import TorchModels
 
         count = samples if inputs is None else 1

@@ -71,6 +71,12 @@ def test_selected_passes_only(model: onnx.ModelProto) -> None:
     assert convs(folded)[0] == convs(model)[0]
     unmerged = fuser.optimize(model, exclude=["merge_branches", "merge_chains"])
     assert convs(unmerged)[0] == convs(model)[0]
+    with pytest.raises(
+        InputError, match=r"takes a list of names, \['fold_batch_norm'\], not the text 'fold_b"
+    ):
+        fuser.optimize(model, passes="fold_batch_norm")
+    with pytest.raises(InputError, match=r"^exclude takes a list of names"):
+        fuser.optimize(model, exclude="fold_batch_norm")
     with pytest.raises(InputError, match="no pass is called 'fold_everything'; there are "):
         fuser.optimize(model, exclude=["fold_everything"])
 

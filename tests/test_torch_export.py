@@ -14,6 +14,7 @@ from torch import Tensor, nn  # noqa: E402
 from torch.export import Dim  # noqa: E402
 
 from fuser.errors import InputError, VerificationError  # noqa: E402
+from fuser.hosts.torch_front import first_line  # noqa: E402
 from fuser.runtime import opened  # noqa: E402
 from fuser.torch_export import export  # noqa: E402
 from tests.hosts.fx_models import Net, generic, repvgg  # noqa: E402
@@ -35,6 +36,9 @@ def test_fused_exported_and_proven(tmp_path: Path) -> None:
     assert all(row.own_error is not None for row in report.verification.rows)
     (dims,) = (value.type.tensor_type.shape.dim for value in onnx.load(path).graph.input)
     assert [dim.dim_param for dim in dims] == ["batch", "", "height", "width"]
+    fed = [sample["input"] for sample in report.verification.samples]
+    assert fed[0] == (2, 6, 9, 8)
+    assert len(set(fed)) == 3
     x = torch.randn(3, 6, 11, 12)
     with opened(path, "the file", optimise=False) as session, torch.no_grad():
         (found,) = session.run({session.inputs[0].name: x.numpy()}).values()
@@ -65,6 +69,78 @@ def test_types_that_the_runtime_lacks_are_compared_in_float64(dtype: Any, tmp_pa
     assert "so both models were evaluated in float64 only" in report.verification.notes[0]
     assert {row.dtype for row in report.verification.rows} == {str(dtype).removeprefix("torch.")}
     assert all(row.error > 0 for row in report.verification.rows)
+
+
+def test_an_opset_that_torch_does_not_reach_is_refused(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    module, x = nn.LayerNorm(6).eval(), torch.randn(2, 6)
+    with pytest.raises(
+        InputError, match=r"^LayerNorm cannot be written in opset 11: torch.* gives opset 1\d$"
+    ):
+        export(module, x, tmp_path / "model.onnx", opset_version=11)
+    assert not list(tmp_path.iterdir())
+    assert capfd.readouterr().err == ""
+    export(module, x, tmp_path / "model.onnx", opset_version=20)
+    assert [entry.version for entry in onnx.load(tmp_path / "model.onnx").opset_import] == [20]
+
+
+@pytest.mark.parametrize("free", [False, True])
+def test_a_program_is_exported_as_it_is(free: bool, tmp_path: Path) -> None:
+    x = torch.randn(2, 6, 9, 8)
+    shapes = ({0: Dim("batch")},) if free else None
+    program = torch.export.export(network(), (x,), dynamic_shapes=shapes)
+    report = export(program, (x,), tmp_path / "model.onnx")
+    assert report.after.operators == {"Conv": 2, "Relu": 1}
+    assert report.verification
+    assert len({sample["input"] for sample in report.verification.samples}) == (3 if free else 1)
+    with pytest.raises(InputError, match="has dynamic shapes of its own"):
+        export(program, (x,), tmp_path / "model.onnx", dynamic_shapes=({0: Dim("n")},))
+
+
+def test_what_is_no_module_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"an ExportedProgram, not a builtins\.str$"):
+        export("model.pt2", torch.randn(1), tmp_path / "model.onnx")
+
+
+def test_a_mapping_gives_arguments_by_name(tmp_path: Path) -> None:
+    report = export(network(), {"input": torch.randn(2, 6, 9, 8)}, tmp_path / "model.onnx")
+    assert report.verification
+    assert report.verification.samples[0] == {"input": (2, 6, 9, 8)}
+
+
+def test_arguments_by_name_in_any_order(tmp_path: Path) -> None:
+    class Weighted(nn.Module):
+        def forward(self, x: Tensor, *, plus: Tensor, minus: Tensor) -> Tensor:
+            return x + plus - 2 * minus
+
+    x = torch.randn(2, 6)
+    given = {"minus": torch.randn(2, 6), "plus": torch.randn(2, 6)}
+    assert export(Weighted().eval(), (x,), tmp_path / "model.onnx", kwargs=given).verification
+
+
+def test_an_extent_of_the_example_is_not_the_only_one(tmp_path: Path) -> None:
+    report = export(
+        network(), torch.randn(2, 6, 9, 8), tmp_path / "m.onnx", dynamic_shapes=({0: Dim("n", min=2, max=3)},)
+    )
+    assert report.verification
+    assert {sample["input"][0] for sample in report.verification.samples} == {2, 3}
+
+
+def test_an_extent_that_the_file_fixes_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is written is for the extents of the example only."""
+    from fuser import torch_export
+
+    to_onnx, x = torch_export._to_onnx, torch.randn(2, 6, 9, 8)
+
+    def fixed(module: nn.Module, program: Any, *rest: Any) -> Any:
+        del program
+        return to_onnx(module, torch.export.export(module, (x,)), *rest)
+
+    monkeypatch.setattr(torch_export, "_to_onnx", fixed)
+    with pytest.raises(VerificationError, match="the result does not run where the original does"):
+        export(network(), x, tmp_path / "model.onnx", dynamic_shapes=({2: Dim("height", min=4)},))
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_wrong_file_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,6 +176,19 @@ def test_what_torch_suggests_is_passed_on(tmp_path: Path) -> None:
             tmp_path / "m.onnx",
             dynamic_shapes=({2: Dim("h")},),
         )
+
+
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [
+        ("Broken.\n\nMore of it.", "Broken"),
+        ("These are wrong:\n\n  - the first:\n    x.\nMore.", "These are wrong: - the first: x"),
+        ("Nothing follows:\n", "Nothing follows:"),
+        ("", "ValueError"),
+    ],
+)
+def test_a_line_that_announces_another_is_not_the_whole_message(message: str, said: str) -> None:
+    assert first_line(ValueError(message)) == said
 
 
 def test_what_cannot_be_captured_says_why(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """Files of torch.export, through the function that the command line calls."""
 
 import json
+import subprocess
+import sys
 import zipfile
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -10,6 +12,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from torch import Tensor, nn  # noqa: E402
+
 import fuser  # noqa: E402  # only where torch is there
 from fuser import cli  # noqa: E402
 from fuser.errors import InputError, VerificationError  # noqa: E402
@@ -18,7 +22,7 @@ from fuser.errors import InputError, VerificationError  # noqa: E402
 @pytest.fixture
 def program(tmp_path: Path) -> Path:
     torch.manual_seed(0)
-    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.ReLU()).eval()
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU()).eval()
     path = tmp_path / "model.pt2"
     torch.export.save(torch.export.export(model, (torch.randn(1, 3, 8, 8),)), path)
     return path
@@ -34,8 +38,97 @@ def test_a_program_in_a_program_out(program: Path, tmp_path: Path) -> None:
 
 
 def test_a_program_does_not_become_onnx(program: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"becomes another \.pt2 file, which .*out\.onnx is not"):
+    with pytest.raises(
+        InputError, match=r"becomes another \.pt2 file, which .*out\.onnx is not: \.onnx gives"
+    ):
         fuser.optimize_file(program, tmp_path / "out.onnx")
+
+
+def test_onnx_does_not_become_a_program(tmp_path: Path) -> None:
+    # Said before anything is read: there is no such file.
+    with pytest.raises(InputError, match=r"in\.onnx becomes another ONNX file, which .*out\.pt2 is not"):
+        fuser.optimize_file(tmp_path / "in.onnx", tmp_path / "out.pt2")
+
+
+def test_files_of_the_wrong_host_are_named(program: Path) -> None:
+    with pytest.raises(
+        InputError, match=r"which m\.onnx is not: give the torch model, or the \.pt2 file, first"
+    ):
+        fuser.verify("m.onnx", program)
+    for pair in ((program, "m.onnx"), ("m.onnx", program)):
+        with pytest.raises(InputError, match=r"no torch module, ExportedProgram or \.pt2 file, but m\.onnx$"):
+            fuser.benchmark(*pair)
+
+
+@pytest.mark.parametrize(
+    "call", ["inspect_file('m.pt2')", "optimize_file('m.pt2', 'n.pt2')", "export(0, 0, 'm')"]
+)
+def test_torch_that_is_not_installed_is_said(call: str) -> None:
+    code = f"import sys; sys.modules['torch'] = None; import fuser; fuser.{call}"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.stderr.splitlines()[-1].startswith("fuser.errors.InputError: ")
+    assert result.stderr.endswith("needs torch: pip install 'graph-fuser[torch]'\n")
+
+
+@pytest.mark.parametrize("name", ["inspect", "verify", "bench"])
+def test_torch_that_is_not_installed_is_bad_input(
+    name: str, program: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    status, _, complaints = command(capfd, name, *[program] * (1 if name == "inspect" else 2))
+    assert status == 2
+    assert complaints == "graph-fuser: a .pt2 file needs torch: pip install 'graph-fuser[torch]'\n"
+
+
+# --- modules ---
+
+
+class Scaled(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.MaxPool2d(2), nn.Identity())
+
+    def forward(self, x: Tensor, *, scale: Tensor) -> Tensor:
+        return self.layers(x) * scale
+
+
+@pytest.mark.parametrize("captured", [False, True])
+def test_arguments_by_name(captured: bool) -> None:
+    inputs = {"x": torch.randn(2, 3, 8, 8), "scale": torch.tensor(2.0)}
+    model = Scaled().eval()
+    source = torch.export.export(model, (), inputs).module() if captured else model
+    result = fuser.optimize(source, inputs)
+    torch.testing.assert_close(result(**inputs), model(**inputs))
+    assert fuser.verify(model, result, inputs=inputs)
+
+
+def test_one_tensor_given_twice_is_two_arguments() -> None:
+    class Difference(nn.Module):
+        def forward(self, x: Tensor, y: Tensor) -> Tensor:
+            return x - 2 * y
+
+    x, y = torch.randn(2, 3), torch.randn(2, 3)
+    result = fuser.optimize(Difference().eval(), (x, x))
+    torch.testing.assert_close(result(x, y), x - 2 * y)
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_both_sides_are_counted_alike(given: bool) -> None:
+    model, x = Scaled().layers.eval(), torch.randn(2, 3, 8, 8)
+    _, report = fuser.optimize(model, x if given else None, return_report=True)
+    _, again = fuser.optimize(torch.export.export(model, (x,)), return_report=True)
+    identity = {} if given else {"identity": 1}
+    assert report.before.operators == {"batch_norm": 1, "conv": 1, "max_pool2d": 1} | identity
+    assert report.after.operators == again.after.operators == {"conv": 1, "max_pool2d": 1}
+    assert report.before.parameters == sum(
+        t.numel() for t in model.state_dict().values() if t.is_floating_point()
+    )
+
+
+def test_a_module_is_not_compared_with_nothing() -> None:
+    x = torch.randn(2, 3, 8, 8)
+    with pytest.raises(InputError, match=r"not a builtins\.NoneType$"):
+        fuser.verify(Scaled().layers.eval(), None, inputs=x)
 
 
 def test_the_result_is_verified_and_timed(program: Path, tmp_path: Path) -> None:
@@ -130,7 +223,7 @@ def test_code_in_a_program_is_not_run(
     with zipfile.ZipFile(program, "a") as archive:
         archive.writestr("model/data/constants/custom_obj_0", b"")
     for pair in ((program, program), (tmp_path / "sound.pt2", program)):
-        torch.export.save(torch.export.export(torch.nn.ReLU(), (torch.ones(2),)), tmp_path / "sound.pt2")
+        torch.export.save(torch.export.export(nn.ReLU(), (torch.ones(2),)), tmp_path / "sound.pt2")
         status, _, complaints = command(capfd, name, *pair)
         assert status == 2
         assert "is code or a Python object, and reading it could run anything" in complaints

@@ -350,7 +350,7 @@ def test_inputs_that_do_not_fit(inputs: Any, reason: str) -> None:
 
 
 def test_onnx_is_no_original_of_torch_and_an_object_no_model() -> None:
-    with pytest.raises(InputError, match="compared with an original of torch, which this one is not"):
+    with pytest.raises(InputError, match="compared with an original of torch, which this one is not: give"):
         fuser.verify(convnet(), network(), inputs=X)
     with pytest.raises(InputError, match=r"missing\.pt2: no such file"):
         fuser.verify("missing.pt2", "missing.pt2")

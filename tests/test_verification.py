@@ -47,6 +47,7 @@ def plus(model: onnx.ModelProto, error: NDArray[Any]) -> onnx.ModelProto:
 
 def refused(verdict: Verification, reason: str) -> None:
     assert not verdict.ok
+    assert not verdict
     assert reason in verdict.reason, verdict.reason
 
 
@@ -56,6 +57,7 @@ def refused(verdict: Verification, reason: str) -> None:
 def test_a_model_equals_itself_without_any_error() -> None:
     verdict = verify(convnet(), convnet())
     assert verdict.ok, verdict.reason
+    assert verdict
     assert verdict.reason == ""
     assert [row.error for row in verdict.rows] == [0.0, 0.0, 0.0]
     for row in verdict.rows:

@@ -2,6 +2,9 @@
 
 import os
 import sys
+from importlib import import_module
+
+from fuser.errors import InputError
 
 
 def is_torch(model: object) -> bool:
@@ -15,6 +18,20 @@ def from_torch(model: object) -> bool:
     """Whether this is a module or program of torch. Who does not use torch has not imported it."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(model, torch.nn.Module | torch.export.ExportedProgram)
+
+
+def require_torch(what: str) -> None:
+    """Import torch for `what`.
+
+    Raises:
+        InputError: it is not installed.
+    """
+    try:
+        import_module("torch")
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise InputError(f"{what} needs torch: pip install 'graph-fuser[torch]'") from error
 
 
 def is_program(path: str | os.PathLike[str]) -> bool:

@@ -1,22 +1,24 @@
 """ONNX models in and out: what is read is checked, what is written is complete before it gets its name."""
 
-import errno
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
-from fuser.errors import InputError, OutputError
+from fuser.errors import InputError
 from fuser.hosts.onnx_check import check
 from fuser.hosts.onnx_store import DATA_SUFFIX, Kept, keep, kept, serialised, tensors, write
 from fuser.hosts.onnx_wire import MARK, Damaged, Source, in_file, skeleton
+from fuser.hosts.output import reported, target_of
+
+ZIP: Final = b"PK\x03\x04"
 
 
 def load(path: str | os.PathLike[str]) -> ir.Model:
@@ -29,6 +31,8 @@ def load(path: str | os.PathLike[str]) -> ir.Model:
     where = os.fspath(path)
     source = _source(where)
     data = source.view(0, source.size).data
+    if bytes(data[:4]) == ZIP:
+        raise InputError(f"{where}: the file is a zip archive, as torch.save writes, not an ONNX model")
     try:
         reduced, places = skeleton(data)
     except Damaged as error:
@@ -61,8 +65,13 @@ def from_any(model: Any) -> ir.Model:
         # External data of a message is looked for in the current folder: there is no other.
         _attach(copy, _Files("the model"))
         return copy
+    raise foreign(model)
+
+
+def foreign(model: Any) -> InputError:
+    """The error for what is no model."""
     found = f"{type(model).__module__}.{type(model).__qualname__}"
-    raise InputError(f"a model is an onnx.ModelProto or an onnx_ir.Model, not a {found}")
+    return InputError(f"a model is an onnx.ModelProto or an onnx_ir.Model, not a {found}")
 
 
 def to_same(model: ir.Model, like: Any) -> Any:
@@ -90,38 +99,17 @@ def staged(model: ir.Model, path: str | os.PathLike[str]) -> Iterator[Path]:
         OutputError: as for `save`.
     """
     where = os.fspath(path)
-    # The file that a link leads to is replaced, not the link.
-    target = Path(os.path.realpath(where))
-    if target.exists() and not target.is_file():
-        raise OutputError(
-            f"{where}: cannot write there: it is {'a folder' if target.is_dir() else 'not a file'}"
-        )
-    if not target.parent.is_dir():
-        raise OutputError(f"{where}: cannot write there: the folder {target.parent} does not exist")
-    with _reported(where):
+    target = target_of(path)
+    with reported(where):
         folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
-        with _reported(where):
+        with reported(where):
             write(model, folder / target.name)
         yield folder / target.name
-        with _reported(where):
+        with reported(where):
             _move(folder, target)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextmanager
-def _reported(where: str) -> Iterator[None]:
-    """Turn an error of the operating system into a sentence."""
-    try:
-        yield
-    except OSError as error:
-        reason = (
-            "there is no space left"
-            if error.errno in (errno.ENOSPC, errno.EDQUOT)
-            else error.strerror or str(error)
-        )
-        raise OutputError(f"{where}: cannot write there: {reason[0].lower()}{reason[1:]}") from error
 
 
 def _move(folder: Path, target: Path) -> None:

@@ -29,15 +29,25 @@ def opened(model: Any, name: str) -> nn.Module | ExportedProgram:
     Raises:
         InputError: it cannot be read, is no model of torch, or is in training mode.
     """
-    if not is_torch(model):
-        found = f"{type(model).__module__}.{type(model).__qualname__}"
-        raise InputError(f"{name} is no torch module, ExportedProgram or .pt2 file, but a {found}")
+    require_model(model, name)
     if isinstance(model, str | os.PathLike):
         from fuser.hosts import torch_files
 
         model = torch_files.load(model)
     require_inference(model.graph_module if isinstance(model, ExportedProgram) else model)
     return model
+
+
+def require_model(model: Any, name: str) -> None:
+    """Refuse what is no model of torch.
+
+    Raises:
+        InputError: with its path, or else its type.
+    """
+    if not is_torch(model):
+        path = isinstance(model, str | os.PathLike)
+        found = os.fspath(model) if path else f"a {type(model).__module__}.{type(model).__qualname__}"
+        raise InputError(f"{name} is no torch module, ExportedProgram or .pt2 file, but {found}")
 
 
 def module_of(model: nn.Module | ExportedProgram, *, double: bool = False) -> nn.Module:
@@ -207,12 +217,12 @@ class Program:
         """Shapes to try, consistent in what the program says of its symbols."""
         seen = []
         for shapes, large in attempts(self.specs, sizes, order):
-            consistent = self._consistent(shapes)
+            consistent = self.consistent(shapes)
             if consistent not in seen:
                 seen.append(consistent)
                 yield consistent, large
 
-    def _consistent(self, shapes: Shapes) -> Shapes:
+    def consistent(self, shapes: Shapes) -> Shapes:
         """The nearest shapes in which each symbol has one value, within its range."""
         symbols: dict[Any, int] = {}
         free = [

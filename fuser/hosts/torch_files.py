@@ -14,10 +14,16 @@ from typing import Any, Final
 import torch
 from torch.export import ExportedProgram
 
-from fuser.errors import InputError, OutputError
+from fuser.errors import InputError
+from fuser.hosts.output import reported, target_of
+from fuser.hosts.torch_front import first_line
 
 # What torch unpickles or loads as a library, whatever it holds.
 OBJECTS: Final = ("custom_obj", "opaque_obj")
+# A member that torch.export.save writes into every archive, since torch 2.7 and before.
+MARKS: Final = frozenset({"archive_format", "serialized_exported_program.json"})
+# ... and one that torch.save and torch.jit.save write into theirs.
+CHECKPOINT: Final = "data.pkl"
 COMPILED: Final = frozenset({"aotinductor", "executorch"})
 
 
@@ -32,15 +38,15 @@ def load(path: str | os.PathLike[str]) -> ExportedProgram:
         raise InputError(f"{where}: {'not a file' if Path(path).exists() else 'no such file'}")
     try:
         with zipfile.ZipFile(path) as archive:
+            _require_program(archive, where)
             _require_tensors(archive, where)
     except zipfile.BadZipFile as error:
         raise InputError(f"{where}: not an exported program, or damaged: {error}") from error
     try:
         return torch.export.load(where)
     except Exception as error:
-        text = next(iter(str(error).splitlines()), "") or type(error).__name__
         raise InputError(
-            f"{where}: not an exported program, or of another version of torch: {text}"
+            f"{where}: not an exported program, or of another version of torch: {first_line(error)}"
         ) from error
 
 
@@ -52,24 +58,23 @@ def staged(program: ExportedProgram, path: str | os.PathLike[str]) -> Iterator[P
         OutputError: it cannot be written.
     """
     where = os.fspath(path)
-    target = Path(os.path.realpath(where))
+    target = target_of(path)
     with ExitStack() as stack:
-        with _reported(where):
+        with reported(where):
             folder = stack.enter_context(TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent))
             written = Path(folder) / target.name
             torch.export.save(program, written)
         yield written
-        with _reported(where):
+        with reported(where):
             written.replace(target)
 
 
-@contextmanager
-def _reported(where: str) -> Iterator[None]:
-    """Turn an error of the operating system into a sentence."""
-    try:
-        yield
-    except OSError as error:
-        raise OutputError(f"{where}: cannot write there: {error.strerror or error}") from error
+def _require_program(archive: zipfile.ZipFile, where: str) -> None:
+    """Refuse other archives, about which torch would say much."""
+    names = {name.rpartition("/")[2] for name in archive.namelist()}
+    if not names & MARKS:
+        writer = ", but of torch.save or torch.jit.save" if CHECKPOINT in names else ""
+        raise InputError(f"{where}: not a file of torch.export{writer}")
 
 
 def _require_tensors(archive: zipfile.ZipFile, where: str) -> None:

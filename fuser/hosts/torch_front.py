@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 from torch.export import ExportedProgram
+from torch.utils import _pytree as pytree
 
 from fuser.check import check_graph
 from fuser.driver import run
@@ -34,8 +35,8 @@ def optimize_torch(
 
     Args:
         model: an ExportedProgram gives one; a GraphModule or another Module gives a GraphModule.
-        example_inputs: a tensor or a tuple of arguments. A Module is captured with them by `torch.export`,
-            without them by `torch.fx.symbolic_trace`.
+        example_inputs: a tensor, a tuple of arguments or a mapping of arguments by name. A Module is captured
+            with them by `torch.export`, without them by `torch.fx.symbolic_trace`.
         plan: the passes to run.
         dynamic_shapes: as for `torch.export.export`.
         example_kwargs: arguments by name.
@@ -49,8 +50,29 @@ def optimize_torch(
 
         return optimize_program(model, plan)
     if isinstance(model, fx.GraphModule):
-        return optimize_graph_module(model, plan, arguments(example_inputs))
+        return optimize_graph_module(model, plan, _in_order(model, example_inputs))
     return optimize_graph_module(capture(model, example_inputs, dynamic_shapes, example_kwargs), plan)
+
+
+def graph_of(
+    model: nn.Module | ExportedProgram, example_inputs: Any = None, dynamic_shapes: Any = None
+) -> fx.GraphModule | ExportedProgram:
+    """What has a graph as it is, any other module captured.
+
+    Raises:
+        InputError: the module is in training mode, or cannot be captured as a whole.
+    """
+    if isinstance(model, fx.GraphModule | ExportedProgram):
+        return model
+    return capture(model, example_inputs, dynamic_shapes)
+
+
+def _in_order(module: fx.GraphModule, example_inputs: Any) -> Sequence[Any]:
+    """The arguments in the order of the inputs of the graph; None for one that is not given by name."""
+    if not isinstance(example_inputs, Mapping):
+        return arguments(example_inputs)
+    names = [str(node.target) for node in module.graph.nodes if node.op == "placeholder"]
+    return [example_inputs.get(name) for name in names]
 
 
 def optimize_graph_module(
@@ -97,9 +119,9 @@ def rewritten(prepare: Callable[[], Imported], plan: Plan) -> tuple[Imported, Lo
         return done, log
     try:
         run(done.graph, plan, log, careful=True)
-        check_graph(done.graph)
+        check_graph(done.graph, trusted=True)
     except Declined as reason:
-        raise VerificationError(f"a rewrite is wrong though each step of it was right: {reason}") from None
+        raise VerificationError(f"a kernel is wrong though each rewrite of it was right: {reason}") from None
     return done, log
 
 
@@ -186,10 +208,10 @@ def export(
     Raises:
         InputError: the module cannot be captured as a whole.
     """
-    args = arguments(example_inputs)
+    args, kwargs = _distinct(split(example_inputs, example_kwargs))
     try:
         with torch.no_grad():
-            return torch.export.export(model, args, dict(example_kwargs or {}), dynamic_shapes=dynamic_shapes)
+            return torch.export.export(model, args, kwargs, dynamic_shapes=dynamic_shapes)
     except Exception as error:
         raise InputError(
             f"{type(model).__name__} cannot be captured by torch.export: {first_line(error)}"
@@ -207,6 +229,26 @@ def functional(program: ExportedProgram) -> ExportedProgram:
     return program.run_decompositions({}) if unseen and trusted else program
 
 
+def split(inputs: Any, kwargs: Mapping[str, Any] | None = None) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Arguments by position and by name; a mapping in place of the former is of the latter."""
+    if isinstance(inputs, Mapping):
+        return (), {str(name): value for name, value in inputs.items()} | dict(kwargs or {})
+    return arguments(inputs), dict(kwargs or {})
+
+
+def _distinct(call: Any) -> Any:
+    """Arguments of which no two are one tensor: torch.export would take them for the same in every call."""
+    seen: set[int] = set()
+
+    def own(leaf: Any) -> Any:
+        if not isinstance(leaf, torch.Tensor) or id(leaf) not in seen:
+            seen.add(id(leaf))
+            return leaf
+        return leaf.detach()
+
+    return pytree.tree_map(own, call)
+
+
 def arguments(example_inputs: Any) -> tuple[Any, ...]:
     """A single argument, or several, as a tuple."""
     if example_inputs is None:
@@ -222,9 +264,12 @@ def named(module: nn.Module, name: str) -> fx.GraphModule:
 
 
 def first_line(error: Exception) -> str:
-    """The first line of a message that says something, and what it suggests."""
+    """The first line of a message that says something, what it announces, and what it suggests."""
     lines = [line.strip() for line in str(error).splitlines()]
-    first = next((line for line in lines if line), type(error).__name__).removesuffix(".")
+    said = list(filter(None, lines)) or [type(error).__name__]
+    # "The following are not supported:" says nothing without the line that it announces.
+    end = next((index for index, line in enumerate(said) if not line.endswith(":")), len(said) - 1)
+    first = " ".join(said[: end + 1]).removesuffix(".")
     if "Suggested fixes:" not in lines:
         return first
     fixes = takewhile(bool, lines[lines.index("Suggested fixes:") + 1 :])

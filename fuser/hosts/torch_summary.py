@@ -6,30 +6,33 @@ from collections.abc import Iterator
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
+from fuser.hosts.fx_call import normalise
+from fuser.hosts.fx_module import normalise_module
 from fuser.summary import Summary
 
+GUARDS = "_guards_fn"
+"""What torch.export puts into a module to refuse inputs of other shapes."""
 
-def summarise(model: nn.Module | ExportedProgram) -> Summary:
-    """Summarise a model: the calls of its graph, or its layers where it has no graph yet."""
+
+def summarise(model: nn.Module | ExportedProgram, graph: fx.GraphModule | ExportedProgram) -> Summary:
+    """Summarise a model: the weights that it has, and the calls in its captured `graph`, by their kind."""
     state = model.state_dict if isinstance(model, ExportedProgram) else model.state_dict()
     tensors = {id(tensor): tensor for tensor in state.values() if isinstance(tensor, Tensor)}
     floating = [tensor for tensor in tensors.values() if tensor.is_floating_point()]
     return Summary(
-        operators=dict(sorted(Counter(_operators(model)).items())),
+        operators=dict(sorted(Counter(_operators(graph)).items())),
         parameters=sum(tensor.numel() for tensor in floating),
         weight_bytes=sum(tensor.numel() * tensor.element_size() for tensor in floating),
         nominal={},
     )
 
 
-def _operators(model: nn.Module | ExportedProgram) -> Iterator[str]:
-    if isinstance(model, fx.GraphModule | ExportedProgram):
-        for node in model.graph.nodes:
-            if node.op == "call_module":
-                yield type(model.get_submodule(str(node.target))).__name__
-            elif node.op.startswith("call_"):
-                yield getattr(node.target, "__name__", str(node.target)).partition(".")[0]
-        return
-    for module in model.modules():
-        if not next(module.children(), None):
-            yield type(module).__name__
+def _operators(graph: fx.GraphModule | ExportedProgram) -> Iterator[str]:
+    """The kind of each call, the same for a layer that is a module here and a function there."""
+    module = graph.graph_module if isinstance(graph, ExportedProgram) else graph
+    for node in module.graph.nodes:
+        if node.op == "call_module":
+            if node.target != GUARDS:
+                yield normalise_module(node, module.get_submodule(str(node.target))).kind
+        elif node.op.startswith("call_"):
+            yield normalise(node).kind.partition(".")[0]

@@ -1,5 +1,6 @@
 """Each kind of bad input gets one sentence that names the file, the place in it, and both values."""
 
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -47,6 +48,12 @@ def test_no_file(tmp_path: Path) -> None:
 
 def test_a_folder(tmp_path: Path) -> None:
     refused(tmp_path, "this is a folder, not a file$")
+
+
+def test_an_archive_is_called_one(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "model.pt", "w") as archive:
+        archive.writestr("model/data.pkl", b"")
+    refused(tmp_path / "model.pt", "the file is a zip archive, as torch.save writes, not an ONNX model")
 
 
 def test_an_empty_file(tmp_path: Path) -> None:

@@ -90,6 +90,22 @@ def test_what_is_no_program_is_refused(tmp_path: Path) -> None:
         load(path)
 
 
+def test_other_files_of_torch_are_told_in_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path, module = tmp_path / "model.pt2", generic(repvgg())
+    torch.save(module.state_dict(), path)
+    with pytest.raises(InputError, match=r"model\.pt2: not a file of torch\.export, but of torch\.save or"):
+        load(path)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("readme", b"")
+    with pytest.raises(InputError, match=r"model\.pt2: not a file of torch\.export$"):
+        load(path)
+    assert capfd.readouterr().err == ""
+
+
 def test_an_unwritable_target_is_said(path: Path) -> None:
     with pytest.raises(OutputError, match="cannot write there"):
         save(load(path), path / "inside.pt2")
+    with pytest.raises(
+        OutputError, match=r"no.such.m\.pt2: cannot write there: the folder .*such does not exist"
+    ):
+        save(load(path), path.parent / "no" / "such" / "m.pt2")
