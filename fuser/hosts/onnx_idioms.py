@@ -9,8 +9,8 @@ from typing import Final
 from fuser.errors import require
 from fuser.ir import Node, Opaque, Sum, Value
 
-# The factor behind `x * g(x)`, by the operator that makes g what it is: Gelu by erf and by tanh, HardSwish.
-CLOSING: Final = {"Erf": 0.5, "Tanh": 0.5, "Clip": 1.0 / 6.0}
+# The factor behind `x * g(x)`, by the operator that makes g what it is: Gelu by erf and by tanh.
+CLOSING: Final = {"Erf": 0.5, "Tanh": 0.5}
 
 # From `x` to `g(x)`: a scale, a shift, the operator itself, and for the tanh form a cube.
 LONGEST_GATE: Final = 8

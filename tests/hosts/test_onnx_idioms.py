@@ -42,7 +42,7 @@ def optimized(kind: str, factor: float) -> tuple[int, Report]:
     return sum(node.op_type == "Mul" for node in result.graph.node), report
 
 
-@pytest.mark.parametrize(("kind", "factor"), [("Erf", 0.5), ("Clip", 1 / 6), ("Tanh", 0.5)])
+@pytest.mark.parametrize(("kind", "factor"), [("Erf", 0.5), ("Tanh", 0.5)])
 def test_what_closes_an_activation_stays(kind: str, factor: float) -> None:
     before = sum(node.op_type == "Mul" for node in activation(kind, factor).graph.node)
     left, report = optimized(kind, factor)
@@ -51,7 +51,7 @@ def test_what_closes_an_activation_stays(kind: str, factor: float) -> None:
     assert reason in {event.reason for event in report.declined}
 
 
-@pytest.mark.parametrize(("kind", "factor"), [("Erf", 0.7), ("Clip", 0.5), ("Sigmoid", 0.5)])
+@pytest.mark.parametrize(("kind", "factor"), [("Erf", 0.7), ("Clip", 1 / 6), ("Sigmoid", 0.5)])
 def test_any_other_factor_is_folded(kind: str, factor: float) -> None:
     left, _ = optimized(kind, factor)
     assert left == 1
