@@ -34,18 +34,20 @@ class Cost:
     multiply_adds: float = 0.0
     bytes: float = 0.0
     kernels: int = 0
+    seconds: float = 0.0
+
+    @classmethod
+    def of(cls, multiply_adds: float, moved: float, kernels: int) -> "Cost":
+        """What one operator costs, and the time that it is estimated to take."""
+        roof = max(multiply_adds / MULTIPLY_ADDS_PER_SECOND, moved / BYTES_PER_SECOND)
+        return cls(multiply_adds, moved, kernels, roof + kernels * SECONDS_PER_KERNEL)
 
     def __add__(self, other: "Cost") -> "Cost":
         return Cost(
-            self.multiply_adds + other.multiply_adds, self.bytes + other.bytes, self.kernels + other.kernels
-        )
-
-    @property
-    def seconds(self) -> float:
-        """Estimated time of one operator of this cost."""
-        return (
-            max(self.multiply_adds / MULTIPLY_ADDS_PER_SECOND, self.bytes / BYTES_PER_SECOND)
-            + self.kernels * SECONDS_PER_KERNEL
+            self.multiply_adds + other.multiply_adds,
+            self.bytes + other.bytes,
+            self.kernels + other.kernels,
+            self.seconds + other.seconds,
         )
 
 
@@ -97,15 +99,16 @@ def operator_cost(op: Op, output: Value, kernels: int) -> Cost:
         reads = at * prod(op.stride) if not op.transposed else at / prod(op.stride)
         weights = prod(op.kernel.shape)
         moved = ELEMENT_BYTES * (at * op.outputs + reads * op.inputs + weights)
-        if kernels > 1:
-            # Each further kernel reads and writes the result once more.
-            moved += ELEMENT_BYTES * 2 * (kernels - 1) * at * op.outputs
-        return Cost(at * weights, moved, kernels)
+        cost = Cost.of(at * weights, moved, 1)
+        for _ in range(kernels - 1):
+            # Each further kernel is as dear as the scale or shift that it is.
+            cost += Cost.of(at * op.outputs, ELEMENT_BYTES * (2 * at + 1) * op.outputs, 1)
+        return cost
     if isinstance(op, Reshape):
-        return Cost(0, 0, kernels)  # its elements stay where they are
+        return Cost.of(0, 0, kernels)  # its elements stay where they are
     if isinstance(op, Select):
         part = operator_cost(Sum((1.0,)), output, kernels)
-        return Cost(0, part.bytes * sum(size for _, size in op.ranges) / op.ranges[0][1], kernels)
+        return Cost.of(0, part.bytes * sum(size for _, size in op.ranges) / op.ranges[0][1], kernels)
     elements = prod(nominal(output.shape or ()))
     moved = len(op.coefficients) + 1 if isinstance(op, Sum) and kernels == 1 else 2 * kernels
-    return Cost(0, ELEMENT_BYTES * elements * moved, kernels)
+    return Cost.of(0, ELEMENT_BYTES * elements * moved, kernels)

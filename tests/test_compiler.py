@@ -237,3 +237,14 @@ def test_a_reshape_to_a_number_of_samples_is_none_that_does_nothing() -> None:
     result = fuser.optimize(model)
     assert [node.op_type for node in result.graph.node] == ["Conv", "Reshape"]
     assert fuser.verify(model, result, inputs={"x": normal(4, 4, 1, 1).astype(np.float32)}).ok
+
+
+def test_a_matmul_and_its_bias_stay_as_they_are() -> None:
+    model = parsed(
+        "g (float[N,196,96] x) => (float[N,196,384] y) { a = MatMul(x, w) y = Add(a, b) }",
+        w=normal(96, 384),
+        b=normal(384, seed=1),
+    )
+    result, report = fuser.optimize(model, return_report=True)
+    assert report.applied == []
+    assert [t.name for t in result.graph.initializer] == ["w", "b"]
