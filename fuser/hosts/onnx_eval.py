@@ -129,9 +129,11 @@ class Kernel:
         return tuple(map(np.asarray, result)) if isinstance(result, (tuple, list)) else (np.asarray(result),)
 
     def attribute(self, name: str, default: Any = None) -> Any:
-        """The value of an attribute, or `default` where the node does not have it."""
+        """The value of an attribute, or `default` where the node does not have it: a float in float32."""
         entry = self.node.attributes.get(name)
-        return default if entry is None else entry.value
+        if entry is None:
+            return float(np.float32(default)) if isinstance(default, float) else default
+        return entry.value
 
     def list_of(self, name: str, given: NDArray[Any] | None) -> list[int] | None:
         """Integers that are an attribute in older opsets and an input in newer ones."""
