@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
 
+from fuser.blame import blaming
 from fuser.errors import InputError
 from fuser.hosts.kind import is_torch, require_torch
 from fuser.inputs import LARGE, NOMINAL, Feeds, Given, attempts, given
@@ -139,7 +140,7 @@ def benchmark(
         raise InputError("a backend and a device are for torch models; onnxruntime has providers")
     else:
         entered = _contest(original, result, inputs, sizes, threads, provider)
-    with entered as pair:
+    with blaming(original, result), entered as pair:
         pairs = interleave(*pair.calls, runs=runs, warmup=warmup, clock=pair.clock)
     return Benchmark(
         original_ms=Quartiles.of([1e3 * a for a, _ in pairs]),

@@ -8,6 +8,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, overload
 
+from fuser.blame import blaming
 from fuser.check import check_graph
 from fuser.driver import run
 from fuser.errors import Declined, InputError, VerificationError
@@ -86,7 +87,7 @@ def optimize(
     if from_torch(model):
         result, report = _optimize_torch(model, example_inputs, dynamic_shapes, plan)
         return (result, report) if return_report else result
-    with _uncollected():
+    with blaming(model), _uncollected():
         copy = onnx_io.from_any(model)
         report = rewrite_model(copy, plan, source=type(model).__name__)
         result = onnx_io.to_same(copy, model)
@@ -123,7 +124,8 @@ def optimize_file(
         VerificationError: the result does not compute the same. Nothing is written.
     """
     optimized = _program if is_program(src) else _onnx
-    with optimized(src, dst, select(passes, exclude, zero_below)) as (written, report):
+    plan = select(passes, exclude, zero_below)
+    with blaming(src), optimized(src, dst, plan) as (written, report):
         if verify:
             _verify(src, written, report)
         if bench:
@@ -151,7 +153,8 @@ def inspect_file(
         report = _optimize_torch(torch_files.load(src), None, None, plan)[1]
         report.source = os.fspath(src)
         return report
-    return rewrite_model(onnx_io.load(src), plan, source=os.fspath(src))
+    with blaming(src):
+        return rewrite_model(onnx_io.load(src), plan, source=os.fspath(src))
 
 
 def pass_names() -> list[tuple[str, str]]:

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fuser import oracle
+from fuser.blame import blaming
 from fuser.compare import OWN_CHAOTIC, Outputs, Row, distance, floor, judge, largest
 from fuser.errors import InputError
 from fuser.hosts.kind import is_torch, require_torch
@@ -114,7 +115,8 @@ def verify(
 
         count = samples if inputs is None else 1
         return compare(TorchModels(original, result, inputs, count, seed, sizes))
-    return compare(_OnnxModels(original, result, inputs, samples, seed, sizes))
+    with blaming(original, result):
+        return compare(_OnnxModels(original, result, inputs, samples, seed, sizes))
 
 
 class Models(Protocol):
