@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from fuser.errors import FuserError, InputError
+from fuser.errors import FuserError, InputError, OutputError
 from fuser.hosts.kind import is_torch
 
 
@@ -30,9 +30,9 @@ def blaming(*models: Any) -> Iterator[None]:
             to be valid.
 
     Raises:
-        InputError: in place of any exception but our own, with what the checker says of the first model that
-            is invalid. Where all are valid the exception passes: it is a mistake of ours. So it is where
-            another model was blamed inside, which the caller did not give.
+        InputError: in place of any other exception, with what the checker says of the first model that is
+            invalid. Where all are valid the exception passes: a verification that failed, or a mistake of
+            ours. So it does where a model was blamed inside that the caller did not give.
     """
     try:
         yield
@@ -40,13 +40,14 @@ def blaming(*models: Any) -> Iterator[None]:
         mistake: BaseException = error
         if isinstance(error, InvalidModelError) and all(error.model is not model for model in models):
             mistake = error.__cause__ or error
-        elif isinstance(error, FuserError):
+        elif isinstance(error, InputError | OutputError):
             raise
         for model in models:
             reason = invalid(model)
             if reason is not None:
                 where = os.fspath(model) if isinstance(model, str | os.PathLike) else "the model"
-                raise InvalidModelError(f"{where}: the model is invalid: {reason}", model) from mistake
+                known = f"; {mistake}" if isinstance(mistake, FuserError) else ""
+                raise InvalidModelError(f"{where}: the model is invalid: {reason}{known}", model) from mistake
         raise mistake from mistake.__cause__
 
 

@@ -7,9 +7,11 @@ The compiler is imported inside the commands, so that `--help` answers at once.
 
 from __future__ import annotations
 
+import logging
 import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -247,10 +249,16 @@ def emit(result: Callable[[], object], json: Path | None, show: Callable[[Consol
 
 def run(arguments: Sequence[str]) -> int:
     """Run a command and return the exit status; complaints are one sentence on stderr."""
+    # What libraries wonder about is no complaint of ours. onnx-ir tells stderr unless somebody listens.
+    logging.getLogger("onnx_ir").addHandler(logging.NullHandler())
     try:
-        app(list(arguments), prog_name="graph-fuser")
+        with warnings.catch_warnings():
+            if not sys.warnoptions:
+                warnings.simplefilter("ignore")
+            app(list(arguments), prog_name="graph-fuser")
     except FuserError as error:
-        sys.stderr.write(f"graph-fuser: {error}\n")
+        # Names in a model are anyone's text, and may hold line breaks.
+        sys.stderr.write(f"graph-fuser: {' '.join(str(error).split())}\n")
         return error.exit_status
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0

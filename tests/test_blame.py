@@ -11,7 +11,7 @@ import pytest
 import fuser
 from fuser.blame import blaming
 from fuser.cli import run
-from fuser.errors import InputError, VerificationError
+from fuser.errors import InputError, OutputError, VerificationError
 from tests.small_models import convnet, normal, parsed
 
 MISTAKES = [KeyError("k"), RecursionError("deep"), MemoryError(), OverflowError("large"), AssertionError("a")]
@@ -61,11 +61,18 @@ def test_a_valid_model_is_not(mistake: Exception, given: Callable[[onnx.ModelPro
     assert caught.value is mistake
 
 
-def test_errors_in_our_own_words_pass() -> None:
-    error = VerificationError("it differs")
-    with pytest.raises(VerificationError) as caught, blaming(invalid()):
+@pytest.mark.parametrize("error", [InputError("no file"), OutputError("no space")])
+def test_errors_in_our_own_words_pass(error: Exception) -> None:
+    with pytest.raises(type(error)) as caught, blaming(invalid()):
         raise error
     assert caught.value is error
+
+
+def test_what_an_invalid_model_computes_proves_nothing() -> None:
+    with pytest.raises(InputError, match=r"is invalid: .*; it differs$"), blaming(invalid()):
+        raise VerificationError("it differs")
+    with pytest.raises(VerificationError, match=r"^it differs$"), blaming(convnet()):
+        raise VerificationError("it differs")
 
 
 def test_who_was_blamed_inside_must_have_been_given() -> None:

@@ -90,7 +90,7 @@ class _Importer:
 
     def run(self, source: onnx_ir.Graph | onnx_ir.Function, name: str, outer: _Scope | None = None) -> _Scope:
         """Import one graph, and the bodies in it."""
-        host = OnnxHost(self.model, source)
+        host = OnnxHost(self.model, source, None if outer is None else outer.host.opset)
         scope = _Scope(Graph(name, host), host, outer)
         self.graphs.append(scope.graph)
         inputs = list(source.inputs)
