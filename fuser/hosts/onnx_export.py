@@ -297,7 +297,7 @@ class _Names:
             made = (output for node in part for output in node.outputs)
             for value in (*part.inputs, *part.initializers.values(), *made):
                 self.values.add(value.name or "")
-                self.annotations.update(value.meta.get("quant_parameter_tensor_names", {}).values())
+                self.annotations.update((value.meta.get("quant_parameter_tensor_names") or {}).values())
             self.nodes.update(node.name or "" for node in part)
 
     def release(self, nodes: Iterable[ir.Node], staying: Iterable[ir.Node]) -> None:

@@ -5,12 +5,14 @@ and how to lift it; initializers and Constant nodes become constants that are re
 them. The model is not changed.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from math import inf, prod
+from typing import Any, Final
 
 import numpy as np
 import onnx_ir
+from numpy.typing import NDArray
 
 from fuser.errors import Declined
 from fuser.hosts.onnx_eval import call_evaluator, evaluator
@@ -50,6 +52,7 @@ ARITHMETIC: Final = frozenset(
     }
     | {"Mod", "Shape", "Slice", "Squeeze", "Sub", "Transpose", "Unsqueeze", "Where"}
 )
+BROADCASTING: Final = frozenset({"Add", "Div", "Equal", "Mod", "Mul", "Sub", "Where"})
 MANY: Final = 4096
 """More numbers than these are no shapes and no indices of a border."""
 NO_NAMES: Final = frozenset({None, "", "?", "-1", "*", "None"})
@@ -170,12 +173,30 @@ def _numbers(node: Node, *, whole: bool = True) -> Constant | None:
     ):
         return None
     arrays = [constant.array() for constant in known]
-    if op.kind in {"ConstantOfShape", "Range"} and any(np.abs(np.prod(array)) > MANY for array in arrays):
-        return None
     try:
+        if made_of(op.kind, arrays) > MANY:
+            return None
         return Constant.of(np.asarray(op.evaluate(*arrays)[0]))
-    except Declined:
+    except (Declined, ValueError, IndexError):
         return None
+
+
+def made_of(kind: str, arrays: Sequence[NDArray[Any]]) -> float:
+    """How many elements an operator makes of constants, at most: numbers in a file may be anything.
+
+    Raises:
+        ValueError: the constants do not fit together.
+    """
+    if kind == "ConstantOfShape":
+        return prod(abs(int(n)) for n in arrays[0].flat)
+    if kind == "Expand":
+        return arrays[0].size * prod(abs(int(n)) for n in arrays[1].flat)
+    if kind == "Range":
+        start, limit, step = (array.item() for array in arrays)
+        return abs(limit - start) / abs(step) if step else inf
+    if kind == "Gather":
+        return arrays[1].size * arrays[0].size / max(1, min(arrays[0].shape, default=1))
+    return prod(np.broadcast_shapes(*(array.shape for array in arrays))) if kind in BROADCASTING else 0
 
 
 def _computing(rule: Lift | None) -> Lift:

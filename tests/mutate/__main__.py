@@ -15,8 +15,8 @@ from multiprocessing.process import BaseProcess
 
 from tests.mutate.trial import SECONDS, Outcome, attempt, limit
 
-GRACE = 2.0
-"""A process that has not answered after the limit and this is ended."""
+PATIENCE = 6 * SECONDS
+"""A process that has not answered for so long is ended."""
 
 
 def outcomes(first: int, last: int) -> Iterator[tuple[int, Outcome]]:
@@ -40,8 +40,8 @@ def outcomes(first: int, last: int) -> Iterator[tuple[int, Outcome]]:
 
 
 def _answer(ours: Connection, worker: BaseProcess) -> Outcome:
-    if not ours.poll(SECONDS + GRACE):
-        return Outcome("hang", f"no answer after {SECONDS + GRACE:g} seconds", SECONDS + GRACE)
+    if not ours.poll(PATIENCE):
+        return Outcome("hang", f"no answer after {PATIENCE:g} seconds", PATIENCE)
     try:
         return Outcome(*json.loads(ours.recv()))
     except EOFError:
