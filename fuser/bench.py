@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
 
-from fuser.blame import blaming
+from fuser.blame import blames
 from fuser.errors import InputError
 from fuser.hosts.kind import is_torch, require_torch
 from fuser.inputs import LARGE, NOMINAL, Feeds, Given, attempts, given
@@ -93,6 +93,7 @@ class Contest:
     clock: Clock = seconds
 
 
+@blames("original", "result")
 def benchmark(
     original: Any,
     result: Any,
@@ -140,7 +141,7 @@ def benchmark(
         raise InputError("a backend and a device are for torch models; onnxruntime has providers")
     else:
         entered = _contest(original, result, inputs, sizes, threads, provider)
-    with blaming(original, result), entered as pair:
+    with entered as pair:
         pairs = interleave(*pair.calls, runs=runs, warmup=warmup, clock=pair.clock)
     return Benchmark(
         original_ms=Quartiles.of([1e3 * a for a, _ in pairs]),

@@ -5,12 +5,17 @@ when something went wrong, so that a model that is in order costs nothing.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from functools import wraps
+from inspect import signature
+from typing import Any, ParamSpec, TypeVar
 
 from fuser.errors import FuserError, InputError, OutputError
 from fuser.hosts.kind import is_torch
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class InvalidModelError(InputError):
@@ -19,6 +24,26 @@ class InvalidModelError(InputError):
     def __init__(self, message: str, model: Any) -> None:
         super().__init__(message)
         self.model = model
+
+
+def blames(*parameters: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Let a function blame the models that it is given as these parameters: see `blaming`."""
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        form = signature(function)
+
+        @wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            try:
+                given = form.bind(*args, **kwargs).arguments
+            except TypeError:
+                return function(*args, **kwargs)  # which says what is wrong with the arguments
+            with blaming(*(given[name] for name in parameters)):
+                return function(*args, **kwargs)
+
+        return call
+
+    return decorate
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, overload
 
-from fuser.blame import blaming
+from fuser.blame import blames
 from fuser.check import check_graph
 from fuser.driver import run
 from fuser.errors import Declined, InputError, VerificationError
@@ -53,6 +53,7 @@ def optimize(
 ) -> tuple[M, Report]: ...
 
 
+@blames("model")
 def optimize(
     model: Any,
     example_inputs: Any = None,
@@ -87,13 +88,14 @@ def optimize(
     if from_torch(model):
         result, report = _optimize_torch(model, example_inputs, dynamic_shapes, plan)
         return (result, report) if return_report else result
-    with blaming(model), _uncollected():
+    with _uncollected():
         copy = onnx_io.from_any(model)
         report = rewrite_model(copy, plan, source=type(model).__name__)
         result = onnx_io.to_same(copy, model)
     return (result, report) if return_report else result
 
 
+@blames("src")
 def optimize_file(
     src: Name,
     dst: Name,
@@ -124,8 +126,7 @@ def optimize_file(
         VerificationError: the result does not compute the same. Nothing is written.
     """
     optimized = _program if is_program(src) else _onnx
-    plan = select(passes, exclude, zero_below)
-    with blaming(src), optimized(src, dst, plan) as (written, report):
+    with optimized(src, dst, select(passes, exclude, zero_below)) as (written, report):
         if verify:
             _verify(src, written, report)
         if bench:
@@ -135,6 +136,7 @@ def optimize_file(
     return report
 
 
+@blames("src")
 def inspect_file(
     src: Name, *, passes: Sequence[str] | None = None, exclude: Sequence[str] = (), zero_below: float = 0.0
 ) -> Report:
@@ -153,8 +155,7 @@ def inspect_file(
         report = _optimize_torch(torch_files.load(src), None, None, plan)[1]
         report.source = os.fspath(src)
         return report
-    with blaming(src):
-        return rewrite_model(onnx_io.load(src), plan, source=os.fspath(src))
+    return rewrite_model(onnx_io.load(src), plan, source=os.fspath(src))
 
 
 def pass_names() -> list[tuple[str, str]]:

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fuser import oracle
-from fuser.blame import blaming
+from fuser.blame import blames
 from fuser.compare import OWN_CHAOTIC, Outputs, Row, distance, floor, judge, largest
 from fuser.errors import InputError
 from fuser.hosts.kind import is_torch, require_torch
@@ -83,6 +83,7 @@ class Verification:
         return asdict(self)
 
 
+@blames("original", "result")
 def verify(
     original: Any,
     result: Any,
@@ -115,8 +116,7 @@ def verify(
 
         count = samples if inputs is None else 1
         return compare(TorchModels(original, result, inputs, count, seed, sizes))
-    with blaming(original, result):
-        return compare(_OnnxModels(original, result, inputs, samples, seed, sizes))
+    return compare(_OnnxModels(original, result, inputs, samples, seed, sizes))
 
 
 class Models(Protocol):
