@@ -180,6 +180,8 @@ def host_dtype(value: onnx_ir.Value) -> str | None:
     return DTYPES.get(kind.dtype) if isinstance(kind, onnx_ir.TensorType) else None
 
 
-def read_tensor(tensor: onnx_ir.TensorProtocol) -> Constant:
-    """A tensor as a constant that is read when it is looked at."""
+def read_tensor(tensor: onnx_ir.TensorProtocol) -> Constant | None:
+    """A tensor as a constant that is read when it is looked at; None for strings: they are not computed."""
+    if tensor.dtype == onnx_ir.DataType.STRING:
+        return None
     return Constant(tuple(tensor.shape.numpy()), DTYPES.get(tensor.dtype, ""), tensor.numpy)

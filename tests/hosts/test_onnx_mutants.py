@@ -11,7 +11,7 @@ from onnx import TensorProto, parser
 import fuser
 from fuser.cli import run
 from tests.fuzz.judge import faults
-from tests.hosts.onnx_models import single
+from tests.hosts.onnx_models import imported, single
 
 HEAD = '<ir_version: 8, opset_import: ["": 17]>'
 POOLED = """<ir_version: 8, opset_import: ["": 17]>
@@ -77,3 +77,25 @@ def test_what_libraries_wonder_about_is_no_complaint(
         warnings.simplefilter("error")
         assert run(["optimize", str(tmp_path / "m.onnx"), "-o", str(tmp_path / "o.onnx")]) == 0
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("held", ["initializer", "node"])
+def test_strings_are_moved_about_by_the_runtime_alone(held: str) -> None:
+    """Labels that are picked by constant indices are not computed here, nor anything with them."""
+    table = onnx.numpy_helper.from_array(np.array(["cat", "dog", "\u00e4"], dtype=object), "t")
+    model = parser.parse_model(
+        f"""{HEAD} g (float[N] x) => (string[2] z, bool[2] e, float[N] y) <int64[2] i = {{2,0}}> {{
+            z = Gather (t, i) e = Equal (z, z) r = Relu (x) y = Identity (r) }}""".replace("17", "19")
+    )
+    if held == "initializer":
+        model.graph.initializer.append(table)
+    else:
+        model.graph.node.insert(0, onnx.helper.make_node("Constant", [], ["t"], value=table))
+    made = {
+        value.name: value
+        for node in imported(model).nodes
+        for value in (*node.inputs, *node.outputs)
+        if value
+    }
+    assert made["i"].constant is not None
+    assert [name for name in "tze" if made[name].constant is not None] == []
