@@ -114,6 +114,9 @@ class Driver:
             self._enqueue(list(node.outputs[0].users))
         elif lifted is not None:
             self.log.forget(node, "lift")
+            if isinstance(node.op, Opaque) and not self.plan.zero_below:
+                # Where weights are taken for zero that are not, the source says something else on purpose.
+                node.stated = node.op, node.inputs
             inputs = [self.graph.current(part) for part in lifted.inputs if isinstance(part, Value)]
             parameters = [v for v in node.inputs if v is not None and v not in inputs]
             node.op, node.label = flushed(lifted.op, self.plan.zero_below), lifted.label

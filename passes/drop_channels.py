@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from fuser.check import apply
 from fuser.conv import Conv
 from fuser.errors import Declined, require
 from fuser.ir import Apply, Node, Opaque, Sum, Value
 from fuser.lazy import Array
 from fuser.narrowing import fix_inputs, require_border, take_outputs, zero_columns, zero_rows
+from fuser.replay import apply
 from fuser.rewrite import NARROW, Candidate, describe, rewrite
 from passes._branch import REACH
 

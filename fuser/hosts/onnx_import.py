@@ -17,6 +17,7 @@ from fuser.hosts.onnx_eval import call_evaluator, evaluator
 from fuser.hosts.onnx_host import OnnxHost
 from fuser.hosts.onnx_lift import lifter
 from fuser.hosts.onnx_linear import OF_SHAPE, linear
+from fuser.hosts.onnx_literals import Finder
 from fuser.hosts.onnx_node import host_dtype, read_tensor
 from fuser.hosts.onnx_shapes import Body, infer_shapes
 from fuser.ir import Apply, Constant, Dim, Graph, Node, Opaque, Value
@@ -145,6 +146,7 @@ class _Importer:
             lift=_computing(rule) if node.op_type in ARITHMETIC else rule,
             linear=affine,
             of_shape=node.op_type in OF_SHAPE,
+            literals=Finder(node),
             foldable=node.op_type != "DequantizeLinear",
             homogeneous=node.op_type in HOMOGENEOUS,
             elementwise=node.op_type in ELEMENTWISE,
