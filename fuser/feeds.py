@@ -106,9 +106,12 @@ def _rank(step: Step) -> int:
 
 
 def alike(problem: Problem, enlarged: int, *, apart: bool) -> Iterator[Trial]:
-    """Small extents, for operators that act alike at every position: beyond every window, and within."""
+    """Small extents, for operators that act alike at every position: beyond every window, and within.
+
+    Of samples two are enough: nothing here holds a number that a third could meet.
+    """
     wide = {0: 2, **{i + 2: enlarged * n + i for i, n in enumerate(problem.windows)}}
-    free = free_axes(problem)
+    free = free_axes(problem) - {0}
     yield _trial(problem, _spread(wide, 3), needed=True, apart=apart, own=False)
     if problem.given is None and free:
         narrow = {axis: 1 + place for place, axis in enumerate(sorted(free, reverse=True))}
