@@ -16,7 +16,7 @@ from fuser.choices import choices, distinct, sides
 from fuser.conv import Conv, Ints
 from fuser.errors import require
 from fuser.extents import Binding, bases
-from fuser.ir import Apply, Concat, Dim, Op, Reshape, Select, Step, Value
+from fuser.ir import Apply, Concat, Dim, Op, Reshape, Select, Step, Sum, Value
 from fuser.literals import Literals
 from fuser.replay import Trial
 
@@ -73,11 +73,13 @@ class Problem:
             for part in inputs:
                 if part is None or (isinstance(part, Value) and part.constant is not None):
                     continue
+                known = found.get(part, part.shape if isinstance(part, Value) else None)
                 if isinstance(op, Conv):
-                    spatial: Shape = (None,) * op.rank
-                    found.setdefault(part, (None, op.inputs, *spatial))
-                elif output in found:
-                    found.setdefault(part, found[output])
+                    found[part] = _with_channels(known or (None,) * (op.rank + 2), op.axis, op.inputs)
+                elif output in found and known is None:
+                    found[part] = found[output]
+                elif output in found and isinstance(op, Sum):
+                    found[part] = _with_channels_of(found[output], known or ())
         return {value: found[value] for value in self.fed if value in found}
 
     def channels(self, rank: int) -> int:
@@ -97,6 +99,19 @@ class Problem:
             held.axes is not None and bool(rank) and all(a % rank == self.channels(rank) for a in held.axes)
             for held, rank in self.literals
         ) and not any(isinstance(part.op, Reshape) for part in self.applications)
+
+
+def _with_channels(shape: Shape, axis: int, channels: Dim) -> Shape:
+    """The shape with so many channels where it is not known how many."""
+    axis %= len(shape)
+    return shape if isinstance(shape[axis], int) else (*shape[:axis], channels, *shape[axis + 1 :])
+
+
+def _with_channels_of(other: Shape, shape: Shape) -> Shape:
+    """The shape with the extents that are known of `other`, an equal one."""
+    if len(shape) != len(other):
+        return shape
+    return tuple(m if isinstance(m, int) else n for n, m in zip(shape, other, strict=True))
 
 
 def _rank(step: Step) -> int:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import fx, nn
+from torch.nn.utils import parametrize
 
 from fuser.hosts.fx_call import Call, name_of
 from fuser.hosts.fx_tensor import to_numpy, to_torch, torch_dtype
@@ -77,11 +78,56 @@ def _run(node: fx.Node, module: nn.Module | None, tensors: Mapping[fx.Node, torc
         return node.target(*args, **kwargs)
     assert module is not None, f"there is no module {node.target}"
     first = next(tensor for tensor in tensors.values() if isinstance(tensor, torch.Tensor))
-    if any(True for _ in module.parameters()) or getattr(module, "inplace", False):
-        module = deepcopy(module).to("cpu", first.dtype if first.is_floating_point() else None)
-        if hasattr(module, "inplace"):
-            module.inplace = False
+    if module.state_dict(keep_vars=True) or getattr(module, "inplace", False):
+        module = _converted(module, first.dtype)
     return module(*args, **kwargs)
+
+
+def _converted(module: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """A copy of the module that computes in `dtype`, of what it holds too, and changes nothing in place.
+
+    A weight that the module computes is computed in the module's own type: that is the weight that it has.
+    """
+
+    def convert(held: Any) -> Any:
+        if isinstance(held, torch.Tensor):
+            return held.detach().to("cpu", dtype if held.is_floating_point() else None)
+        return held
+
+    module = _with_its_weights(module)
+    made = object.__new__(type(module))
+    made.__dict__.update({name: convert(held) for name, held in module.__dict__.items()})
+    made._parameters = {
+        name: None if held is None else nn.Parameter(convert(held), requires_grad=False)
+        for name, held in module._parameters.items()
+    }
+    made._buffers = {name: convert(held) for name, held in module._buffers.items()}
+    made._modules = {
+        name: None if part is None else _converted(part, dtype) for name, part in module._modules.items()
+    }
+    if hasattr(made, "inplace"):
+        made.inplace = False
+    return made
+
+
+def _with_its_weights(module: nn.Module) -> nn.Module:
+    """The module with what parametrisations and torch's own hooks compute in their place."""
+    hooks = {k: h for k, h in module._forward_pre_hooks.items() if type(h).__module__.startswith("torch.nn.")}
+    computed = list(module.parametrizations) if parametrize.is_parametrized(module) else []
+    if not hooks and not computed:
+        return module
+    made = object.__new__(type(module).__bases__[0] if computed else type(module))
+    made.__dict__.update(module.__dict__)
+    made._parameters = dict(module._parameters)
+    made._modules = {name: part for name, part in module._modules.items() if name != "parametrizations"}
+    made._parameters.update({name: nn.Parameter(getattr(module, name).detach()) for name in computed})
+    made._forward_pre_hooks = type(module._forward_pre_hooks)()
+    made._forward_pre_hooks.update(
+        {key: hook for key, hook in module._forward_pre_hooks.items() if key not in hooks}
+    )
+    for hook in hooks.values():
+        hook(made, ())
+    return made
 
 
 def is_extent(node: fx.Node) -> bool:

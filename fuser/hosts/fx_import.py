@@ -19,6 +19,7 @@ from fuser.hosts.fx_host import FxHost
 from fuser.hosts.fx_lift import lifter, refuse
 from fuser.hosts.fx_lift_same import COPIES, is_only_computed_with
 from fuser.hosts.fx_linear import ELEMENTWISE, OF_SHAPE, linear
+from fuser.hosts.fx_literals import Finder
 from fuser.hosts.fx_module import normalise_module
 from fuser.hosts.fx_shapes import Shape, Types, demand, infer, named, types_of
 from fuser.hosts.fx_sizes import Sizes
@@ -221,6 +222,7 @@ class _Importer:
             elementwise=call.kind in ELEMENTWISE,
             linear=affine,
             of_shape=call.kind in OF_SHAPE,
+            literals=Finder(node, call),
         )
 
     def _operand(self, operand: Operand) -> Value | None:
