@@ -16,13 +16,15 @@ import numpy as np
 from fuser.conv import Conv
 from fuser.errors import Declined, require
 from fuser.feeds import Problem, alike, exact, several
-from fuser.ir import Apply, Graph, Node, Step, Value
+from fuser.ir import Apply, Graph, Node, Step, Sum, Value
 from fuser.lazy import Array, Lazy
 from fuser.replay import NOTHING, Trial, run_application, run_steps
 from fuser.support import supported
 
 # Relative to the largest output: far above float64 rounding, far below any mistake in a kernel.
 TOLERANCE: Final = 1e-9
+
+SAME: Final = Sum((1.0,))
 
 
 def check_graph(graph: Graph, *, trusted: bool = False) -> None:
@@ -79,6 +81,16 @@ def check_application(targets: Mapping[Value, Apply], region: Sequence[Node]) ->
     seen = [v for v in targets if v.is_output or not v.users or not v.users.keys() <= members]
     inner = {value: target for value, target in targets.items() if value not in seen}
     compare({value: _inline(targets[value], inner) for value in seen}, [Step.of(node) for node in region])
+
+
+def check_equal(graph: Graph, value: Value, other: Value, region: Sequence[Node]) -> None:
+    """Check that `other` has the elements of `value`, which `region` makes of it, before it stands for that.
+
+    Raises:
+        Declined: it has not.
+    """
+    steps = [renamed(step, graph) for step in flatten(node.origin or Step.of(node) for node in region)]
+    compare({value: Apply(SAME, (other,))}, [step for step in steps if step is not None])
 
 
 def computed(conv: Conv, value: Value, held: list[Array]) -> Conv:

@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from fuser.check import check_application, settle
+from fuser.check import check_application, check_equal, settle
 from fuser.conv import Conv
 from fuser.cost import result_shape
 from fuser.errors import Declined, require
@@ -187,6 +187,7 @@ class Driver:
         )
         # With a reshape that does nothing goes what computed its shape.
         gone = vanishing([node], {other})
+        check_equal(self.graph, value, other, between([node], {other}, gone))
         if value.is_output:
             maker = other.producer
             if maker is None or other.is_output:
