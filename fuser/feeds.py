@@ -6,9 +6,9 @@ positions are compared with, only the extents of the source count; an axis that 
 on both sides of each number. No two free axes are alike, the batch included.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from math import gcd, lcm, prod
 from typing import Final
 
@@ -19,6 +19,8 @@ from fuser.extents import Binding, bases
 from fuser.ir import Apply, Concat, Dim, Op, Reshape, Select, Step, Sum, Value
 from fuser.literals import Literals
 from fuser.replay import Trial
+
+MOST_AXES: Final = 16
 
 LARGEST_INPUT: Final = 1 << 22
 """Elements of a value that anything is tried on."""
@@ -127,15 +129,21 @@ def alike(problem: Problem, enlarged: int, *, apart: bool) -> Iterator[Trial]:
     """
     wide = {0: 2, **{i + 2: enlarged * n + i for i, n in enumerate(problem.windows)}}
     free = free_axes(problem) - {0}
-    yield _trial(problem, _spread(wide, 3), needed=True, apart=apart, own=False)
+    yield _trial(problem, _spread(wide), needed=True, apart=apart, own=False)
     if problem.given is None and free:
         narrow = {axis: 1 + place for place, axis in enumerate(sorted(free, reverse=True))}
-        yield _trial(problem, _spread({**wide, **narrow}, 3), needed=False, apart=apart, own=False)
+        yield _trial(problem, _spread({**wide, **narrow}), needed=False, apart=apart, own=False)
 
 
-def _spread(wanted: dict[int, int], least: int) -> dict[int, int]:
+def _spread(wanted: Mapping[int, int]) -> Mapping[int, int]:
     """Different extents, for as many axes as any value here may have."""
-    return distinct({**wanted, **{axis: least + axis for axis in range(16) if axis not in wanted}})
+    return _spread_out(tuple(wanted.items()))
+
+
+@cache
+def _spread_out(wanted: tuple[tuple[int, int], ...]) -> Mapping[int, int]:
+    known = dict(wanted)
+    return distinct({**known, **{axis: 3 + axis for axis in range(MOST_AXES) if axis not in known}})
 
 
 def exact(problem: Problem, *, apart: bool) -> Iterator[Trial]:
@@ -152,7 +160,7 @@ def exact(problem: Problem, *, apart: bool) -> Iterator[Trial]:
     options = {axis: sorted({*extents[:-1], beyond[axis]}) for axis, extents in options.items()}
     taken = {dim for shape in problem.shapes.values() for dim in shape if isinstance(dim, int)}
     for wanted, needed in choices(options, plain, taken):
-        yield _trial(problem, _spread(wanted, 3), needed=needed, apart=apart, own=True)
+        yield _trial(problem, _spread(wanted), needed=needed, apart=apart, own=True)
 
 
 def free_axes(problem: Problem) -> set[int]:
@@ -183,7 +191,7 @@ def several(problem: Problem) -> bool:
     return any(len({found[axis] for found in names if axis in found}) > 1 for axis in axes)
 
 
-def _trial(problem: Problem, wanted: dict[int, int], *, needed: bool, apart: bool, own: bool) -> Trial:
+def _trial(problem: Problem, wanted: Mapping[int, int], *, needed: bool, apart: bool, own: bool) -> Trial:
     """Shapes for all that is fed. `own`: known extents are kept, else only the channels and ones are.
 
     `apart`: extents of different names differ on one axis too.
