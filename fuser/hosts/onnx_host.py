@@ -69,11 +69,16 @@ class OnnxHost:
         plan(op, output, self.opset)
 
     def kernels(self, op: Op, output: Value) -> int:
-        """The number of ONNX operators, one for what cannot be lowered."""
+        """The number of ONNX operators, one for what cannot be lowered.
+
+        A Pad in front of a convolution counts twice: it moves the whole input, so that no rewrite that leaves
+        one there gains by it.
+        """
         try:
-            return len(plan(op, output, self.opset).steps())
+            steps = plan(op, output, self.opset).steps()
         except Declined:
             return 1
+        return len(steps) + sum(step.kind == "Pad" for step in steps[:-1])
 
 
 def plan(op: Op, output: Value, opset: int) -> Step:
