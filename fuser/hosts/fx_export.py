@@ -171,7 +171,9 @@ class _Export:
         steps = [(step, self.host.order[step.position[0]]) for step in flatten(node.origin)]
         found = [tensor for _, source in steps for tensor in self._tensors(source)]
         floats = [tensor for tensor in found if tensor.is_floating_point()]
-        layers = [source for step, source in steps if isinstance(step.lifted, Conv) and not step.lifted.pointwise]
+        layers = [
+            source for step, source in steps if isinstance(step.lifted, Conv) and not step.lifted.pointwise
+        ]
         dtype = node.outputs[0].dtype
         assert dtype is not None, f"the element type of {node.outputs[0].name} is not known"
         return Block(

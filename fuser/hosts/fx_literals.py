@@ -14,8 +14,8 @@ from fuser.literals import ENDLESS, RIGID, UNIFORM, Literals, read
 # Numbers in these say what a window is like, or which axis is meant: no extent changes what they do.
 ALIKE: Final = ELEMENTWISE.union(
     CONVS, TRANSPOSED, AVERAGE_POOLS, MAX_POOLS,
-    {"addmm", "batch_norm", "cat", "clone", "contiguous", "conv", "copy", "detach", "dropout", "linear", "matmul"},
-    {"mm", "prelu", "softmax", "sum_of", "to", "where"},
+    {"addmm", "batch_norm", "bmm", "cat", "clone", "contiguous", "conv", "copy", "detach", "dropout"},
+    {"linear", "matmul", "mm", "prelu", "softmax", "to", "where"},
 )  # fmt: skip
 
 # Elements keep their order, or axes theirs.
