@@ -150,7 +150,7 @@ class Regions:
         """Each single value that all data comes through, on the way up, with the nodes behind it."""
         path: dict[Node, None] = {}
         front = dict.fromkeys(root.outputs)
-        while len(path) < LARGEST_PATH:
+        while front and len(path) < LARGEST_PATH:
             value = max(front, key=lambda v: v.producer.position if v.producer is not None else ())
             node = value.producer
             if node is None or not self._affine(node):
