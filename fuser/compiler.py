@@ -14,7 +14,7 @@ from fuser.errors import Declined, InputError, VerificationError
 from fuser.hosts.kind import from_torch, is_program, require_torch
 from fuser.ir import Graph
 from fuser.report import Report
-from fuser.rewrite import Log, Plan, available, select
+from fuser.rewrite import Event, Log, Plan, available, select
 from fuser.summary import summarise
 
 if TYPE_CHECKING:
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 M = TypeVar("M")
 Name = str | os.PathLike[str]
+
+MOST_ROUNDS: Final = 8
+"""How often a model with bodies is read again, should there always be something left to do."""
 
 KINDS: Final = ".onnx gives .onnx and .pt2 gives .pt2"
 
@@ -214,10 +217,16 @@ def rewrite_model(model: "onnx_ir.Model", plan: Plan, source: str) -> Report:
 
     started = perf_counter()
     before = summarise(model)
-    graphs, log = _rewritten(model, plan)
-    for graph in graphs:
-        export_graph(graph)
-    return Report(log.events, before, summarise(model), perf_counter() - started, source=source)
+    events: list[Event] = []
+    for _ in range(MOST_ROUNDS):
+        graphs, log = _rewritten(model, plan)
+        for graph in graphs:
+            export_graph(graph)
+        events = [*(event for event in events if event.status == "applied"), *log.events]
+        # A body sees only when it is read again what has become of the values around it.
+        if len(graphs) == 1 or not log.applied:
+            break
+    return Report(events, before, summarise(model), perf_counter() - started, source=source)
 
 
 def _rewritten(model: "onnx_ir.Model", plan: Plan) -> tuple[list[Graph], Log]:

@@ -114,7 +114,7 @@ class Driver:
             self._enqueue(list(node.outputs[0].users))
         elif lifted is not None:
             self.log.forget(node, "lift")
-            if isinstance(node.op, Opaque) and not self.plan.zero_below:
+            if not self.plan.zero_below:
                 # Where weights are taken for zero that are not, the source says something else on purpose.
                 node.stated = node.op, node.inputs
             inputs = [self.graph.current(part) for part in lifted.inputs if isinstance(part, Value)]
@@ -302,11 +302,12 @@ class Driver:
 
     def _remove(self, nodes: Sequence[Node]) -> None:
         for node in reversed(nodes):
-            read = [value for value in node.inputs if value is not None]
+            read = [value for value in (*node.inputs, *node.parameters) if value is not None]
             self.graph.remove(node)
             self.log.forget(node)
-            # A value with one reader left may now vanish with it.
+            # A value with one reader left may now vanish with it, and its maker go into those that are left.
             self._enqueue([next(iter(value.users)) for value in read if len(value.users) == 1])
+            self._enqueue([value.producer for value in read if value.producer is not None and value.users])
 
     def _revisit(self, values: Iterable[Value]) -> None:
         """What makes the values, and the neighbours, have a new chance."""

@@ -95,7 +95,7 @@ def _converted(module: nn.Module, dtype: torch.dtype) -> nn.Module:
         return held
 
     module = _with_its_weights(module)
-    made = object.__new__(type(module))
+    made: nn.Module = object.__new__(type(module))
     made.__dict__.update({name: convert(held) for name, held in module.__dict__.items()})
     made._parameters = {
         name: None if held is None else nn.Parameter(convert(held), requires_grad=False)
