@@ -24,7 +24,7 @@ M = TypeVar("M")
 Name = str | os.PathLike[str]
 
 MOST_ROUNDS: Final = 8
-"""How often a model with bodies is read again, should there always be something left to do."""
+"""How often a model is read again, should there always be something left to do."""
 
 KINDS: Final = ".onnx gives .onnx and .pt2 gives .pt2"
 
@@ -223,8 +223,9 @@ def rewrite_model(model: "onnx_ir.Model", plan: Plan, source: str) -> Report:
         for graph in graphs:
             export_graph(graph)
         events = [*(event for event in events if event.status == "applied"), *log.events]
-        # A body sees only when it is read again what has become of the values around it.
-        if len(graphs) == 1 or not log.applied:
+        # What pays is judged by what the file holds, so the last look is at what it will hold. A body sees
+        # only then what has become of the values around it, and a rewrite the operators that others became.
+        if not log.applied:
             break
     return Report(events, before, summarise(model), perf_counter() - started, source=source)
 

@@ -33,7 +33,7 @@ def evaluator(node: fx.Node, call: Call, module: nn.Module | None) -> Evaluate |
     """What computes the outputs of a node; None where they are not a function of its operands alone."""
     if isinstance(node.target, torch._ops.HigherOrderOperator) or isinstance(module, fx.GraphModule):
         return None
-    if name_of(node) in RANDOM or not pure(node.target):
+    if not idle(call) and (name_of(node) in RANDOM or not pure(node.target)):
         return None
 
     def evaluate(*arrays: NDArray[Any] | None) -> tuple[NDArray[Any], ...]:
@@ -51,6 +51,11 @@ def evaluator(node: fx.Node, call: Call, module: nn.Module | None) -> Evaluate |
         return _arrays(node, result)
 
     return evaluate
+
+
+def idle(call: Call) -> bool:
+    """Whether a call that may draw random numbers draws none: dropout outside training."""
+    return call.kind == "dropout" and call.attributes.get("training") is False
 
 
 def pure(target: object) -> bool:
