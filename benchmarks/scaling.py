@@ -9,6 +9,7 @@ The cases are large graphs of one kind, in memory: what is quadratic shows in th
 import argparse
 import math
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from time import process_time
@@ -91,7 +92,7 @@ def graph(
     return helper.make_model(body, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
-CASES = {
+CASES: dict[str, Callable[[], onnx.ModelProto]] = {
     "100,000 Relu": lambda: chain("Relu", 100_000),
     "20,000 chained Add": lambda: chain("Add", 20_000),
     "20,000 chained Add of constants": lambda: chain("Add", 20_000, constants=True),

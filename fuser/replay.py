@@ -117,7 +117,8 @@ def _operands(
     part: Apply, constants: Mapping[Value, NDArray[Any]], trial: Trial, *, linked: bool
 ) -> list[NDArray[Any]]:
     """What a part of an application reads."""
-    known: dict[Value | Apply, NDArray[Any]] = {**constants}
+    known: dict[Value | Apply, NDArray[Any]] = {}
+    known.update(constants.items())
     for v in part.inputs:
         made = trial.made.get(v) if linked and v not in trial.fed else trial.rewritten.get(v)
         made = trial.rewritten.get(v) if made is None else made

@@ -159,7 +159,7 @@ def require_equal(net: Network) -> None:
             np.testing.assert_allclose(new, old, rtol=0, atol=2e-5 * max(1.0, float(np.abs(old).max())))
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(networks())
 def test_equal_on_both_sides_of_every_number(net: Network) -> None:
     require_equal(net)

@@ -121,7 +121,7 @@ def _with_its_weights(module: nn.Module) -> nn.Module:
     computed = list(module.parametrizations) if parametrize.is_parametrized(module) else []
     if not hooks and not computed:
         return module
-    made = object.__new__(type(module).__bases__[0] if computed else type(module))
+    made: nn.Module = object.__new__(type(module).__bases__[0] if computed else type(module))
     made.__dict__.update(module.__dict__)
     made._parameters = dict(module._parameters)
     made._modules = {name: part for name, part in module._modules.items() if name != "parametrizations"}
