@@ -16,7 +16,8 @@ MOST: Final = 64
 def sides(numbers: Collection[int], reach: int) -> list[int]:
     """The extents next to each number, below and above, and one beyond `reach`, the last.
 
-    `reach` is where all numbers together end: x[2:][:5] acts like x[2:] up to an extent of 7.
+    A number n may be an extent, or an index, which the extent n + 1 is the first to have. `reach` is where all
+    numbers together end: x[2:][:5] acts like x[2:] up to an extent of 7.
 
     Raises:
         Declined: a number is too large to try extents beyond it, or there are too many.
@@ -32,9 +33,9 @@ def sides(numbers: Collection[int], reach: int) -> list[int]:
         last <= LARGEST_BOUND,
         f"numbers in the graph reach {last} together, and extents beyond {LARGEST_BOUND} are not tried",
     )
-    found = sorted({side for n in cuts for side in (n - 1, n + 1) if 0 < side <= last})
+    found = sorted({side for n in cuts for side in (n - 1, n, n + 1, n + 2) if 0 < side <= last + 1})
     require(len(found) < MOST, f"{len(found) + 1} extents would have to be tried, more than {MOST}")
-    return [*found, last + 1]
+    return [*found, last + 2]
 
 
 def distinct(wanted: Mapping[int, int], taken: Collection[int] = ()) -> dict[int, int]:
@@ -60,6 +61,7 @@ def choices(
         if extents[-1] != plain[axis]:
             yield distinct({axis: extents[-1]} | {a: n for a, n in plain.items() if a != axis}), True
     inner = {axis: extents[:-1] for axis, extents in options.items()}
+    had: set[tuple[int, int]] = set()
     rounds = max((place + len(extents) for place, extents in enumerate(inner.values())), default=0)
     for turn in range(rounds):
         own = {
@@ -69,4 +71,9 @@ def choices(
         }
         # Those come first, so that they keep what they want.
         if own:
-            yield distinct(own | {axis: n for axis, n in plain.items() if axis not in own}), False
+            wanted = distinct(own | {axis: n for axis, n in plain.items() if axis not in own})
+            had.update(wanted.items())
+            yield wanted, False
+    # Where two wanted the same, one of them did not get it.
+    for axis, n in ((axis, n) for axis, extents in inner.items() for n in extents if (axis, n) not in had):
+        yield distinct({axis: n} | {a: other for a, other in plain.items() if a != axis}), False

@@ -1,5 +1,3 @@
-from itertools import pairwise
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -18,8 +16,8 @@ def test_an_extent_on_either_side_of_every_number(cuts: set[int], reach: int) ->
     assert found == sorted(set(found))
     for n in {abs(n) for n in cuts} - {0}:
         assert n == 1 or n - 1 in found
-        assert n + 1 in found
-    assert found[-1] > max(reach, *map(abs, cuts), 0)
+        assert {n, n + 1, n + 2} <= set(found)
+    assert found[-1] > max(reach, *map(abs, cuts), 0) + 1
 
 
 @given(st.dictionaries(st.sampled_from([0, 2, 3]), numbers, min_size=1))
@@ -30,10 +28,7 @@ def test_no_two_axes_are_alike_and_each_has_all_its_extents(cuts: dict[int, set[
         assert len(set(wanted.values())) == len(wanted)
     for axis, extents in options.items():
         had = {wanted[axis] for wanted in tried}
-        # Where two axes want the same extent at once, one of them has the next, still below the next number.
-        assert all(n in had or n + 1 in had or n + 2 in had for n in extents)
-        for low, high in pairwise(sorted({0, *(abs(n) for n in cuts[axis])})):
-            assert high - low < 2 or any(low < n <= high for n in had)
+        assert had.issuperset(extents)
 
 
 def test_numbers_that_are_too_large_decline() -> None:
@@ -43,7 +38,7 @@ def test_numbers_that_are_too_large_decline() -> None:
         sides([5000], 0)
     with pytest.raises(Declined, match=r"numbers in the graph reach 1100 together, and extents beyond 1024"):
         sides([600, 500], 1100)
-    with pytest.raises(Declined, match=r"198 extents would have to be tried, more than 64"):
+    with pytest.raises(Declined, match=r"\d+ extents would have to be tried, more than 64"):
         sides(range(0, 400, 4), 0)
 
 
