@@ -16,8 +16,8 @@ MOST: Final = 64
 def sides(numbers: Collection[int], reach: int) -> list[int]:
     """The extents next to each number, below and above, and one beyond `reach`, the last.
 
-    A number n may be an extent, or an index, which the extent n + 1 is the first to have. `reach` is where all
-    numbers together end: x[2:][:5] acts like x[2:] up to an extent of 7.
+    A number n may be an extent, or an index, which the extent n + 1 is the first to have. `reach` is where
+    all numbers end: x[2:][:5] acts like x[2:] up to an extent of 7.
 
     Raises:
         Declined: a number is too large to try extents beyond it, or there are too many.

@@ -176,6 +176,10 @@ class Reshape:
 Op = Conv | Sum | Concat | Select | Reshape | Opaque
 
 
+ROUNDED: Final = "recognised but for its rounding"
+"""The label of a border whose value the exporter rounded, taken for the one that it was meant to be."""
+
+
 class Value:
     """An edge: one tensor, made by `producer` or given from outside, read by `users`.
 
@@ -268,7 +272,8 @@ class Node:
 class Step:
     """A node as it was before a rewrite removed it: the source's own operator and inputs, weights included.
 
-    `lifted` is what it was taken for: of use where extents are chosen, and never evaluated.
+    `lifted` is what it was taken for: of use where extents are chosen, and never evaluated. `rounded`: it holds
+    a number that its exporter rounded, so that it is equal up to the rounding of its element type.
     """
 
     op: Op
@@ -277,12 +282,13 @@ class Step:
     outputs: tuple[Value, ...]
     position: tuple[int, ...]
     lifted: Op
+    rounded: bool = False
 
     @classmethod
     def of(cls, node: Node) -> "Step":
         """The node as it is now."""
         op, inputs = node.stated or (node.op, node.inputs)
-        return cls(op, inputs, node.parameters, node.outputs, node.position, node.op)
+        return cls(op, inputs, node.parameters, node.outputs, node.position, node.op, node.label == ROUNDED)
 
     @property
     def literals(self) -> Literals:
