@@ -96,6 +96,8 @@ CASES: list[tuple[str, list[Any], int, dict[str, Any]]] = [
     ("Resize", [X, None, np.array([1, 1, 2, 1.5], np.float32)], 13, {"mode": "linear"}),
     ("LayerNormalization", [X, Y[0, 0, 0]], 17, {}),
     ("Conv", [X, integers(3, 2, 3, 2, 2)], 17, {}),
+    ("ConvTranspose", [X, integers(3, 3, 2, 2, 2)], 17, {"strides": [2, 1]}),
+    ("BatchNormalization", [X, *(Y[0, :, 0, 0] + k for k in range(3)), X[0, :, 0, 0] ** 2 + 1], 15, {}),
 ]  # fmt: skip
 
 
