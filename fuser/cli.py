@@ -52,6 +52,7 @@ ZeroBelow = Annotated[
         metavar="X", show_default=False, help="Weights up to X times their kernel's largest count as zero."
     ),
 ]
+Strict = Annotated[bool, typer.Option("--strict", help="What could not be proved is a failure too.")]
 Json = Annotated[
     Path | None,
     typer.Option(
@@ -74,6 +75,7 @@ def optimize(
     no_verify: Annotated[
         bool, typer.Option("--no-verify", help="Do not compare the result with IN.")
     ] = False,
+    strict: Strict = False,
     bench: Annotated[bool, typer.Option("--bench", help="Time the result against IN.")] = False,
 ) -> None:
     """Optimize IN, verify the result, and write it to OUT."""
@@ -90,8 +92,11 @@ def optimize(
             exclude=names(exclude) or (),
             zero_below=zero_below,
             verify=not no_verify,
+            strict=strict,
             bench=bench,
         )
+    if report.verification is not None and not report.verification.ok:
+        warn(f"{output} was written, but could not be proved right: {report.verification.reason}")
     emit(report.to_dict, json, lambda console: print_report(report, console))
 
 
@@ -127,9 +132,12 @@ def verify(
             metavar="FILE", show_default=False, help="Inputs as .npz or .npy, in place of random ones."
         ),
     ] = None,
+    strict: Strict = False,
     json: Json = None,
 ) -> None:
     """Compare what A and B compute; exit status 1 if they differ.
+
+    What cannot be compared here is a warning.
 
     Of an A of torch, B may be the ONNX file that was exported.
     """
@@ -139,8 +147,13 @@ def verify(
 
         result = fuser.verify(a, b, inputs=inputs)
     emit(result.to_dict, json, lambda console: print_verification(result, console))
-    if not result.ok:
+    if result.verdict == "differs":
         raise VerificationError(f"{b} does not compute what {a} computes: {result.reason}")
+    if not result.ok:
+        unproved = f"{b} could not be proved to compute what {a} computes: {result.reason}"
+        if strict:
+            raise VerificationError(unproved)
+        warn(unproved)
 
 
 @app.command()
@@ -207,6 +220,11 @@ def demo() -> None:
 
         report = demonstrate()
     emit(report.to_dict, None, lambda console: print_report(report, console))
+
+
+def warn(text: str) -> None:
+    """Say on stderr what is no failure, but should be known."""
+    sys.stderr.write(f"graph-fuser: warning: {text}\n")
 
 
 def names(text: str | None) -> list[str] | None:

@@ -2,7 +2,8 @@
 
 import gc
 import os
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
@@ -20,8 +21,13 @@ from fuser.summary import summarise
 if TYPE_CHECKING:
     import onnx_ir
 
+    from fuser.verification import Verification
+
 M = TypeVar("M")
 Name = str | os.PathLike[str]
+
+SUSPECTING: Final = 60.0
+"""Seconds after which no more passes are tried for what made a result wrong."""
 
 KINDS: Final = ".onnx gives .onnx and .pt2 gives .pt2"
 
@@ -35,6 +41,8 @@ def optimize(
     passes: Sequence[str] | None = None,
     exclude: Sequence[str] = (),
     zero_below: float = 0.0,
+    verify: bool = False,
+    strict: bool = False,
     return_report: Literal[False] = False,
 ) -> M: ...
 
@@ -48,6 +56,8 @@ def optimize(
     passes: Sequence[str] | None = None,
     exclude: Sequence[str] = (),
     zero_below: float = 0.0,
+    verify: bool = False,
+    strict: bool = False,
     return_report: Literal[True],
 ) -> tuple[M, Report]: ...
 
@@ -60,6 +70,8 @@ def optimize(
     passes: Sequence[str] | None = None,
     exclude: Sequence[str] = (),
     zero_below: float = 0.0,
+    verify: bool = False,
+    strict: bool = False,
     return_report: bool = False,
 ) -> Any:
     """Return a smaller model that computes the same function; the given one is not changed.
@@ -74,23 +86,42 @@ def optimize(
         exclude: names of passes not to run.
         zero_below: weights up to this part of the largest of their kernel count as zero wherever a rewrite is
             made; the result is as much less exact. Where 0 only zeros do.
+        verify: compare the result with the model (see `fuser.verify`); a torch module is called with
+            `example_inputs`.
+        strict: with `verify`, what could not be proved here is an error too.
         return_report: return `(model, report)`; the report says what was rewritten, and what was not and why.
 
     Raises:
         InputError: the model is not valid, in training mode or cannot be captured, or no pass has one of the
         names.
+        VerificationError: the result does not compute the same, or with `strict` that is not proved.
     """
+
+    def rewritten(exclude: Sequence[str]) -> tuple[Any, Report]:
+        plan = select(passes, exclude, zero_below)
+        if from_torch(model):
+            return _optimize_torch(model, example_inputs, dynamic_shapes, plan)
+        return _optimize_onnx(model, plan)
+
+    result, report = rewritten(exclude)
+    if verify:
+        inputs = example_inputs if from_torch(model) else None
+
+        def without(name: str) -> "Verification":
+            return _compared(model, rewritten([*exclude, name])[0], inputs)
+
+        report.verification = _compared(model, result, inputs)
+        _require_right(report, without, strict=strict)
+    return (result, report) if return_report else result
+
+
+def _optimize_onnx(model: Any, plan: Plan) -> tuple[Any, Report]:
     from fuser.hosts import onnx_io
 
-    plan = select(passes, exclude, zero_below)
-    if from_torch(model):
-        result, report = _optimize_torch(model, example_inputs, dynamic_shapes, plan)
-        return (result, report) if return_report else result
     with _uncollected():
         copy = onnx_io.from_any(model)
         report = rewrite_model(copy, plan, source=type(model).__name__)
-        result = onnx_io.to_same(copy, model)
-    return (result, report) if return_report else result
+        return onnx_io.to_same(copy, model), report
 
 
 def optimize_file(
@@ -101,6 +132,7 @@ def optimize_file(
     exclude: Sequence[str] = (),
     zero_below: float = 0.0,
     verify: bool = True,
+    strict: bool = False,
     bench: bool = False,
 ) -> Report:
     """Optimize the file `src` and write the result to `dst`, which may be the same file.
@@ -114,18 +146,32 @@ def optimize_file(
         passes: names of the passes to run; all that are installed where None.
         exclude: names of passes not to run.
         zero_below: as for `optimize`.
-        verify: compare the written file with the original (see `verify`).
+        verify: compare the written file with the original (see `verify`). What cannot be proved here is
+            written, and `report.verification` says so.
+        strict: what cannot be proved here is not written.
         bench: time the result against the original (see `benchmark`).
 
     Raises:
         InputError: `src` cannot be read or is not valid, or no pass has one of the names.
         OutputError: `dst` cannot be written.
-        VerificationError: the result does not compute the same. Nothing is written.
+        VerificationError: the result does not compute the same, or with `strict` that is not proved. Nothing is
+            written.
+        ContradictionError: the verification itself is wrong, a bug of ours. Nothing is written.
     """
     optimized = _program if is_program(src) else _onnx
+
+    def without(name: str) -> "Verification":
+        plan = select(passes, [*exclude, name], zero_below)
+        with (
+            tempfile.TemporaryDirectory(prefix="graph-fuser-") as folder,
+            optimized(src, Path(folder) / Path(dst).name, plan) as (other, _),
+        ):
+            return _compared(src, other)
+
     with optimized(src, dst, select(passes, exclude, zero_below)) as (written, report):
         if verify:
-            _verify(src, written, report)
+            report.verification = _compared(src, written)
+            _require_right(report, without, strict=strict)
         if bench:
             from fuser.bench import benchmark
 
@@ -258,13 +304,43 @@ def _uncollected() -> Iterator[None]:
             gc.enable()
 
 
-def _verify(src: Name, written: Path, report: Report) -> None:
+def _compared(original: Any, result: Any, inputs: Any = None) -> "Verification":
     from fuser.verification import verify
 
-    report.verification = verify(src, written)
-    if not report.verification.ok:
-        suspects = dict.fromkeys(event.rewrite for event in report.applied)
+    return verify(original, result, inputs=inputs)
+
+
+def _require_right(report: Report, without: Callable[[str], "Verification"], *, strict: bool) -> None:
+    """Let pass what is equal, and what could not be proved unless `strict`.
+
+    `without` verifies what comes out without one pass.
+    """
+    verification = report.verification
+    assert verification is not None
+    if verification.verdict == "differs":
         raise VerificationError(
-            f"{os.fspath(src)}: the result does not compute the same, and nothing was written: "
-            f"{report.verification.reason}; suspect: {', '.join(suspects) or 'no rewrite'}"
+            f"{report.source}: the result does not compute the same, and nothing was written: "
+            f"{verification.reason}; {_suspect(report, without)}"
         )
+    if strict and not verification.ok:
+        raise VerificationError(
+            f"{report.source}: the result could not be proved to compute the same, and nothing was written: "
+            f"{verification.reason}"
+        )
+
+
+def _suspect(report: Report, without: Callable[[str], "Verification"]) -> str:
+    """The pass without which the result is right, found by leaving out one after the other, as time allows."""
+    started = perf_counter()
+    tried = []
+    for name in dict.fromkeys(event.rewrite for event in report.applied):
+        if tried and perf_counter() - started > SUSPECTING:
+            return f"it is so without {' and without '.join(tried)} too; more were not tried"
+        if without(name).verdict != "differs":
+            return f"suspect: {name}, without which it does"
+        tried.append(name)
+    return (
+        f"no suspect: it is so without {' and without '.join(tried)} too"
+        if tried
+        else "nothing was rewritten"
+    )

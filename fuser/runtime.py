@@ -64,7 +64,7 @@ class Session:
         except Exception as error:
             raise CannotRun(f"{self.name}: onnxruntime fails: {explain(error)}") from error
         return dict(
-            pair for name, value in zip(self.outputs, outputs, strict=True) for pair in _flat(name, value)
+            pair for name, value in zip(self.outputs, outputs, strict=True) for pair in flat(name, value)
         )
 
     def bare(self) -> Any:
@@ -82,22 +82,31 @@ def _dtype(kind: str) -> str:
     return _DTYPES.get(match[1], match[1]) if match else kind
 
 
-def _flat(name: str, value: Any) -> Iterator[tuple[str, NDArray[Any]]]:
+def flat(name: str, value: Any) -> Iterator[tuple[str, NDArray[Any]]]:
+    """A value as arrays with names: of sequences and maps one for each element."""
     if isinstance(value, Mapping):
         for key, part in value.items():
-            yield from _flat(f"{name}[{key!r}]", part)
+            yield from flat(f"{name}[{key!r}]", part)
     elif isinstance(value, list):
         for index, part in enumerate(value):
-            yield from _flat(f"{name}[{index}]", part)
+            yield from flat(f"{name}[{index}]", part)
     else:
         yield name, np.asarray(value)
 
 
 @contextmanager
 def opened(
-    model: Model, name: str, *, optimise: bool, threads: int | None = None, provider: str = CPU
+    model: Model,
+    name: str,
+    *,
+    optimise: bool,
+    threads: int | None = None,
+    provider: str = CPU,
+    folder: Path | None = None,
 ) -> Iterator[Session]:
     """A session of `model` for the time of the block; `name` is what errors call a model that is no file.
+
+    `folder` is where the external data of such a model lies.
 
     With `optimise` all of the runtime's optimisations are on, else none. Waiting threads sleep: those of a
     session that spins take the processor from the other one.
@@ -117,6 +126,9 @@ def opened(
     options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimise else levels.ORT_DISABLE_ALL
     options.log_severity_level = 4
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if folder is not None:
+        key = "session.model_external_initializers_file_folder_path"
+        options.add_session_config_entry(key, str(folder.resolve()))
     if threads is not None:
         options.intra_op_num_threads = threads
     name = os.fspath(model) if isinstance(model, str | os.PathLike) else name

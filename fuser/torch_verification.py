@@ -18,12 +18,12 @@ from fuser.compare import Outputs
 from fuser.errors import InputError
 from fuser.hosts import kind
 from fuser.hosts.fx_tensor import dtype_name, to_numpy
+from fuser.hosts.onnx_oracle import Float64
 from fuser.hosts.torch_call import Arguments, Program, bound, device_of, given, module_of, opened, results
-from fuser.hosts.torch_double import in_double, widen
+from fuser.hosts.torch_double import Narrowest, in_double, widen
 from fuser.hosts.torch_front import first_line
 from fuser.inputs import LARGE, SMALL, Feeds, Shapes, Sizing, Spec
 from fuser.runtime import CannotRun, Runner, accepted
-from fuser.verification import Float64
 
 
 @dataclass
@@ -129,6 +129,23 @@ class TorchModels:
                 yield near, False
             yield from (pair for pair in self.stated.attempts(self.sizes, self.order) if pair[0] != shapes)
         yield shapes, False
+
+    def precisions(self) -> Mapping[str, str]:
+        """The narrowest type that the original computes in, which is not told apart by output."""
+        with self.original(precise=False) as runner, Narrowest() as seen, suppress(CannotRun):
+            runner.run(self.arguments.feeds)
+        return {} if seen.dtype is None else dict.fromkeys(self.outputs, dtype_name(seen.dtype))
+
+    def open(self, refusal: CannotRun) -> bool:  # noqa: ARG002  # the protocol
+        """Nothing is taken out of a module."""
+        return False
+
+    def closed(self) -> Mapping[str, str]:
+        """Nothing was."""
+        return {}
+
+    def agree(self, feeds: Feeds) -> None:
+        """In float64 a module runs by the same code: there is nothing else that it could contradict."""
 
     def values(self, feeds: Feeds) -> None:
         """Values inside a torch model have no names that both know."""

@@ -149,6 +149,31 @@ def evaluator(node: onnx_ir.Node, opset: int) -> Callable[..., Arrays] | None:
     return Reference(node, opset)
 
 
+def of_other_domains(node: onnx.NodeProto, opset: int) -> Callable[..., Arrays] | None:
+    """What computes a node of the standard's other domains, as `onnx.reference` has it; None if it does not."""
+    from onnx.reference import ReferenceEvaluator
+
+    proto = onnx.NodeProto()
+    proto.CopyFrom(node)
+    if not onnx.defs.has(node.op_type, node.domain):
+        return None
+
+    def evaluate(*inputs: Any) -> Arrays:
+        names = ["" if given is None else f"i{k}" for k, given in enumerate(inputs)]
+        del proto.input[:]
+        proto.input.extend(names)
+        given, made = (
+            [onnx.ValueInfoProto(name=name) for name in listed if name] for listed in (names, proto.output)
+        )
+        graph = onnx.helper.make_graph([proto], "node", given, made)
+        opsets = [onnx.helper.make_opsetid(node.domain, opset), onnx.helper.make_opsetid("", NEWEST)]
+        model = onnx.helper.make_model(graph, opset_imports=opsets)
+        feeds = {name: array for name, array in zip(names, inputs, strict=True) if name}
+        return tuple(ReferenceEvaluator(model).run(None, feeds))
+
+    return evaluate
+
+
 def call_evaluator(model: onnx_ir.Model, node: onnx_ir.Node, opset: int) -> Callable[..., Arrays] | None:
     """What computes a call of a function of the model; None where that holds what is not evaluated."""
     inside = (part for function in _called(model, node) for part in function.all_nodes())

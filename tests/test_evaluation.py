@@ -9,10 +9,11 @@ import pytest
 from numpy.typing import NDArray
 
 from fuser.conv import Conv, scale_shift
+from fuser.errors import OracleUnavailable
 from fuser.hosts.onnx_import import import_model
 from fuser.ir import Graph, Node, Opaque, Select, Value
-from fuser.oracle import OracleUnavailable, evaluate, trace
 from fuser.runtime import opened
+from tests.evaluation import evaluate, trace
 from tests.graphs import Builder, relu
 from tests.small_models import convnet, normal, parsed
 
