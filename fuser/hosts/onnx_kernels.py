@@ -15,6 +15,7 @@ import numpy as np
 import onnx_ir
 from numpy.typing import NDArray
 
+from fuser.hosts.onnx_special import erf, gather_elements, gelu, resize, scatter_elements
 from fuser.hosts.onnx_windows import batch_norm, conv, conv_transpose, pool
 
 if TYPE_CHECKING:
@@ -309,28 +310,6 @@ def gemm(node: "Kernel", a: Array, b: Array, c: Array | None = None) -> Result:
     return total.astype(np.result_type(a, b))
 
 
-def resize(node: "Kernel", x: Array, *rest: Array | None) -> Result:
-    """Nearest neighbours by whole factors, as networks enlarge; everything else is left to the reference."""
-    mode = node.attribute("coordinate_transformation_mode", "half_pixel")
-    rounding = node.attribute("nearest_mode", "round_prefer_floor")
-    # With whole factors all of these repeat each element.
-    plain = (mode == "half_pixel" and "round" in rounding) or (mode == "asymmetric" and rounding == "floor")
-    known = node.attribute("axes") is None and node.attribute("mode", "nearest") in ("nearest", b"nearest")
-    scales = rest[0] if node.opset < 11 and rest else rest[1] if len(rest) > 1 else None
-    sizes = rest[2] if len(rest) > 2 else None
-    if not plain or not known or (scales is None and sizes is None):
-        return NotImplemented
-    if sizes is not None and sizes.size:
-        factors = [m / n for m, n in zip(sizes.tolist(), x.shape, strict=True)]
-    else:
-        factors = [] if scales is None else scales.tolist()
-    if len(factors) != x.ndim or any(f != int(f) or f < 1 for f in factors):
-        return NotImplemented
-    for axis, factor in enumerate(factors):
-        x = np.repeat(x, int(factor), axis=axis) if factor != 1 else x
-    return x
-
-
 KERNELS: Final[dict[str, Compute]] = {
     "Abs": _unary(np.abs),
     "Add": _fold(np.add),
@@ -347,11 +326,14 @@ KERNELS: Final[dict[str, Compute]] = {
     "Div": divide,
     "Elu": elu,
     "Equal": _fold(np.equal),
+    "Erf": erf,
     "Exp": _unary(np.exp),
     "Expand": expand,
     "Flatten": flatten,
     "Gather": gather,
+    "GatherElements": gather_elements,
     "GatherND": gather_nd,
+    "Gelu": gelu,
     "Gemm": gemm,
     "GlobalAveragePool": _global(np.mean),
     "GlobalMaxPool": _global(np.max),
@@ -384,6 +366,7 @@ KERNELS: Final[dict[str, Compute]] = {
     "Relu": _unary(lambda x: np.maximum(x, x.dtype.type(0))),
     "Reshape": reshape,
     "Resize": resize,
+    "ScatterElements": scatter_elements,
     "ScatterND": scatter_nd,
     "Shape": shape,
     "Sigmoid": sigmoid,
