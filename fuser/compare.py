@@ -1,8 +1,8 @@
 """Arrays against arrays: how far a result is from the original, and how far it may be.
 
 One rule, without a jump: an error may be as large as `FLOOR` of the output's scale, or `OWN` times the error
-that the original itself has in its own types, but never larger than `CEILING`. What lies beyond it can only be
-decided value by value, inside of the models.
+that the original itself has in its own types, but never larger than `CEILING`. What lies beyond it can only
+be decided value by value, inside of the models.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 Outputs = dict[str, NDArray[Any]]
 
 FLOOR: Final = {"float64": 1e-9, "float32": 1e-5, "float16": 8 * 2.0**-10, "bfloat16": 8 * 2.0**-7}
-"""What is always allowed, relative to the output's scale, by the narrowest type that computes on the way to it;
-integers and booleans must be equal."""
+"""What is always allowed, relative to the output's scale, by the narrowest type that computes on the way to
+it; integers and booleans must be equal."""
 
 CEILING: Final = {"float64": 1e-7, "float32": 1e-3, "float16": 0.03, "bfloat16": 0.2}
 """What no error of the original's own makes allowed; of other types `CEILING_DISCRETE` of the elements."""
@@ -45,9 +45,10 @@ class Row:
 
     `error`: result against original; `own_error`: original against its float64 evaluation; `float64_error`:
     result against that. The last is compared with `tolerance`, or `error` where there is no float64
-    evaluation. `compared` is the number of elements that are finite in both. `precision` is the narrowest type
-    that computes on the way to the output, which may be narrower than its own. `reason` says what is wrong, or
-    with `unproven` why nothing was seen; `proof` what shows that it is right: "run", "float64" or "values".
+    evaluation. `compared` is the number of elements that are finite in both. `precision` is the narrowest
+    type that computes on the way to the output, which may be narrower than its own. `reason` says what is
+    wrong, or with `unproven` why nothing was seen; `proof` what shows that it is right: "run", "float64" or
+    "values".
     """
 
     output: str
@@ -148,7 +149,7 @@ def judge(
 ) -> list[Row]:
     """A row for each output of each sample; `ideal` is the float64 evaluation of the original.
 
-    `dtypes` are the declared types of the outputs, `precisions` the narrowest that compute on the way to them.
+    `dtypes` are the declared types of the outputs, `precisions` the narrowest on the way to them.
     With `exact` both sides are evaluated in float64 themselves.
     """
     rows = [

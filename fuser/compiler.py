@@ -154,8 +154,8 @@ def optimize_file(
     Raises:
         InputError: `src` cannot be read or is not valid, or no pass has one of the names.
         OutputError: `dst` cannot be written.
-        VerificationError: the result does not compute the same, or with `strict` that is not proved. Nothing is
-            written.
+        VerificationError: the result does not compute the same, or with `strict` that is not proved. Nothing
+            is written.
         ContradictionError: the verification itself is wrong, a bug of ours. Nothing is written.
     """
     optimized = _program if is_program(src) else _onnx
@@ -330,9 +330,9 @@ def _require_right(report: Report, without: Callable[[str], "Verification"], *, 
 
 
 def _suspect(report: Report, without: Callable[[str], "Verification"]) -> str:
-    """The pass without which the result is right, found by leaving out one after the other, as time allows."""
+    """The pass without which the result is right: one after the other is left out, as time allows."""
     started = perf_counter()
-    tried = []
+    tried: list[str] = []
     for name in dict.fromkeys(event.rewrite for event in report.applied):
         if tried and perf_counter() - started > SUSPECTING:
             return f"it is so without {' and without '.join(tried)} too; more were not tried"

@@ -24,7 +24,7 @@ class VerificationError(FuserError):
 
 
 class ContradictionError(FuserError):
-    """Our own evaluation of a model is wrong: onnxruntime contradicts it (exit status 70). Nothing is written."""
+    """Our evaluation of a model is wrong: onnxruntime contradicts it (exit status 70). Nothing is written."""
 
     exit_status: ClassVar[int] = 70
 

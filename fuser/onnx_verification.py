@@ -182,8 +182,8 @@ class OnnxModels:
     def fill(self, feeds: Feeds) -> Feeds:
         """What the nodes that were taken out make of `feeds`: made up once, and the same for both models.
 
-        Each is of the shape of what the node reads first, or is run where it can be. They are done in an order
-        in which each is behind those that it depends on.
+        Each is of the shape of what the node reads first, or is run where it can be. They are done in order,
+        for one may depend on another.
 
         Raises:
             CannotRun: what a node reads cannot be computed.

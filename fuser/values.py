@@ -1,4 +1,4 @@
-"""Inside the models: does our float64 evaluation do what onnxruntime does, and the result what the original does?
+"""Inside the models: does our evaluation do what onnxruntime does, and the result what the original does?
 
 Chaos ends where a single node is looked at. `agree` gives each node of a model what onnxruntime gave it, and
 demands of our evaluation of it what onnxruntime made of that. `check_values` gives each node of a result what
@@ -17,11 +17,10 @@ import onnx
 from numpy.typing import NDArray
 
 from fuser.compare import distance, floor, largest
-from fuser.errors import ContradictionError
+from fuser.errors import ContradictionError, OracleUnavailable
 from fuser.hosts.onnx_cut import WIDTHS, exposed
 from fuser.hosts.onnx_oracle import Oracle, Scope, named, widened
 from fuser.hosts.onnx_source import Source, needed_nodes, reads
-from fuser.errors import OracleUnavailable
 from fuser.runtime import opened
 
 MOVED: Final = 64
@@ -95,9 +94,10 @@ def _error(expected: Any, actual: NDArray[Any]) -> float:
 
 
 def agree(model: onnx.ModelProto, source: Source, feeds: Mapping[str, Any]) -> int:
-    """Compare onnxruntime and our evaluation of each node of `model`, which is `source` or what is left of it.
+    """Compare onnxruntime and our evaluation of each node of `model`, which is `source` or a part of it.
 
-    The number of nodes that were compared.
+    Returns:
+        how many nodes were compared.
 
     Raises:
         ContradictionError: they differ at a node by more than its types explain.
@@ -121,8 +121,8 @@ def agree(model: onnx.ModelProto, source: Source, feeds: Mapping[str, Any]) -> i
         for place, (name, ours) in enumerate(zip(node.output, results, strict=False)):
             if name and (reason := _contradiction(oracle, node, inputs, place, ours, seen[name])):
                 raise ContradictionError(
-                    f"{source.name}: our float64 evaluation of {named(node)} is no reference, for onnxruntime "
-                    f"contradicts it: {name!r} {reason}"
+                    f"{source.name}: our float64 evaluation of {named(node)} is no reference, for "
+                    f"onnxruntime contradicts it: {name!r} {reason}"
                 )
     return compared
 

@@ -1,11 +1,11 @@
-"""The original against the result: same inputs, each where it runs. Three verdicts: equal, differs, unproven.
+"""The original against the result: same inputs, each where it runs. The verdict: equal, differs, unproven.
 
 The reference is the original itself: an ONNX file as onnxruntime loads it, without its optimisations, a torch
-module as it is called. Both files are read by onnxruntime alone. Our float64 evaluation of the original says how
-much of a difference its own types explain (`compare.py` has the rule, and its ceiling). Where it is needed for
-that, it first has to agree with onnxruntime node by node; where it does not, the mistake is ours. What the end of
-a deep network does not decide is decided value by value (`values.py`). What cannot run here is taken out of both
-models, and all before, around and behind it is compared (`onnx_verification.py`).
+module as it is called. Both files are read by onnxruntime alone. Our float64 evaluation of the original says
+how much of a difference its own types explain (`compare.py` has the rule, and its ceiling). Where that is
+needed, it first has to agree with onnxruntime node by node; where it does not, the mistake is ours. What the
+end of a deep network does not decide is decided value by value (`values.py`). What cannot run here is taken
+out of both models, and all before, around and behind it is compared (`onnx_verification.py`).
 """
 
 from __future__ import annotations
@@ -17,10 +17,9 @@ from time import perf_counter
 from typing import Any, Final, Literal, Protocol
 
 from fuser.compare import Outputs, Row, judge
-from fuser.errors import InputError
+from fuser.errors import InputError, OracleUnavailable
 from fuser.hosts.kind import is_torch, require_torch
 from fuser.inputs import Feeds
-from fuser.errors import OracleUnavailable
 from fuser.runtime import CannotRun, Runner
 from fuser.values import Values, check_values
 
@@ -35,9 +34,9 @@ UNSTEADY: Final = "the original gives different outputs each time"
 class Verification:
     """The verdict, why, the rows that it rests on, and the shapes that were fed, one mapping for each sample.
 
-    "equal": every output was compared and is right. "differs": something was seen to differ. "unproven": nothing
-    was, but not all could be compared here; `unproven` says of each such output why. Only what is equal is `ok`,
-    and true.
+    "equal": every output was compared and is right. "differs": something was seen to differ. "unproven":
+    nothing was, but not all could be compared here; `unproven` says of each such output why. Only what is
+    equal is `ok`, and true.
     """
 
     verdict: Verdict

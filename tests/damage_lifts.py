@@ -1,9 +1,10 @@
-"""Damages the rules that lift ONNX operators, one place at a time: ``python -m tests.damage_lifts [PART OF A LINE]``.
+"""Damages the rules that lift ONNX operators, one place at a time: ``python -m tests.damage_lifts [PART]``.
 
-A factor is off by a hundredth, a sum becomes a difference, an axis is the next one, a condition is dropped. With
-each damage, and the compiler's own check switched off, the models of `lift_models` go through the compiler in a
-process of their own. Where what comes out computes something else in onnxruntime, run here directly, `verify` has
-to notice: by its verdict, or by an error. What passes unnoticed is listed, and makes the exit status 1.
+A factor is off by a hundredth, a sum becomes a difference, an axis is the next one, a condition is dropped.
+With each damage, and the compiler's own check switched off, the models of `lift_models` go through the
+compiler in a process of their own. Where what comes out computes something else in onnxruntime, run here
+directly, `verify` has to notice: by its verdict, or by an error. What passes unnoticed is listed, and makes
+the exit status 1. PART chooses the damages in whose line it stands.
 """
 
 import ast
@@ -60,12 +61,18 @@ def _mutations(node: ast.AST) -> Iterator[tuple[str, Callable[[], None]]]:
     if isinstance(node, ast.IfExp):
         yield "always the first", lambda: setattr(node, "test", ast.Constant(value=True))
         yield "always the second", lambda: setattr(node, "test", ast.Constant(value=False))
-    if isinstance(node, ast.Constant) and type(node.value) is int:
-        yield f"{node.value} -> {node.value + 1}", lambda: setattr(node, "value", node.value + 1)
-    if isinstance(node, ast.Constant) and type(node.value) is float:
-        yield f"{node.value} -> {node.value + 0.01}", lambda: setattr(node, "value", node.value + 0.01)
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub) and not isinstance(node.operand, ast.Constant):
-        yield "sign lost", lambda: setattr(node, "op", ast.UAdd())
+    yield from _numbers(node)
+
+
+def _numbers(node: ast.AST) -> Iterator[tuple[str, Callable[[], None]]]:
+    if isinstance(node, ast.Constant):
+        value: Any = node.value
+        if type(value) in (int, float):
+            other = value + (1 if type(value) is int else 0.01)
+            yield f"{value} -> {other}", lambda: setattr(node, "value", other)
+    match node:
+        case ast.UnaryOp(op=ast.USub(), operand=operand) if not isinstance(operand, ast.Constant):
+            yield "sign lost", lambda: setattr(node, "op", ast.UAdd())
 
 
 def _arithmetic(
@@ -106,7 +113,11 @@ def damages(folder: Path) -> list[Damage]:
             key = line, getattr(node, "col_offset", 0), what.partition(": ")[2]
             if key not in seen:
                 seen.add(key)
-                text = ast.unparse(node)[:90] if isinstance(node, ast.expr) else source.splitlines()[line - 1].strip()
+                text = (
+                    ast.unparse(node)[:90]
+                    if isinstance(node, ast.expr)
+                    else source.splitlines()[line - 1].strip()
+                )
                 found.append(Damage(module, number, line, f"{what}: {text}"))
     return found
 
@@ -118,7 +129,7 @@ class _Loader(importlib.machinery.SourceFileLoader):
         super().__init__(name, path)
         self.number = number
 
-    def get_code(self, fullname: str) -> Any:
+    def get_code(self, fullname: str) -> Any:  # noqa: ARG002  # the signature of the base
         """The code of the damaged source; never that of a cache."""
         tree = ast.parse(self.get_data(self.path))
         for number, (_, _, apply) in enumerate(_places(tree)):
@@ -194,10 +205,12 @@ def _fate(model: onnx.ModelProto, made: onnx.ModelProto) -> str:
 
 
 def _apart(model: onnx.ModelProto, made: onnx.ModelProto) -> bool:
-    """Whether onnxruntime computes something else, or cannot run what came out; nothing of ours looks here."""
+    """Whether onnxruntime computes something else, or cannot run what came out; nothing of ours looks."""
     try:
         sessions = [
-            onnxruntime.InferenceSession(m.SerializeToString(), _options(), providers=["CPUExecutionProvider"])
+            onnxruntime.InferenceSession(
+                m.SerializeToString(), _options(), providers=["CPUExecutionProvider"]
+            )
             for m in (model, made)
         ]
     except Exception:  # noqa: BLE001  # what does not load is wrong
@@ -240,7 +253,7 @@ def apart(damage: Damage | None, folder: Path, sound: list[bytes]) -> list[Any]:
     with os.fdopen(reading, "rb") as pipe:
         answer = pipe.read()
     os.waitpid(child, 0)
-    return pickle.loads(answer) if answer else ["crash"] * len(sound)  # noqa: S301  # our own child's
+    return pickle.loads(answer) if answer else ["crash"] * len(sound)  # our own child's
 
 
 def main(part: str = "") -> int:
@@ -257,9 +270,14 @@ def main(part: str = "") -> int:
         if wrong:
             counts["wrong"] += 1
             counts["unnoticed"] += missed > 0
-            print(f"{'UNNOTICED' if missed else 'noticed':<10}{wrong - missed:>4} of {wrong:<4}{name}", flush=True)
+            print(
+                f"{'UNNOTICED' if missed else 'noticed':<10}{wrong - missed:>4} of {wrong:<4}{name}",
+                flush=True,
+            )
         else:
-            counts["crash" if "crash" in fates else "harmless" if "harmless" in fates else "without effect"] += 1
+            counts[
+                "crash" if "crash" in fates else "harmless" if "harmless" in fates else "without effect"
+            ] += 1
     print(
         f"{counts['wrong']} damages make a model wrong, {counts['unnoticed']} of them unnoticed by verify; "
         f"{counts['crash']} only crash, {counts['harmless']} change a file and not what it computes, "

@@ -1,4 +1,4 @@
-"""Small models in which each lift rule takes part, those included that it must decline; for `damage_lifts`."""
+"""Small models in which each lift rule takes part, those included that it must decline: `damage_lifts`."""
 
 from typing import Any, Final
 
@@ -13,7 +13,12 @@ FIXED: Final = "g (float[1,4,9,8] x) => (float[a,b,c,d] y)"
 ROWS: Final = "g (float[N,6] x) => (float[a,b] y)"
 TOKENS: Final = "g (float[N,5,6] x) => (float[a,b,c] y)"
 
-NORM: Final = {"s": normal(4, seed=1), "t": normal(4, seed=2), "m": normal(4, seed=3), "v": np.linspace(0.3, 2, 4)}
+NORM: Final = {
+    "s": normal(4, seed=1),
+    "t": normal(4, seed=2),
+    "m": normal(4, seed=3),
+    "v": np.linspace(0.3, 2, 4),
+}
 CONV: Final = {"w": normal(4, 4, 3, 3), "b": normal(4, seed=5)}
 POINT: Final = {"p": normal(4, 4, 1, 1, seed=6)}
 LINE: Final = {"k": normal(6, 6, seed=7), "l": normal(6, 6, seed=8), "r": normal(6, seed=9)}
@@ -22,10 +27,12 @@ LINE: Final = {"k": normal(6, 6, seed=7), "l": normal(6, 6, seed=8), "r": normal
 BETWEEN: Final = [
     "BatchNormalization (a, s, t, m, v)",
     "BatchNormalization <epsilon = 0.3> (a, s, t, m, v)",
-    "Mul (a, c)", "Mul (c, a)", "Add (a, c)", "Add (c, a)", "Sub (a, c)", "Sub (c, a)", "Div (a, c)", "Div (c, a)",
+    "Mul (a, c)", "Mul (c, a)", "Add (a, c)", "Add (c, a)", "Sub (a, c)", "Sub (c, a)",
+    "Div (a, c)", "Div (c, a)",
     "Mul (a, one)", "Sub (one, a)", "Sub (a, one)", "Div (a, one)", "Div (one, a)",
     "Mul (a, places)", "Add (a, places)", "Mul (a, columns)", "Add (a, columns)",
-    "Neg (a)", "Identity (a)", "Dropout (a)", "Cast <to = 1> (a)", "Clip (a)", "Clip (a, one)", "Max (a)", "Min (a)",
+    "Neg (a)", "Identity (a)", "Dropout (a)", "Cast <to = 1> (a)", "Clip (a)", "Clip (a, one)",
+    "Max (a)", "Min (a)",
     "Max (a, one)", "Sum (a, one, a)", "Mean (a, one)", "Mean (a, a, x)", "Sum (a, places)", "Sum (a, x, a)",
     "LeakyRelu <alpha = 1.0> (a)", "LeakyRelu <alpha = 0.5> (a)", "PRelu (a, ones)", "PRelu (a, c)",
     "Transpose <perm = [0,1,2,3]> (a)", "Transpose <perm = [0,1,3,2]> (a)",
@@ -54,6 +61,10 @@ FLOATS: Final = {
     "places": normal(1, 1, 9, 8, seed=10) + 3, "columns": normal(8, seed=11) + 3,
 }  # fmt: skip
 
+DEPTHWISE: Final = "q = Conv <pads = [1,1,1,1], group = 4> (h, d)"
+COUNTED: Final = "kernel_shape = [3,3], pads = [1,1,1,1], count_include_pad = 1"
+CUBE: Final = "g (float[N,4,4,5,3] x) => (float[a,b,c,d,e] y)"
+
 # Linear operators by themselves; merged with what stands beside or behind them.
 WHOLE: Final = [
     (IMAGE, "y = Conv <pads = [1,2,2,0], strides = [2,1]> (h, w, b)"),
@@ -68,11 +79,9 @@ WHOLE: Final = [
     (IMAGE, 'y = ConvTranspose <strides = [2,2], auto_pad = "SAME_LOWER"> (h, w)'),
     (IMAGE, "q = Conv <pads = [1,1,1,1]> (h, w) y = Add (q, h)"),
     (IMAGE, "q = Conv <pads = [1,1,1,1]> (h, w) z = Conv (h, p) y = Sub (q, z)"),
-    (IMAGE, "q = Conv <pads = [1,1,1,1], group = 4> (h, d) "
-            "z = AveragePool <kernel_shape = [3,3], pads = [1,1,1,1]> (h) y = Add (q, z)"),
-    (IMAGE, "q = Conv <pads = [1,1,1,1], group = 4> (h, d) z = AveragePool "
-            "<kernel_shape = [3,3], pads = [1,1,1,1], count_include_pad = 1> (h) y = Sum (q, z, h)"),
-    (IMAGE, "q = Conv (h, p) z, u = Split <axis = 1> (q, halves) o = Mul (z, one) y = Concat <axis = 1> (u, o)"),
+    (IMAGE, f"{DEPTHWISE} z = AveragePool <kernel_shape = [3,3], pads = [1,1,1,1]> (h) y = Add (q, z)"),
+    (IMAGE, f"{DEPTHWISE} z = AveragePool <{COUNTED}> (h) y = Sum (q, z, h)"),
+    (IMAGE, "q = Conv (h, p) z, u = Split <axis = 1> (q, halves) o = Neg (z) y = Concat <axis = 1> (u, o)"),
     (ROWS, "q = Gemm <alpha = 0.5, beta = 2.0> (x, k, r) y = Gemm <transB = 1> (q, l)"),
     (ROWS, "q = Gemm <transB = 1> (x, k, one) y = MatMul (q, l)"),
     (ROWS, "q = MatMul (x, k) n = BatchNormalization (q, s6, t6, m6, v6) y = Gemm (n, l, r)"),
@@ -83,14 +92,15 @@ WHOLE: Final = [
     (TOKENS, "q = MatMul (x, k) z = Mul (q, r) y = MatMul (z, l)"),
     (TOKENS, "q = MatMul (x, k) z = Mul (q, tokens) y = MatMul (z, l)"),
     (TOKENS, "f = Reshape (x, flat) q = MatMul (f, k) z = Reshape (q, back) y = MatMul (z, l)"),
-    ("g (float[N,4,9] x) => (float[a,b,c] y)", "q = Conv <pads = [1,0]> (x, w1) "
-     "y = BatchNormalization (q, s, t, m, v)"),
-    ("g (float[N,4,4,5,3] x) => (float[a,b,c,d,e] y)", "q = Conv (x, w3) y = BatchNormalization (q, s, t, m, v)"),
+    ("g (float[N,4,9] x) => (float[a,b,c] y)", "q = Conv <pads = [1,0]> (x, w1) y = Mul (q, c3)"),
+    ("g (float[N,4,9] x) => (float[a,b,c] y)", "q = Conv (x, w1) y = BatchNormalization (q, s, t, m, v)"),
+    (CUBE, "q = Conv (x, w3) y = BatchNormalization (q, s, t, m, v)"),
 ]  # fmt: skip
 EXTRA: Final = {
     "w2": normal(4, 2, 3, 3, seed=12), "d": normal(4, 1, 3, 3, seed=13), "w1": normal(4, 4, 3, seed=14),
-    "w3": normal(4, 4, 2, 2, 1, seed=15), "tokens": normal(5, 1, seed=16),
-    "s6": normal(6, seed=17), "t6": normal(6, seed=18), "m6": normal(6, seed=19), "v6": np.linspace(0.2, 1, 6),
+    "w3": normal(4, 4, 2, 2, 1, seed=15), "c3": normal(4, 1, seed=20), "tokens": normal(5, 1, seed=16),
+    "s6": normal(6, seed=17), "t6": normal(6, seed=18), "m6": normal(6, seed=19),
+    "v6": np.linspace(0.2, 1, 6),
 }  # fmt: skip
 SHAPES: Final[dict[str, Any]] = {"halves": [1, 3], "flat": [-1, 6], "back": [-1, 5, 6]}
 
@@ -106,11 +116,14 @@ def _built(graph: str, lines: str) -> onnx.ModelProto:
 
 def models() -> list[onnx.ModelProto]:
     """Every model, the same each time; the first ones come from what stands between convolutions."""
-    found = []
+    found: list[onnx.ModelProto] = []
     for operator in BETWEEN:
-        for graph in (IMAGE, FIXED):
-            found.append(_built(graph, f"a = Conv (x, p) h = {operator} y = Relu (h)"))
-        if not operator.startswith(("Concat", "Reshape (a, turned)", "Pad (a, batch)", "Slice (a, zero, two")):
+        found.extend(
+            _built(graph, f"a = Conv (x, p) h = {operator} y = Relu (h)") for graph in (IMAGE, FIXED)
+        )
+        if not operator.startswith(
+            ("Concat", "Reshape (a, turned)", "Pad (a, batch)", "Slice (a, zero, two")
+        ):
             found.append(_built(IMAGE, f"a = Relu (x) h = {operator} y = Conv (h, w, b)"))
     for graph, lines in WHOLE:
         first = "h = Relu (x) " if graph == IMAGE else ""

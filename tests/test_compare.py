@@ -55,7 +55,9 @@ def test_the_tolerance_has_no_jump_and_a_ceiling(own: float, more: float, dtype:
 
 def test_the_narrowest_type_that_computes_says_what_is_allowed() -> None:
     original, result = {"y": single([1.0])}, {"y": single([1.004])}
-    found = [judge([original], [result], None, {}, precisions={"y": kind})[0] for kind in ("float16", "float32")]
+    found = [
+        judge([original], [result], None, {}, precisions={"y": kind})[0] for kind in ("float16", "float32")
+    ]
     assert [row.ok for row in found] == [True, False]
     assert [row.dtype for row in found] == ["float32", "float32"]
 

@@ -67,7 +67,8 @@ def drawn(draw: Draw, *shape: int) -> np.ndarray:
 
 
 def axes(draw: Draw, rank: int, low: int, high: int) -> list[int]:
-    return draw(st.lists(st.integers(low, high), min_size=rank, max_size=rank))
+    found: list[int] = draw(st.lists(st.integers(low, high), min_size=rank, max_size=rank))
+    return found
 
 
 def padded(draw: Draw, attributes: dict[str, Any], most: list[int]) -> None:
@@ -218,8 +219,8 @@ def test_large_images_are_laid_out_in_parts(group: int, monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_the_type_that_comes_in_comes_out(dtype: type) -> None:
-    x, w = np.ones((1, 2, 4), dtype), np.full((2, 2, 3), 0.1, dtype)
+    arrays: list[np.ndarray] = [np.ones((1, 2, 4), dtype), np.full((2, 2, 3), 0.1, dtype)]
     node = onnx_ir.serde.deserialize_node(helper.make_node("Conv", [], ["y"]))
     kernel = evaluator(node, 21)
     assert kernel is not None
-    assert kernel(x, w)[0].dtype == dtype
+    assert kernel(*arrays)[0].dtype == dtype

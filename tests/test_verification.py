@@ -187,7 +187,9 @@ def test_strings_are_compared_where_they_are_given() -> None:
     text = "g (string[2] x) => (string[2] y) { y = Identity (x) }"
     given = {"x": np.array(["a", "b"])}
     assert verify(parsed(text), parsed(text), inputs=given).ok
-    other = parsed("g (string[2] x) => (string[2] y) { y = Constant <value_strings = ['a', 'c']> () }".replace("'", '"'))
+    other = parsed(
+        "g (string[2] x) => (string[2] y) { y = Constant <value_strings = ['a', 'c']> () }".replace("'", '"')
+    )
     refused(verify(parsed(text), other, inputs=given), "in 50.00% of its elements")
 
 
@@ -448,7 +450,9 @@ def test_random_numbers_are_the_same_for_both() -> None:
 
 
 def test_an_output_of_random_numbers_alone_is_not_proved() -> None:
-    model = parsed("g (float[1,6] x) => (float[1,6] y, float[1,6] r) { y = Neg (x) r = RandomNormalLike (x) }")
+    model = parsed(
+        "g (float[1,6] x) => (float[1,6] y, float[1,6] r) { y = Neg (x) r = RandomNormalLike (x) }"
+    )
     unproven(verify(model, model), "'r': it is made by RandomNormalLike")
 
 

@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import onnx
 
-from fuser.hosts.onnx_source import attributes, bodies
 from fuser.errors import OracleUnavailable
+from fuser.hosts.onnx_source import attributes, bodies
+
+# Every rule has the signature of the table.
+# ruff: noqa: ARG001, ARG005
 
 if TYPE_CHECKING:
     from fuser.hosts.onnx_oracle import Data, Oracle, Scope

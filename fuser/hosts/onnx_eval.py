@@ -150,7 +150,7 @@ def evaluator(node: onnx_ir.Node, opset: int) -> Callable[..., Arrays] | None:
 
 
 def of_other_domains(node: onnx.NodeProto, opset: int) -> Callable[..., Arrays] | None:
-    """What computes a node of the standard's other domains, as `onnx.reference` has it; None if it does not."""
+    """What computes a node of the standard's other domains, as `onnx.reference` does; None if it does not."""
     from onnx.reference import ReferenceEvaluator
 
     proto = onnx.NodeProto()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,11 +19,11 @@ import onnx
 import onnx_ir
 from onnx import TensorProto
 
+from fuser.compare import widen
+from fuser.errors import OracleUnavailable
 from fuser.hosts import onnx_control
 from fuser.hosts.onnx_eval import evaluator, of_other_domains
 from fuser.hosts.onnx_source import Source, array_of, attributes, declared, dense, needed_nodes, reads, specs
-from fuser.compare import widen
-from fuser.errors import OracleUnavailable
 from fuser.runtime import CannotRun, flat
 
 FLOATING: Final = frozenset(
@@ -35,7 +36,7 @@ Data = Any
 
 @dataclass
 class Scope:
-    """Values while one graph is evaluated: computed ones, constants that are read when needed, and outside."""
+    """Values while a graph is evaluated: computed ones, constants that are read when needed, and outside."""
 
     known: dict[str, Data]
     constants: dict[str, Callable[[], Data]]
@@ -102,9 +103,9 @@ class Oracle:
     def scope(self, graph: onnx.GraphProto, known: dict[str, Data], outer: Scope | None) -> Scope:
         """The constants of a graph, behind what is fed."""
         constants: dict[str, Callable[[], Data]] = {
-            t.name: lambda t=t: array_of(t, self.folder) for t in graph.initializer
+            tensor.name: partial(array_of, tensor, self.folder) for tensor in graph.initializer
         }
-        constants |= {s.values.name: lambda s=s: dense(s, self.folder) for s in graph.sparse_initializer}
+        constants |= {s.values.name: partial(dense, s, self.folder) for s in graph.sparse_initializer}
         return Scope(known, constants, outer)
 
     def steps(
@@ -156,7 +157,7 @@ class Oracle:
             return onnx_control.call(self, self.functions[node.domain, node.op_type], node, scope)
         if node.domain == "" and node.op_type in onnx_control.RULES:
             return onnx_control.RULES[node.op_type](self, node, scope)
-        inputs = [scope.read(name) if name else None for name in node.input]
+        inputs: list[Any] = [scope.read(name) if name else None for name in node.input]
         if node.op_type == "Cast" and attributes(node)["to"] in FLOATING and inputs[0].dtype.kind in "fiub":
             return (inputs[0].astype(np.float64),)
         return self._evaluator(node)(*inputs)

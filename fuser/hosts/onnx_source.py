@@ -1,4 +1,4 @@
-"""A model to be judged, as protobuf and onnxruntime read it: nothing of the compiler's reading is involved."""
+"""A model to be judged, as protobuf has it: nothing of the compiler's own reading is involved."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ def _developed() -> Array:
     return np.array(rows)
 
 
-def erf(node: "Kernel", x: Array) -> Array:
+def erf(node: "Kernel", x: Array) -> Any:
     """2 / sqrt(pi) times the integral of exp(-t^2) from 0 to x, within 2e-16."""
     size = np.minimum(np.abs(x.astype(np.float64)), LAST)
     whole = np.nan_to_num(size)
@@ -51,7 +51,7 @@ def erf(node: "Kernel", x: Array) -> Array:
     return np.copysign(result, x).astype(x.dtype)
 
 
-def gelu(node: "Kernel", x: Array) -> Array:
+def gelu(node: "Kernel", x: Array) -> Any:
     """x / 2 (1 + erf(x / sqrt(2))), or its approximation by tanh."""
     if node.attribute("approximate", "none") == "tanh":
         inner = math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)
@@ -62,9 +62,7 @@ def gelu(node: "Kernel", x: Array) -> Array:
 def gather_elements(node: "Kernel", x: Array, indices: Array) -> Array:
     """Elements of x, each by its own index along an axis."""
     axis = node.attribute("axis", 0)
-    around = tuple(
-        slice(n) if a != axis % x.ndim else slice(None) for a, n in enumerate(indices.shape)
-    )
+    around = tuple(slice(n) if a != axis % x.ndim else slice(None) for a, n in enumerate(indices.shape))
     return np.take_along_axis(x[around], indices, axis=axis)
 
 
@@ -74,9 +72,7 @@ def scatter_elements(node: "Kernel", x: Array, indices: Array, updates: Array) -
         return NotImplemented
     axis = node.attribute("axis", 0)
     result = np.array(x)
-    around = tuple(
-        slice(n) if a != axis % x.ndim else slice(None) for a, n in enumerate(indices.shape)
-    )
+    around = tuple(slice(n) if a != axis % x.ndim else slice(None) for a, n in enumerate(indices.shape))
     np.put_along_axis(result[around], indices, updates, axis=axis)
     return result
 

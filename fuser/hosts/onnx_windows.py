@@ -128,7 +128,7 @@ def _grouped(x: Array, w: Array, window: Window, group: int) -> Array:
     """As many taps at once as fit beside each other, each a part of the inner axis of a matrix product."""
     n, channels, outputs, places = len(x), w.shape[1], len(w) // group, prod(window.made)
     y = np.zeros((n, group, outputs, places), x.dtype)
-    kernels = w.reshape(group, outputs, channels, *w.shape[2:])
+    kernels: Any = w.reshape(group, outputs, channels, *w.shape[2:])
     taps = list(window.taps())
     many = max(1, COLUMNS // max(1, n * group * channels * places * x.itemsize))
     for first in range(0, len(taps), many):
@@ -146,7 +146,7 @@ def _depthwise(x: Array, w: Array, window: Window, group: int) -> Array:
     """One channel a group: products, not matrices; in blocks of channels that stay in the cache."""
     n, times = len(x), len(w) // group
     y = np.zeros((n, group, times, *window.made), x.dtype)
-    kernels = w.reshape(group, times, *w.shape[2:])
+    kernels: Any = w.reshape(group, times, *w.shape[2:])
     block = max(1, (1 << 18) // max(1, n * times * prod(window.made)))
     for first in range(0, group, block):
         part = slice(first, first + block)
@@ -173,7 +173,7 @@ def conv_transpose(node: "Kernel", x: Array, w: Array, b: Array | None = None) -
     reach = tuple(max(p, b + m) for p, b, m in zip(window.padded, window.before, made, strict=True))
     y = np.zeros((n, group * outputs, *reach), kind)
     columns = x.astype(kind, copy=False).reshape(n, group, inputs, prod(image))
-    kernels = w.astype(kind, copy=False).reshape(group, inputs, outputs, *w.shape[2:])
+    kernels: Any = w.astype(kind, copy=False).reshape(group, inputs, outputs, *w.shape[2:])
     for tap, view in window.taps():
         kernel = np.swapaxes(kernels[(slice(None), slice(None), slice(None), *tap)], 1, 2)
         part = kernel * columns if inputs == 1 else np.matmul(kernel, columns)
@@ -211,8 +211,8 @@ def _transposed(node: "Kernel", image: Extents, size: Extents) -> tuple[Window, 
 def pool(node: "Kernel", x: Array) -> Any:
     """The largest, or the mean, of each window of `x [N, C, *image]`; without indices.
 
-    The mean is over what lies in the image, or with `count_include_pad` in the image and its pads; what a last
-    window of `ceil_mode` sees behind them never counts.
+    The mean is over what lies in the image, or with `count_include_pad` in the image and its pads; what a
+    last window of `ceil_mode` sees behind them never counts.
     """
     size = tuple(node.attribute("kernel_shape"))
     _require_agreed(node, size)

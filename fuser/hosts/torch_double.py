@@ -63,7 +63,7 @@ class _Double(TorchDispatchMode):
 
 
 class Narrowest(TorchDispatchMode):
-    """Watches what operators make: `dtype` is the coarsest floating type among it, None where there is none."""
+    """Watches what operators make: `dtype` is the coarsest floating type in it, None if there is none."""
 
     def __init__(self) -> None:
         super().__init__()
