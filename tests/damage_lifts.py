@@ -15,9 +15,10 @@ import os
 import pickle
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
+from types import FrameType, ModuleType
 from typing import Any, Final
 
 import numpy as np
@@ -31,9 +32,10 @@ OFF: Final = 1e-4
 
 @dataclass(frozen=True)
 class Damage:
-    """One place in one module, by its number among those that a mutation finds there."""
+    """One place in one function of a module, by its number among those that a mutation finds there."""
 
     module: str
+    function: str
     number: int
     line: int
     text: str
@@ -118,7 +120,7 @@ def damages(folder: Path) -> list[Damage]:
                     if isinstance(node, ast.expr)
                     else source.splitlines()[line - 1].strip()
                 )
-                found.append(Damage(module, number, line, f"{what}: {text}"))
+                found.append(Damage(module, what.partition(":")[0], number, line, f"{what}: {text}"))
     return found
 
 
@@ -160,7 +162,11 @@ class _Finder(importlib.abc.MetaPathFinder):
 # --- what becomes of the models ----------------------------------------------------------------------------
 
 
-def _compiled(damage: Damage | None, folder: Path, sound: list[bytes]) -> list[Any]:
+Sound = tuple[bytes, frozenset[tuple[str, str]]]
+"""What comes out of a model without damage, and the functions of the damaged modules that took part in it."""
+
+
+def _compiled(damage: Damage | None, folder: Path, sound: list[Sound]) -> list[Any]:
     """In a process of its own: what comes out of each model, or with a damage what became of it.
 
     "same", "harmless", "crash", "noticed" or "unnoticed".
@@ -176,25 +182,45 @@ def _compiled(damage: Damage | None, folder: Path, sound: list[bytes]) -> list[A
     fuser.check.compare = lambda *_, **__: None
     results: list[Any] = []
     for number, model in enumerate(models()):
-        try:
-            made = fuser.optimize(model)
-        except Exception:  # noqa: BLE001  # a damage may do anything
-            results.append(b"" if damage is None else "crash")
-            continue
-        written = made.SerializeToString(deterministic=True)
         if damage is None:
-            results.append(written)
-        elif written == sound[number]:
+            with _watched(folder) as functions:
+                made = fuser.optimize(model)
+            results.append((made.SerializeToString(deterministic=True), frozenset(functions)))
+        elif (damage.module, damage.function) not in sound[number][1]:
             results.append("same")
         else:
-            results.append(_fate(model, made))
+            results.append(_fate(model, sound[number][0]))
     return results
 
 
-def _fate(model: onnx.ModelProto, made: onnx.ModelProto) -> str:
+@contextmanager
+def _watched(folder: Path) -> Iterator[set[tuple[str, str]]]:
+    """The functions of the damaged modules that are called in the block, as module and name."""
+    found: set[tuple[str, str]] = set()
+    files = {str(folder / f"{module}.py"): module for module in DAMAGED}
+
+    def watch(frame: FrameType, event: str, _: object) -> None:
+        code = frame.f_code
+        if event == "call" and code.co_filename in files:
+            found.update((files[code.co_filename], name) for name in code.co_qualname.split("."))
+
+    sys.setprofile(watch)
+    try:
+        yield found
+    finally:
+        sys.setprofile(None)
+
+
+def _fate(model: onnx.ModelProto, sound: bytes) -> str:
     import fuser
     from fuser.errors import ContradictionError
 
+    try:
+        made = fuser.optimize(model)
+    except Exception:  # noqa: BLE001  # a damage may do anything
+        return "crash"
+    if made.SerializeToString(deterministic=True) == sound:
+        return "same"
     if not _apart(model, made):
         return "harmless"
     try:
@@ -236,7 +262,7 @@ def _options() -> onnxruntime.SessionOptions:
     return options
 
 
-def apart(damage: Damage | None, folder: Path, sound: list[bytes]) -> list[Any]:
+def apart(damage: Damage | None, folder: Path, sound: list[Sound]) -> list[Any]:
     """The same, computed in a forked process; what ends that by force crashes all models."""
     reading, writing = os.pipe()
     child = os.fork()

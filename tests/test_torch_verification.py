@@ -208,6 +208,14 @@ def test_mixed_types_have_a_reference_in_float64() -> None:
         assert row.tolerance == floor("bfloat16")
 
 
+def test_what_is_optimized_may_be_verified_against_the_module() -> None:
+    module = generic(nn.Sequential(nn.Conv2d(6, 4, 3), nn.BatchNorm2d(4)))
+    _, report = fuser.optimize(module, X, verify=True, return_report=True)
+    assert report.verification is not None
+    assert report.verification.ok
+    assert report.applied
+
+
 def test_without_a_float64_reference_the_original_itself_is_it() -> None:
     module = Net(lambda _, x: x * (x.view(torch.int32) > 0)).eval()
     verdict = fuser.verify(module, module, inputs=X)
