@@ -132,7 +132,8 @@ class TorchModels:
 
     def precisions(self) -> Mapping[str, str]:
         """The narrowest type that the original computes in, which is not told apart by output."""
-        with self.original(precise=False) as runner, Narrowest() as seen, suppress(CannotRun):
+        seen = Narrowest()
+        with suppress(CannotRun), self.original(precise=False) as runner, seen:
             runner.run(self.arguments.feeds)
         return {} if seen.dtype is None else dict.fromkeys(self.outputs, dtype_name(seen.dtype))
 
