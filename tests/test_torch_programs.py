@@ -157,7 +157,9 @@ def test_a_wrong_result_is_not_written(
         return staged(result, path)
 
     monkeypatch.setattr(torch_files, "staged", broken)
-    with pytest.raises(VerificationError, match=r"nothing was written: .*no suspect: it is so without fold_batch_norm too"):
+    with pytest.raises(
+        VerificationError, match=r"nothing was written: .*no suspect: it is so without fold_batch_norm too"
+    ):
         fuser.optimize_file(program, tmp_path / "out.pt2")
     assert [path.name for path in tmp_path.iterdir()] == ["model.pt2"]
 

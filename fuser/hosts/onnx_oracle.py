@@ -76,6 +76,7 @@ class Oracle:
     def __post_init__(self) -> None:
         self.opsets = {entry.domain: entry.version for entry in self.model.opset_import}
         self.functions = {(f.domain, f.name): f for f in self.model.functions}
+        self._evaluators: dict[tuple[int, bytes], Callable[..., Sequence[Data]]] = {}
 
     def trace(
         self, feeds: Mapping[str, Data], known: Mapping[str, Data] | None = None
@@ -163,16 +164,21 @@ class Oracle:
         return self._evaluator(node)(*inputs)
 
     def _evaluator(self, node: onnx.NodeProto) -> Callable[..., Sequence[Data]]:
-        alone = onnx.NodeProto()
-        alone.CopyFrom(node)
-        del alone.input[:]
+        """What computes a node; nodes that differ in their names only have the same."""
+        alone = onnx.NodeProto(op_type=node.op_type, domain=node.domain, attribute=node.attribute)
+        alone.output.extend(f"o{place}" if name else "" for place, name in enumerate(node.output))
         opset = self.opsets.get(node.domain, 1)
-        if node.domain == "":
-            found = evaluator(onnx_ir.serde.deserialize_node(alone), opset)
-        else:
-            found = of_other_domains(alone, opset)
+        key = opset, b"" if node.op_type == "Constant" else alone.SerializeToString()
+        found = self._evaluators.get(key)
         if found is None:
-            raise OracleUnavailable(f"{named(node)} cannot be evaluated in float64: it is not known here")
+            if node.domain == "":
+                found = evaluator(onnx_ir.serde.deserialize_node(alone), opset)
+            else:
+                found = of_other_domains(alone, opset)
+            if found is None:
+                raise OracleUnavailable(f"{named(node)} cannot be evaluated in float64: it is not known here")
+            if key[1]:  # a constant may be large
+                self._evaluators[key] = found
         return found
 
 
