@@ -51,6 +51,15 @@ BETWEEN: Final = [
     'AveragePool <kernel_shape = [2,3], auto_pad = "VALID"> (a)',
 ]  # fmt: skip
 
+FEWER_OR_MORE: Final = (
+    "Concat",
+    "Pad (a, batch)",
+    "Slice (a, zero, two",
+    "Slice (a, minus",
+    "Slice (a, zero, four, first, two",
+)
+"""What has not four channels for a convolution behind it."""
+
 INTEGERS: Final[dict[str, Any]] = {
     "none": [0] * 8, "around": [0, 0, 1, 2, 0, 0, 2, 1], "inside": [0, 0, -1, 0, 0, 0, 1, -2],
     "batch": [0, 1, 0, 0, 0, 0, 0, 0], "zero": [0], "two": [2], "four": [4], "five": [5], "minus": [-3],
@@ -121,9 +130,7 @@ def models() -> list[onnx.ModelProto]:
         found.extend(
             _built(graph, f"a = Conv (x, p) h = {operator} y = Relu (h)") for graph in (IMAGE, FIXED)
         )
-        if not operator.startswith(
-            ("Concat", "Reshape (a, turned)", "Pad (a, batch)", "Slice (a, zero, two")
-        ):
+        if not operator.startswith(FEWER_OR_MORE):
             found.append(_built(IMAGE, f"a = Relu (x) h = {operator} y = Conv (h, w, b)"))
     for graph, lines in WHOLE:
         first = "h = Relu (x) " if graph == IMAGE else ""

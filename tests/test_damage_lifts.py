@@ -4,9 +4,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import onnxruntime
 import pytest
 
 from tests.damage_lifts import DAMAGED, damages
+from tests.lift_models import models
 
 HOSTS = Path(__file__).resolve().parent.parent / "fuser" / "hosts"
 
@@ -16,6 +19,17 @@ def test_every_module_of_rules_is_damaged_in_many_places() -> None:
     assert {damage.module for damage in found} == set(DAMAGED)
     assert sum("condition dropped" in damage.text for damage in found) > 30
     assert sum("factor 1.01" in damage.text for damage in found) > 5
+
+
+def test_every_model_runs() -> None:
+    """One that does not would show nothing of a damage."""
+    for model in models():
+        session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        (given,) = session.get_inputs()
+        shape = [n if isinstance(n, int) else 2 for n in given.shape]
+        (found,) = session.run(None, {given.name: np.ones(shape, np.float32)})
+        assert np.isfinite(found).all()
+        assert found.any()
 
 
 @pytest.mark.parametrize("part", ["factor 1.01: scale / np.sqrt", "count_include_pad"])
