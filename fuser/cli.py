@@ -52,6 +52,19 @@ ZeroBelow = Annotated[
         metavar="X", show_default=False, help="Weights up to X times their kernel's largest count as zero."
     ),
 ]
+Inputs = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", show_default=False, help="Inputs as .npz or .npy, in place of random ones."),
+]
+Shape = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--shape",
+        metavar="NAME=1,3,224,224",
+        show_default=False,
+        help="The shape of an input; those of others follow. May be given for several inputs.",
+    ),
+]
 Json = Annotated[
     Path | None,
     typer.Option(
@@ -75,6 +88,8 @@ def optimize(
         bool, typer.Option("--no-verify", help="Do not compare the result with IN.")
     ] = False,
     bench: Annotated[bool, typer.Option("--bench", help="Time the result against IN.")] = False,
+    inputs: Inputs = None,
+    shape: Shape = None,
 ) -> None:
     """Optimize IN, verify the result, and write it to OUT."""
     if json is not None and json.resolve() in {source.resolve(), output.resolve()}:
@@ -91,6 +106,8 @@ def optimize(
             zero_below=zero_below,
             verify=not no_verify,
             bench=bench,
+            inputs=inputs,
+            shapes=shapes(shape),
         )
     emit(report.to_dict, json, lambda console: print_report(report, console))
 
@@ -102,6 +119,8 @@ def inspect(
     passes: Passes = None,
     exclude: Exclude = None,
     zero_below: ZeroBelow = 0.0,
+    inputs: Inputs = None,
+    shape: Shape = None,
 ) -> None:
     """Say what `optimize` would do to IN, and why not the rest.
 
@@ -112,7 +131,12 @@ def inspect(
         from fuser.report import print_inspection
 
         report = fuser.inspect_file(
-            source, passes=names(passes), exclude=names(exclude) or (), zero_below=zero_below
+            source,
+            passes=names(passes),
+            exclude=names(exclude) or (),
+            zero_below=zero_below,
+            inputs=inputs,
+            shapes=shapes(shape),
         )
     emit(report.to_dict, json, lambda console: print_inspection(report, console))
 
@@ -121,12 +145,8 @@ def inspect(
 def verify(
     a: Original,
     b: Other,
-    inputs: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE", show_default=False, help="Inputs as .npz or .npy, in place of random ones."
-        ),
-    ] = None,
+    inputs: Inputs = None,
+    shape: Shape = None,
     json: Json = None,
 ) -> None:
     """Compare what A and B compute; exit status 1 if they differ.
@@ -137,7 +157,7 @@ def verify(
         import fuser
         from fuser.report import print_verification
 
-        result = fuser.verify(a, b, inputs=inputs)
+        result = fuser.verify(a, b, inputs=inputs, shapes=shapes(shape))
     emit(result.to_dict, json, lambda console: print_verification(result, console))
     if not result.ok:
         raise VerificationError(f"{b} does not compute what {a} computes: {result.reason}")
@@ -167,6 +187,8 @@ def bench(
             metavar="cpu|cuda", show_default=False, help="For .pt2 files; where they are if not given."
         ),
     ] = None,
+    inputs: Inputs = None,
+    shape: Shape = None,
     json: Json = None,
 ) -> None:
     """Time B against A on onnxruntime, or .pt2 files on torch.
@@ -177,7 +199,9 @@ def bench(
         import fuser
         from fuser.report import print_benchmark
 
-        result = fuser.benchmark(a, b, threads=threads, backend=backend, device=device)
+        result = fuser.benchmark(
+            a, b, threads=threads, backend=backend, device=device, inputs=inputs, shapes=shapes(shape)
+        )
     emit(result.to_dict, json, lambda console: print_benchmark(result, console))
 
 
@@ -212,6 +236,24 @@ def demo() -> None:
 def names(text: str | None) -> list[str] | None:
     """`A,B` as a list; None where the option was not given."""
     return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+
+
+def shapes(texts: Sequence[str] | None) -> dict[str, tuple[int, ...]]:
+    """`NAME=1,3,224,224` by name; nothing behind the sign is the shape of a scalar.
+
+    Raises:
+        InputError: a text is of another form, or two are for one input.
+    """
+    found: dict[str, tuple[int, ...]] = {}
+    for text in texts or ():
+        name, sign, listed = text.rpartition("=")
+        extents = [part.strip() for part in listed.split(",") if part.strip()]
+        if not name or not sign or not all(extent.isdecimal() for extent in extents):
+            raise InputError(f"--shape {text}: not of the form NAME=1,3,224,224")
+        if name in found:
+            raise InputError(f"--shape {text}: {name} has shape {list(found[name])} already")
+        found[name] = tuple(map(int, extents))
+    return found
 
 
 @contextmanager

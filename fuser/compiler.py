@@ -20,6 +20,8 @@ from fuser.summary import summarise
 if TYPE_CHECKING:
     import onnx_ir
 
+    from fuser.inputs import Given, Shapes
+
 M = TypeVar("M")
 Name = str | os.PathLike[str]
 
@@ -102,6 +104,8 @@ def optimize_file(
     zero_below: float = 0.0,
     verify: bool = True,
     bench: bool = False,
+    inputs: "Given | None" = None,
+    shapes: "Shapes | None" = None,
 ) -> Report:
     """Optimize the file `src` and write the result to `dst`, which may be the same file.
 
@@ -116,30 +120,42 @@ def optimize_file(
         zero_below: as for `optimize`.
         verify: compare the written file with the original (see `verify`).
         bench: time the result against the original (see `benchmark`).
+        inputs: what to verify and time with, by input name or as an `.npz` file, in place of what is drawn.
+        shapes: what to verify, time and count multiply-adds with: shapes of some inputs by name.
 
     Raises:
-        InputError: `src` cannot be read or is not valid, or no pass has one of the names.
+        InputError: `src` cannot be read or is not valid, no pass has one of the names, or the inputs or shapes do
+            not fit.
         OutputError: `dst` cannot be written.
         VerificationError: the result does not compute the same. Nothing is written.
     """
     optimized = _program if is_program(src) else _onnx
-    with optimized(src, dst, select(passes, exclude, zero_below)) as (written, report):
+    with optimized(src, dst, select(passes, exclude, zero_below), inputs, shapes) as (written, report):
         if verify:
-            _verify(src, written, report)
+            _verify(src, written, report, inputs, shapes)
         if bench:
             from fuser.bench import benchmark
 
-            report.benchmark = benchmark(src, written)
+            report.benchmark = benchmark(src, written, inputs=inputs, shapes=shapes)
     return report
 
 
 def inspect_file(
-    src: Name, *, passes: Sequence[str] | None = None, exclude: Sequence[str] = (), zero_below: float = 0.0
+    src: Name,
+    *,
+    passes: Sequence[str] | None = None,
+    exclude: Sequence[str] = (),
+    zero_below: float = 0.0,
+    inputs: "Given | None" = None,
+    shapes: "Shapes | None" = None,
 ) -> Report:
     """Say what `optimize_file` would do to `src`, and why not the rest; nothing is written.
 
+    `inputs` and `shapes` say what multiply-adds are counted for.
+
     Raises:
-        InputError: `src` cannot be read or is not valid, or no pass has one of the names.
+        InputError: `src` cannot be read or is not valid, no pass has one of the names, or the inputs or shapes do
+            not fit.
     """
     from fuser.hosts import onnx_io
 
@@ -148,10 +164,16 @@ def inspect_file(
         require_torch("a .pt2 file")
         from fuser.hosts import torch_files
 
+        if inputs is not None or shapes:
+            raise InputError(
+                f"{os.fspath(src)}: inputs and shapes say what multiply-adds are counted for, which the report on a "
+                ".pt2 file does not state"
+            )
         report = _optimize_torch(torch_files.load(src), None, None, plan)[1]
         report.source = os.fspath(src)
         return report
-    return rewrite_model(onnx_io.load(src), plan, source=os.fspath(src))
+    model = onnx_io.load(src)
+    return rewrite_model(model, plan, source=os.fspath(src), shapes=_shapes(model, inputs, shapes))
 
 
 def pass_names() -> list[tuple[str, str]]:
@@ -173,7 +195,9 @@ def _optimize_torch(model: Any, example_inputs: Any, dynamic_shapes: Any, plan: 
 
 
 @contextmanager
-def _onnx(src: Name, dst: Name, plan: Plan) -> Iterator[tuple[Path, Report]]:
+def _onnx(
+    src: Name, dst: Name, plan: Plan, inputs: "Given | None", shapes: "Shapes | None"
+) -> Iterator[tuple[Path, Report]]:
     """Where the optimized `src` is written, to be moved to `dst` at the end, and what was done."""
     from fuser.hosts import onnx_io
 
@@ -184,7 +208,7 @@ def _onnx(src: Name, dst: Name, plan: Plan) -> Iterator[tuple[Path, Report]]:
     started = perf_counter()
     with _uncollected():
         model = onnx_io.load(src)
-        report = rewrite_model(model, plan, source=os.fspath(src))
+        report = rewrite_model(model, plan, source=os.fspath(src), shapes=_shapes(model, inputs, shapes))
     with onnx_io.staged(model, dst) as written:
         del model
         report.seconds = perf_counter() - started
@@ -192,7 +216,13 @@ def _onnx(src: Name, dst: Name, plan: Plan) -> Iterator[tuple[Path, Report]]:
 
 
 @contextmanager
-def _program(src: Name, dst: Name, plan: Plan) -> Iterator[tuple[Path, Report]]:
+def _program(
+    src: Name,
+    dst: Name,
+    plan: Plan,
+    inputs: "Given | None",  # noqa: ARG001  # nothing is counted that depends on them
+    shapes: "Shapes | None",  # noqa: ARG001
+) -> Iterator[tuple[Path, Report]]:
     """The same for a file of torch.export."""
     if not is_program(dst):
         raise InputError(
@@ -208,16 +238,29 @@ def _program(src: Name, dst: Name, plan: Plan) -> Iterator[tuple[Path, Report]]:
         yield written, report
 
 
-def rewrite_model(model: "onnx_ir.Model", plan: Plan, source: str) -> Report:
-    """Rewrite `model` in place."""
+def _shapes(model: "onnx_ir.Model", inputs: "Given | None", shapes: "Shapes | None") -> "Shapes":
+    """What multiply-adds are counted for: the shapes of the user's inputs, or those that the user gave."""
+    from fuser.inputs import given, model_specs, require_shapes
+
+    if inputs is None:
+        return shapes or {}
+    found = {name: array.shape for name, array in given(inputs, model_specs(model)).items()}
+    require_shapes(found, shapes)
+    return found
+
+
+def rewrite_model(
+    model: "onnx_ir.Model", plan: Plan, source: str, shapes: "Shapes | None" = None
+) -> Report:
+    """Rewrite `model` in place; `shapes` of inputs are those that multiply-adds are counted for."""
     from fuser.hosts.onnx_export import export_graph
 
     started = perf_counter()
-    before = summarise(model)
+    before = summarise(model, shapes)
     graphs, log = _rewritten(model, plan)
     for graph in graphs:
         export_graph(graph)
-    return Report(log.events, before, summarise(model), perf_counter() - started, source=source)
+    return Report(log.events, before, summarise(model, shapes), perf_counter() - started, source=source)
 
 
 def _rewritten(model: "onnx_ir.Model", plan: Plan) -> tuple[list[Graph], Log]:
@@ -258,10 +301,12 @@ def _uncollected() -> Iterator[None]:
             gc.enable()
 
 
-def _verify(src: Name, written: Path, report: Report) -> None:
+def _verify(
+    src: Name, written: Path, report: Report, inputs: "Given | None", shapes: "Shapes | None"
+) -> None:
     from fuser.verification import verify
 
-    report.verification = verify(src, written)
+    report.verification = verify(src, written, inputs=inputs, shapes=shapes)
     if not report.verification.ok:
         suspects = dict.fromkeys(event.rewrite for event in report.applied)
         raise VerificationError(

@@ -63,9 +63,9 @@ class Summary:
         }
 
 
-def summarise(model: onnx_ir.Model) -> Summary:
-    """Summarise `model`. Quick: one walk over the nodes, and no weight is read."""
-    walk = _Walk(model)
+def summarise(model: onnx_ir.Model, shapes: Shapes | None = None) -> Summary:
+    """Summarise `model`, some inputs in given shapes. Quick: one walk over the nodes, and no weight is read."""
+    walk = _Walk(model, shapes or {})
     return Summary(
         operators=dict(sorted(walk.operators.items())),
         parameters=sum(size for size, _ in walk.weights.values()),
@@ -78,14 +78,15 @@ def summarise(model: onnx_ir.Model) -> Summary:
 class _Walk:
     """One walk over a model: counts what is there, and copies all but the weights into `proto`."""
 
-    def __init__(self, model: onnx_ir.Model) -> None:
+    def __init__(self, model: onnx_ir.Model, shapes: Shapes) -> None:
         import onnx
 
-        from fuser.inputs import model_specs, nominal_shapes
+        from fuser.inputs import model_specs, nominal_shapes, pinned
 
         self.operators: Counter[str] = Counter()
         self.weights: dict[int, tuple[int, int]] = {}  # elements and bytes of each tensor, by identity
-        self.nominal = nominal_shapes(model_specs(model))
+        specs = model_specs(model)
+        self.nominal = {**nominal_shapes(specs, pinned(specs, shapes)), **shapes}
         self.proto = onnx.ModelProto(ir_version=model.ir_version)
         for domain, version in model.opset_imports.items():
             self.proto.opset_import.add(domain=domain, version=version)

@@ -36,6 +36,7 @@ class TorchModels:
     count: int
     seed: int = 0
     sizes: Mapping[str, int] | None = None
+    shapes: Shapes | None = None
     order: Sequence[Sizing] = SMALL + LARGE
     stated: Program | None = None
     """What says which extents of the given inputs are free."""
@@ -53,6 +54,10 @@ class TorchModels:
         self.first = opened(self.first, "the original")
         self.program = self._program()
         self.arguments = self.program.examples if self.program else given(self.first, self.inputs)
+        if self.shapes:
+            if self.program is None:
+                raise InputError("the inputs have shapes already: shapes are for an exported program without them")
+            self.sizes = {**(self.sizes or {}), **inputs.pinned(self.program.specs, self.shapes)}
 
     def _program(self) -> Program | None:
         """What states the inputs where no arguments are given."""
@@ -101,6 +106,7 @@ class TorchModels:
     def _samples(self, runner: Runner) -> Iterator[tuple[Feeds, Outputs]]:
         if self.program is not None and self.inputs is not None:
             feeds = inputs.given(self.inputs, self.program.specs)
+            inputs.require_shapes({name: array.shape for name, array in feeds.items()}, self.shapes)
             yield feeds, runner.run(feeds)
             return
         example = self.arguments.feeds

@@ -26,10 +26,11 @@ from fuser import oracle
 from fuser.compare import OWN_CHAOTIC, Outputs, Row, distance, floor, judge, largest
 from fuser.errors import InputError
 from fuser.hosts.kind import is_torch, require_torch
-from fuser.inputs import Feeds, attempts, given, model_specs
+from fuser.inputs import Feeds, Shapes, model_specs
 from fuser.ir import Graph
 from fuser.oracle import OracleUnavailable
-from fuser.runtime import CannotRun, Runner, accepted, opened
+from fuser.runtime import CannotRun, Runner, opened
+from fuser.samples import Samples
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -90,6 +91,7 @@ def verify(
     samples: int = 3,
     seed: int = 0,
     sizes: Mapping[str, int] | None = None,
+    shapes: Shapes | None = None,
 ) -> Verification:
     """Compare `result` with `original`; a difference is a verdict, not an exception.
 
@@ -102,10 +104,11 @@ def verify(
             at random; a module that is not an exported program says too little for that, and needs them.
         samples: how many inputs are drawn, of different shapes where dimensions are symbolic.
         seed: of the random inputs.
-        sizes: extents of symbolic dimensions by name; the others are tried out.
+        sizes: extents of symbolic dimensions by name.
+        shapes: whole shapes of some inputs by name. What neither says follows from the graph, or is tried out.
 
     Raises:
-        InputError: a model or the inputs cannot be read, a torch model is in training mode, or the original
+        InputError: a model, the inputs or the shapes cannot be read, a torch model is in training mode, or the original
             can be evaluated neither as it is nor in float64.
     """
     if is_torch(original) or is_torch(result):
@@ -113,8 +116,10 @@ def verify(
         from fuser.torch_verification import TorchModels
 
         count = samples if inputs is None else 1
-        return compare(TorchModels(original, result, inputs, count, seed, sizes))
-    return compare(_OnnxModels(original, result, inputs, samples, seed, sizes))
+        return compare(TorchModels(original, result, inputs, count, seed, sizes, shapes))
+    drawn = Samples(original, inputs, samples, seed, sizes, shapes)
+    verdict = compare(_OnnxModels(original, result, drawn))
+    return replace(verdict, notes=(*verdict.notes, *drawn.notes))
 
 
 class Models(Protocol):
@@ -150,10 +155,7 @@ class _OnnxModels:
 
     first: Model
     second: Model
-    inputs: Any
-    count: int
-    seed: int
-    sizes: Mapping[str, int] | None
+    drawn: Samples
 
     def original(self, *, precise: bool) -> AbstractContextManager[Runner]:
         return _running(self.first, "the original", precise=precise)
@@ -162,12 +164,7 @@ class _OnnxModels:
         return _running(self.second, "the result", precise=precise)
 
     def samples(self, runner: Runner) -> Iterator[tuple[Feeds, Outputs]]:
-        if self.inputs is not None:
-            feeds = given(self.inputs, runner.inputs)
-            yield feeds, runner.run(feeds)
-            return
-        tried = attempts(runner.inputs, self.sizes)
-        yield from accepted(runner, tried, samples=self.count, seed=self.seed)
+        return self.drawn.of(runner)
 
     def values(self, feeds: Feeds) -> Values | None:
         return check_values(self.first, self.second, feeds)
