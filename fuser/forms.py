@@ -7,11 +7,14 @@ decided by evaluating both sides over many sizes at a time.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
+
+DEEPEST: Final = 40
+"""Operations inside one another; what is computed in more steps is not followed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +24,7 @@ class Op:
     kind: str
     left: Known
     right: Known
+    depth: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +53,16 @@ def _form(terms: Mapping[Atom, int], add: int) -> Known:
 
 
 def _atom(kind: str, left: Known, right: Known) -> Form:
-    return Form(((Op(kind, left, right), 1),))
+    depth = 1 + max(_depth(left), _depth(right))
+    if depth > DEEPEST:
+        raise ValueError(f"an extent is computed in more than {DEEPEST} steps")
+    return Form(((Op(kind, left, right, depth), 1),))
+
+
+def _depth(part: Known) -> int:
+    if isinstance(part, int):
+        return 0
+    return max((atom.depth for atom, _ in part.terms if isinstance(atom, Op)), default=0)
 
 
 def added(left: Known, right: Known) -> Known:
@@ -93,7 +106,8 @@ def divided(part: Known, divisor: Known) -> Known:
     whole: dict[Atom, int] = {a: k // divisor for a, k in part.terms if k % divisor == 0}
     rest: dict[Atom, int] = {a: k for a, k in part.terms if k % divisor}
     if rest:
-        whole[Op("floor", _form(rest, part.add % divisor), divisor)] = 1
+        ((atom, _),) = _atom("floor", _form(rest, part.add % divisor), divisor).terms
+        whole[atom] = 1
     return _form(whole, part.add // divisor)
 
 
@@ -101,14 +115,26 @@ def least(left: Known, right: Known) -> Known:
     """The smaller one."""
     if isinstance(left, int) and isinstance(right, int):
         return min(left, right)
-    return left if left == right else _atom("min", left, right)
+    return left if left == right else _merged("min", min, left, right)
 
 
 def most(left: Known, right: Known) -> Known:
     """The larger one."""
     if isinstance(left, int) and isinstance(right, int):
         return max(left, right)
-    return left if left == right else _atom("max", left, right)
+    return left if left == right else _merged("max", max, left, right)
+
+
+def _merged(kind: str, of: Callable[[int, int], int], left: Known, right: Known) -> Form:
+    """One bound for a form that has one already."""
+    if isinstance(left, int):
+        left, right = right, left
+    if isinstance(left, Form) and isinstance(right, int) and len(left.terms) == 1 and left.terms[0][1] == 1:
+        atom = left.terms[0][0]
+        if isinstance(atom, Op) and atom.kind == kind and isinstance(atom.right, int):
+            bound = of(atom.right, right - left.add)
+            return Form(((Op(kind, atom.left, bound, atom.depth), 1),), left.add)
+    return _atom(kind, left, right)
 
 
 def plus(*parts: Extent) -> Extent:

@@ -49,6 +49,11 @@ class Need:
     top: str | None = None
 
     @property
+    def whole(self) -> bool:
+        """Whether candidates are integers or truth values."""
+        return self.candidates.dtype.kind in "biu"
+
+    @property
     def asked(self) -> bool:
         """Whether anything is."""
         return bool(self.bounds or self.wishes or self.closed is not None or not self.allowed.all())
@@ -79,6 +84,13 @@ class Trace:
             if not lost.all():
                 self.need.allowed &= ~lost
         return replace(self, images=images)
+
+    def of(self, candidate: int) -> Array:
+        """What the candidate nearest to a number has become, as an array without axes."""
+        listed = self.need.candidates
+        if listed.dtype.kind == "O":
+            return np.asarray(self.images[0])
+        return np.asarray(self.images[np.argmin(np.abs(listed.astype(float) - candidate))])
 
     def within(self, low: Known, high: Known) -> None:
         """Ask for `low <= element < high`."""

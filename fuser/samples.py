@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
+from itertools import islice
 from math import prod
 from typing import Any, Final
 
@@ -33,6 +34,9 @@ AFFORDABLE: Final = 2**20
 
 OTHER: Final = 5
 """An extent or an element that has no place in an image, a sequence or a batch."""
+
+MOST_KINKS: Final = 500
+"""Comparisons that are looked at, in the order of the graph."""
 
 FARTHEST: Final = 1024
 """Numbers beyond this are not exceeded."""
@@ -186,7 +190,7 @@ class _Plan:
         solver = self.solver(True)
         typical = solver.near(self._fitting(SIZINGS[0], *SMALL, *LARGE), apart=True)
         about: dict[str, list[tuple[Form, int]]] = {}
-        for form, number in self.demands.kinks:
+        for form, number in islice(self.demands.kinks, MOST_KINKS):
             now = replaced(form, solver.known)
             for name in symbols(now):
                 assert isinstance(now, Form)

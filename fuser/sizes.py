@@ -73,10 +73,20 @@ class Sizes:
         self.free = [name for name in self.order if name not in self.known]
         self._left: dict[str, list[Rule]] = {name: [] for name in self.free}
         place = {name: i for i, name in enumerate(self.free)}
-        for rule in dict.fromkeys(self._now(rule) for rule in left):
+        for rule in _strictest(self._now(rule) for rule in left):
             if names := symbols(rule.left) | symbols(rule.right):
                 # A rule is looked at when the last of its symbols gets its number.
                 self._left[max(names, key=place.__getitem__)].append(rule)
+        self._alone = {name: self._by_itself(name) for name in self.free}
+
+    def _by_itself(self, name: str) -> Bools:
+        """Which of 1 to LIMIT a symbol may be as far as rules about no other say."""
+        allowed = self.ranges[name].copy() if name in self.ranges else np.ones(LIMIT, bool)
+        sizes = {name: np.arange(1, LIMIT + 1)}
+        for rule in self._left[name]:
+            if symbols(rule.left) | symbols(rule.right) == {name}:
+                allowed &= rule.holds(sizes)
+        return allowed
 
     def _now(self, rule: Rule) -> Rule:
         return Rule(rule.kind, replaced(rule.left, self.known), replaced(rule.right, self.known))
@@ -121,9 +131,10 @@ class Sizes:
     def _allowed(self, name: str, found: Mapping[str, int]) -> Bools:
         """Which of 1 to LIMIT the rules admit for a symbol, the earlier ones having their numbers."""
         sizes: dict[str, Any] = {**found, name: np.arange(1, LIMIT + 1)}
-        allowed = self.ranges[name].copy() if name in self.ranges else np.ones(LIMIT, bool)
+        allowed = self._alone[name].copy()
         for rule in self._left[name]:
-            allowed &= rule.holds(sizes)
+            if symbols(rule.left) | symbols(rule.right) != {name}:
+                allowed &= rule.holds(sizes)
         return allowed
 
     def _together(self, name: str, found: Mapping[str, int], wishes: Mapping[str, int]) -> dict[str, int]:
@@ -136,8 +147,9 @@ class Sizes:
             for rule in (*self._left[name], *self._left[other]):
                 allowed &= rule.holds(sizes)
             if allowed.any():
-                far = np.abs(grid[:, None] - wishes[name]) + np.abs(grid[None, :] - wishes[other])
-                row, column = np.unravel_index(np.argmin(np.where(allowed, far, 2 * LIMIT)), far.shape)
+                # Both move by like ratios, instead of one as far as it has to.
+                far = np.log(grid[:, None] / wishes[name]) ** 2 + np.log(grid[None, :] / wishes[other]) ** 2
+                row, column = np.unravel_index(np.argmin(np.where(allowed, far, np.inf)), far.shape)
                 return {name: int(row) + 1, other: int(column) + 1}
         return {name: wishes[name]}
 
@@ -151,6 +163,27 @@ class Sizes:
                 if reached.any() and not reached.all():
                     found.add(int(np.argmax(reached != reached[0])) + 1)
         return sorted(found)
+
+
+def _strictest(rules: Iterable[Rule]) -> list[Rule]:
+    """The rules, each once; of those that say how large one extent must at least be, the one that asks for most."""
+    found: dict[object, Rule] = {}
+    for rule in rules:
+        if rule.kind == "fits" and isinstance(rule.left, int) and isinstance(rule.right, Form):
+            key: object = rule.right.terms
+            other = found.get(key)
+            if other is not None and _room(other) <= _room(rule):
+                continue
+        else:
+            key = rule
+        found[key] = rule
+    return list(found.values())
+
+
+def _room(rule: Rule) -> int:
+    assert isinstance(rule.left, int)
+    assert isinstance(rule.right, Form)
+    return rule.right.add - rule.left
 
 
 def _nearest(allowed: Bools, wish: int) -> int:

@@ -10,7 +10,7 @@ from fractions import Fraction
 from math import prod
 from typing import Final
 
-from fuser.forms import Extent, Form, least, minus, over, plus, times
+from fuser.forms import Extent, Known, least, minus, over, plus, times
 from fuser.hosts.onnx_tensors import Call, Dims, Unknown
 
 Shapes = Sequence[Dims | None]
@@ -301,20 +301,20 @@ def cut(call: Call, n: Extent, start: Extent, end: Extent, step: Extent) -> Exte
         return None
     if step < 0:
         return n if step == -1 and start == -1 and isinstance(end, int) and end <= -FAR else None
-    low, high = (_bound(n, bound) for bound in (start, end))
-    extent = minus(high, low)
+    # Something is left, so the start lies inside.
+    low = plus(n, start) if isinstance(start, int) and start < 0 else start
+    extent = minus(_end(n, end), low)
     call.demands.fits(1, extent)
     return over(plus(extent, step - 1), step)
 
 
-def _bound(n: int | Form, bound: int | Form) -> int | Form | None:
-    """Where a range begins or ends, counted from the front."""
+def _end(n: Known, bound: Known) -> Extent:
+    """Where a range ends, counted from the front."""
     if isinstance(bound, int) and bound >= FAR:
         return n
     if isinstance(bound, int) and bound < 0:
-        below = plus(n, bound)
-        return below if isinstance(below, Form) or below is None else max(below, 0)
-    return 0 if bound == 0 else least(n, bound)
+        return plus(n, bound)
+    return least(n, bound)
 
 
 def pad(call: Call) -> Shapes:

@@ -56,8 +56,8 @@ def _mod(a: Array, b: Array) -> Array:
 
 
 def _log(x: Array) -> Array:
-    # The logarithm of a mask is one, that of other numbers near zero is nothing to compare with.
-    return np.log(np.where((x < 1e-3) & (x != 0), np.nan, x))
+    # Near zero it is nothing to compare with.
+    return np.log(np.where(x < 1e-3, np.nan, x))
 
 
 UNARY: Final[dict[str, Callable[[Array], Array]]] = {
@@ -97,8 +97,6 @@ BINARY: Final[dict[str, Callable[[Array, Array], Array]]] = {
     "Xor": np.logical_xor,
 }
 COMPARED: Final = frozenset({"Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"})
-# Of several inputs, each element tells by itself what becomes of it while those of the others are open.
-MERGED: Final = frozenset({"Add", "And", "Max", "Min", "Mul", "Or"})
 EXTENTS: Final[dict[str, Callable[[Known, Known], Extent]]] = {
     "Add": plus,
     "Div": over,
@@ -113,7 +111,9 @@ def unary(call: Call, made: list[Tensor]) -> None:
     """A function of each element."""
     x, out = call.input(0), made[0]
     function = {"Cast": _cast, "Clip": _clip}[call.kind](call) if call.kind in ("Cast", "Clip") else UNARY[call.kind]
-    out.traces = tuple(trace.through(function) for trace in x.traces)
+    # The logarithm of a mask is a mask, whose zeros are closed.
+    masks = call.kind == "Log"
+    out.traces = tuple(t.through(np.log if masks and t.need.whole else function) for t in x.traces)
     if call.kind in ("Cast", "Floor"):
         out.elements, out.span = x.elements, x.span
     if x.array is not None and x.array.dtype.kind in "biuf" and x.array.size <= SHORT:
@@ -154,10 +154,15 @@ def _traced(call: Call, a: Tensor, b: Tensor, function: Callable[[Array, Array],
         return (a.traces[0].through(lambda x: function(x, other)),)
     if call.kind in COMPARED and (a.span is not None or b.span is not None):
         return ()
-    logical = all(t.images.dtype.kind in "biu" for t in (*a.traces, *b.traces))
-    if call.kind in MERGED and a.traces and b.traces and (logical or call.kind == "Add"):
-        return a.traces + b.traces
-    if call.kind in ("And", "Or"):
+    if a.traces and b.traces:
+        # Each is followed while the other does not matter.
+        neutral = 0 if call.kind in ("Or", "Max") else 1
+        beside, before = b.traces[0].of(neutral), a.traces[0].of(neutral)
+        return (
+            *(t.through(lambda x: function(x, beside)) for t in a.traces),
+            *(t.through(lambda x: function(before, x)) for t in b.traces),
+        )
+    if call.kind in ("And", "Or", "Min", "Max"):
         return a.traces + b.traces
     if call.kind == "Div":
         for trace in b.traces:
@@ -312,8 +317,6 @@ def _indexes(call: Call, indices: Tensor, extent: Extent) -> None:
         trace.within(0, extent)
     if indices.span is not None:
         call.demands.fits(indices.span[1], extent)
-        if isinstance(extent, int):
-            call.demands.kink(indices.span[1], extent)
     for index in indices.elements or ():
         if index is not None and not (isinstance(index, int) and index < 0):
             call.demands.fits(plus(index, 1), extent)
