@@ -249,9 +249,7 @@ def _shapes(model: "onnx_ir.Model", inputs: "Given | None", shapes: "Shapes | No
     return found
 
 
-def rewrite_model(
-    model: "onnx_ir.Model", plan: Plan, source: str, shapes: "Shapes | None" = None
-) -> Report:
+def rewrite_model(model: "onnx_ir.Model", plan: Plan, source: str, shapes: "Shapes | None" = None) -> Report:
     """Rewrite `model` in place; `shapes` of inputs are those that multiply-adds are counted for."""
     from fuser.hosts.onnx_export import export_graph
 

@@ -159,15 +159,21 @@ def pinned(specs: Sequence[Spec], shapes: Shapes) -> dict[str, int]:
     sizes: dict[str, tuple[int, str]] = {}
     for name, shape in shapes.items():
         if name not in known:
-            raise InputError(f"a shape for {name!r}, which is no input of the model; its inputs are {[*known]}")
+            raise InputError(
+                f"a shape for {name!r}, which is no input of the model; its inputs are {[*known]}"
+            )
         dims = known[name].shape
         if dims is not None and not _fits(dims, shape):
-            raise InputError(f"input {name!r} cannot have shape {list(shape)}, the model takes {_wanted(dims)}")
+            raise InputError(
+                f"input {name!r} cannot have shape {list(shape)}, the model takes {_wanted(dims)}"
+            )
         for dim, extent in zip(dims or (), shape, strict=False):
             if isinstance(dim, str):
                 other, where = sizes.setdefault(dim, (extent, name))
                 if other != extent:
-                    raise InputError(f"{dim!r} is {other} in the shape of {where!r} and {extent} in that of {name!r}")
+                    raise InputError(
+                        f"{dim!r} is {other} in the shape of {where!r} and {extent} in that of {name!r}"
+                    )
     return {dim: extent for dim, (extent, _) in sizes.items()}
 
 
@@ -179,9 +185,13 @@ def require_shapes(found: Shapes, wanted: Shapes | None) -> None:
     """
     for name, shape in (wanted or {}).items():
         if found.get(name, shape) != shape:
-            raise InputError(f"input {name!r} was given in shape {list(found[name])}, but its shape is to be {list(shape)}")
+            raise InputError(
+                f"input {name!r} was given in shape {list(found[name])}, but its shape is to be {list(shape)}"
+            )
         if name not in found:
-            raise InputError(f"a shape for {name!r}, which is no input of the model; its inputs are {[*found]}")
+            raise InputError(
+                f"a shape for {name!r}, which is no input of the model; its inputs are {[*found]}"
+            )
 
 
 def _fits(dims: Sequence[Dim], shape: Sequence[int]) -> bool:

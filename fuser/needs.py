@@ -112,7 +112,7 @@ class Trace:
 
     def leaves(self) -> None:
         """The elements go where they are not followed: what is large there is a mask, or too large."""
-        if self.images.dtype.kind != "f":
+        if self.images.dtype.kind != "f" or self.images is self.need.candidates:
             return
         images = self.images.astype(float)
         is_zero, is_one = (self.need.candidates == n for n in (0, 1))
@@ -208,7 +208,7 @@ def _spread(asked: Need, allowed: Bools, shape: tuple[int, ...], generator: np.r
     low, high = _run(listed, allowed)
     if listed.dtype.kind == "f":
         return np.asarray(generator.uniform(float(low), float(high), shape))
-    if high == listed[-1] and not asked.bounds:
+    if not asked.bounds:
         high = min(high, low + CEILING - 1)
     return np.asarray(generator.integers(int(low), int(high), shape, endpoint=True))
 

@@ -254,7 +254,9 @@ def ran(runner: Runner, trials: Iterable[Trial], *, samples: int) -> Iterator[tu
         except InputError as error:
             refusal = refusal or error
     if not taken:
-        raise CannotRun(f"no sample ran: {_tried(tried.values())}; {refusal or 'there was none to try'}") from refusal
+        raise CannotRun(
+            f"no sample ran: {_tried(tried.values())}; {refusal or 'there was none to try'}"
+        ) from refusal
     if len(taken) == 1 and samples > 1:
         with suppress(CannotRun):
             yield _run(runner, taken[0], 1)

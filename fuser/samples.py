@@ -118,7 +118,7 @@ class _Plan:
         shapes: Shapes | None,
     ) -> None:
         self.demands, self.specs, self.seed = demands, specs, seed
-        self.notes: list[str] = []
+        self.spared: dict[str, int] = {}
         self.given = dict(shapes or {})
         # Extents that are given by symbol, in the names that the demands use and in those of the runtime.
         stated = [self._stated(spec) for spec in specs]
@@ -168,7 +168,9 @@ class _Plan:
         for dims in sorted(stated, key=lambda dims: -len(dims)):
             for axis, dim in enumerate(dims):
                 if isinstance(dim, str):
-                    wishes.setdefault(dim, sizing.batch if "batch" in dim.lower() else guess(axis, dims, sizing))
+                    wishes.setdefault(
+                        dim, sizing.batch if "batch" in dim.lower() else guess(axis, dims, sizing)
+                    )
         # Of extents that are one, the least: an axis of 224 that must be as long as the batch is a batch.
         for name, form in self.solver(True).known.items():
             if isinstance(form, Form) and form.add == 0 and [k for _, k in form.terms] == [1]:
@@ -195,7 +197,12 @@ class _Plan:
             for name in symbols(now):
                 assert isinstance(now, Form)
                 about.setdefault(name, []).append((now, number))
-        return {name: solver.edges(name, about[name], typical) for name in solver.free if name in about}
+        edges = {name: solver.edges(name, about[name], typical) for name in solver.free if name in about}
+        for name, numbers in edges.items():
+            far = [number for number in numbers if number > FARTHEST]
+            if far:
+                self._spare(name, far[0])
+        return {name: [n for n in numbers if n <= FARTHEST] for name, numbers in edges.items()}
 
     @property
     def levels(self) -> int:
@@ -207,26 +214,37 @@ class _Plan:
         solver = self.solver(outcome)
         wishes = self._fitting(SIZINGS[index % len(SIZINGS)], *SMALL, *LARGE)
         between = [1.0, 0.0, *np.linspace(0, 1, max(count, 3))[1:-1]]
-        level = {name: round(between[index % len(between)] * len(edges)) for name, edges in self.edges.items()}
+        level = {
+            name: round(between[index % len(between)] * len(edges)) for name, edges in self.edges.items()
+        }
         while True:
             moved = dict(wishes)
             for name, place in level.items():
                 edges = self.edges[name]
-                low, high = edges[place - 1] if place else 1, edges[place] - 1 if place < len(edges) else LIMIT
+                low, high = (
+                    edges[place - 1] if place else 1,
+                    edges[place] - 1 if place < len(edges) else LIMIT,
+                )
                 moved[name] = min(max(wishes[name], low), high)
             sizes = solver.near(moved, apart=True)
             # The extent that was moved furthest is the first to be spared.
             costly = [name for name in level if level[name] and moved[name] > wishes[name]]
-            if not costly or (self._elements(sizes) <= AFFORDABLE and max(moved[n] for n in costly) <= FARTHEST):
+            if not costly or self._elements(sizes) <= AFFORDABLE:
                 return sizes
             name = max(costly, key=lambda name: moved[name] / wishes[name])
             level[name] -= 1
-            self._note(name, self.edges[name][level[name]])
+            self._spare(name, self.edges[name][level[name]])
 
-    def _note(self, name: str, number: int) -> None:
-        note = f"no sample had {name} at {number} or more, which would cost too much"
-        if note not in self.notes:
-            self.notes.append(note)
+    def _spare(self, name: str, number: int) -> None:
+        self.spared[name] = min(number, self.spared.get(name, number))
+
+    @property
+    def notes(self) -> list[str]:
+        """What was not tried."""
+        return [
+            f"no sample had {name} at {number} or more, which would cost too much"
+            for name, number in self.spared.items()
+        ]
 
     def _elements(self, sizes: Mapping[str, int]) -> int:
         return sum(prod(shape) for shape in self._shapes(sizes).values())
@@ -237,7 +255,10 @@ class _Plan:
             name: tuple(max(0, int(value(extent, sizes))) for extent in dims)
             for name, dims in self.demands.shapes.items()
         }
-        return {spec.name: self.given.get(spec.name) or found.get(spec.name, unknown[spec.name]) for spec in self.specs}
+        return {
+            spec.name: self.given.get(spec.name) or found.get(spec.name, unknown[spec.name])
+            for spec in self.specs
+        }
 
     # --- trials --------------------------------------------------------------------------------------------
 
@@ -273,7 +294,9 @@ class _Plan:
             for place, name in enumerate(self.demands.elements.get(spec.name, ())):
                 if name in self.demands.used and name in sizes:
                     array.reshape(-1)[place] = sizes[name]
-            known[spec.name] = array.astype(inputs.numpy_dtype(spec.dtype)) if spec.dtype != "string" else array
+            known[spec.name] = (
+                array.astype(inputs.numpy_dtype(spec.dtype)) if spec.dtype != "string" else array
+            )
         yield draw(self.specs, shapes, seed=self.seed, sample=sample, known=known)
         if any("int" in spec.dtype for spec in self.specs):
             yield draw(self.specs, shapes, seed=self.seed, sample=sample, ceiling=2)

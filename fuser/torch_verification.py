@@ -56,7 +56,9 @@ class TorchModels:
         self.arguments = self.program.examples if self.program else given(self.first, self.inputs)
         if self.shapes:
             if self.program is None:
-                raise InputError("the inputs have shapes already: shapes are for an exported program without them")
+                raise InputError(
+                    "the inputs have shapes already: shapes are for an exported program without them"
+                )
             self.sizes = {**(self.sizes or {}), **inputs.pinned(self.program.specs, self.shapes)}
 
     def _program(self) -> Program | None:

@@ -426,7 +426,13 @@ def images_of_bytes() -> ModelProto:
 def labels() -> ModelProto:
     nodes = [
         onnx.helper.make_node(
-            "LabelEncoder", ["x"], ["i"], domain="ai.onnx.ml", keys_strings=["red", "blue"], values_int64s=[0, 1], default_int64=2
+            "LabelEncoder",
+            ["x"],
+            ["i"],
+            domain="ai.onnx.ml",
+            keys_strings=["red", "blue"],
+            values_int64s=[0, 1],
+            default_int64=2,
         ),
         onnx.helper.make_node("Gather", ["table", "i"], ["y"]),
     ]

@@ -35,7 +35,9 @@ def sampled(model: ModelProto, **options: object) -> tuple[list[tuple[Feeds, Fee
 
 
 @pytest.mark.parametrize("make", ALL, ids=lambda make: make.__name__)
-def test_a_model_that_is_particular_runs_at_once_and_computes_something(make: Callable[[], ModelProto]) -> None:
+def test_a_model_that_is_particular_runs_at_once_and_computes_something(
+    make: Callable[[], ModelProto],
+) -> None:
     found, runs = sampled(make())
     assert runs == len(found) >= 2
     for feeds, outputs in found:

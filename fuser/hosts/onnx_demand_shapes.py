@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from fractions import Fraction
+from functools import lru_cache
 from math import prod
 from typing import Final
 
@@ -83,10 +84,18 @@ def _windows(call: Call, extents: Dims, size: Dims) -> Dims:
     pads = call.attribute("pads", [0] * 2 * len(size)) if automatic == "NOTSET" else [0] * 2 * len(size)
     result: list[Extent] = []
     for axis, (n, k, s, d) in enumerate(zip(extents, size, stride, dilation, strict=True)):
-        room = minus(plus(n, pads[axis], pads[axis + len(size)], -1), times(minus(k, 1), d))
+        padding = pads[axis] + pads[axis + len(size)]
+        room, count = _window(n, padding, k, s, d, bool(call.attribute("ceil_mode", 0)))
         call.demands.fits(0, room)
-        result.append(plus(over(plus(room, s - 1 if call.attribute("ceil_mode", 0) else 0), s), 1))
+        result.append(count)
     return tuple(result)
+
+
+@lru_cache(4096)
+def _window(n: Extent, padding: int, k: Extent, s: int, d: int, up: bool) -> tuple[Extent, Extent]:
+    """How far a window can be moved, and how many places it has."""
+    room = minus(plus(n, padding, -1), times(minus(k, 1), d))
+    return room, plus(over(plus(room, s - 1 if up else 0), s), 1)
 
 
 def conv_transpose(call: Call) -> Shapes:

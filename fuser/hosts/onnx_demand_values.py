@@ -12,8 +12,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from fuser.forms import Extent, Form, Known, least, minus, most, over, plus, scaled, times
-from fuser.hosts.onnx_tensors import SHORT, Call, Dims, Tensor
+from fuser.forms import Extent, Known, added, least, minus, most, over, plus, scaled, times
+from fuser.hosts.onnx_tensors import SHORT, Call, Dims, Span, Tensor
 from fuser.needs import HUGE, Trace
 
 Rule = Callable[[Call, list[Tensor]], None]
@@ -37,7 +37,9 @@ def _cast(call: Call) -> Callable[[Array], Array]:
     if to in (_KINDS.STRING, _KINDS.UNDEFINED):
         return lambda x: x
     kind = np.dtype(np.float32) if to == _KINDS.BFLOAT16 else onnx.helper.tensor_dtype_to_np_dtype(to)
-    return lambda x: np.nan_to_num(x).astype(kind) if kind.kind in "iu" and x.dtype.kind == "f" else x.astype(kind)
+    return lambda x: (
+        np.nan_to_num(x).astype(kind) if kind.kind in "iu" and x.dtype.kind == "f" else x.astype(kind)
+    )
 
 
 def _clip(call: Call) -> Callable[[Array], Array]:
@@ -110,7 +112,9 @@ EXTENTS: Final[dict[str, Callable[[Known, Known], Extent]]] = {
 def unary(call: Call, made: list[Tensor]) -> None:
     """A function of each element."""
     x, out = call.input(0), made[0]
-    function = {"Cast": _cast, "Clip": _clip}[call.kind](call) if call.kind in ("Cast", "Clip") else UNARY[call.kind]
+    function = (
+        {"Cast": _cast, "Clip": _clip}[call.kind](call) if call.kind in ("Cast", "Clip") else UNARY[call.kind]
+    )
     # The logarithm of a mask is a mask, whose zeros are closed.
     masks = call.kind == "Log"
     out.traces = tuple(t.through(np.log if masks and t.need.whole else function) for t in x.traces)
@@ -178,15 +182,16 @@ def _compared(call: Call, a: Tensor, b: Tensor, out: Tensor) -> None:
     for one, other in ((a, b), (b, a)):
         if one.span is not None:
             for trace in other.traces:
-                trace.within(1, plus(one.span[1], 1) or 1)
-    if a.elements is None or b.elements is None or a.array is not None is not b.array:
+                trace.within(1, added(one.span.high, 1))
+    if a.elements is None or b.elements is None:
         return
     pairs = _paired(a.elements, b.elements)
     for left, right in pairs:
         call.demands.kink(left, right)
         call.demands.kink(right, left)
-    if call.kind == "Equal" and all(_differ(left, right) for left, right in pairs):
-        _constant(out, np.zeros(len(pairs), bool))
+    outcomes = [_equal(left, right) for left, right in pairs]
+    if call.kind == "Equal" and None not in outcomes:
+        _constant(out, np.array(outcomes, bool))
 
 
 def _paired(a: Dims, b: Dims) -> list[tuple[Extent, Extent]]:
@@ -195,11 +200,13 @@ def _paired(a: Dims, b: Dims) -> list[tuple[Extent, Extent]]:
     return list(zip(left, right, strict=False))
 
 
-def _differ(left: Extent, right: Extent) -> bool:
-    """Whether two elements differ whatever the sizes are: no extent is negative."""
+def _equal(left: Extent, right: Extent) -> bool | None:
+    """Whether two elements are equal; None where that depends on sizes. No extent is negative."""
+    if left is not None and left == right:
+        return True
     if isinstance(left, int) and isinstance(right, int):
-        return left != right
-    return any(isinstance(n, int) and n < 0 for n in (left, right))
+        return False
+    return False if any(isinstance(n, int) and n < 0 for n in (left, right)) else None
 
 
 def _extents(call: Call, a: Tensor, b: Tensor, out: Tensor) -> None:
@@ -207,14 +214,18 @@ def _extents(call: Call, a: Tensor, b: Tensor, out: Tensor) -> None:
         out.elements = tuple(_combined(call.kind, x, y) for x, y in _paired(a.elements, _numbers(b)))
     elif b.elements is not None and a.number is not None:
         out.elements = tuple(_combined(call.kind, x, y) for x, y in _paired(_numbers(a), b.elements))
-    if call.kind in ("Add", "Sub") and a.span is not None and isinstance(n := _whole(b), int):
-        shift = n if call.kind == "Add" else -n
-        out.span = (plus(a.span[0], shift) or 0, plus(a.span[1], shift) or 0)
-    if call.kind == "Mul" and a.span is not None and b.traces and a.span[0] == 0:
-        out.span = a.span  # positions times a mask
-    if call.kind == "Add" and a.elements and len(a.elements) == 1 and b.span is not None and a.elements[0] is not None:
-        low, high = (plus(end, a.elements[0]) for end in b.span)
-        out.span = (low or 0, high or 0)
+    if a.span is not None:
+        out.span = _moved(call.kind, a.span, b)
+
+
+def _moved(kind: str, span: Span, other: Tensor) -> Span | None:
+    """Positions with an offset, or times a mask."""
+    if kind == "Mul":
+        return span if other.traces and span.low == 0 else None
+    alone = other.elements[0] if other.elements is not None and len(other.elements) == 1 else _whole(other)
+    if alone is None or kind not in ("Add", "Sub"):
+        return None
+    return span.moved(alone if kind == "Add" else scaled(alone, -1))
 
 
 def _whole(tensor: Tensor) -> Any:
@@ -229,7 +240,9 @@ def _numbers(tensor: Tensor) -> Dims:
     if number is None or number == 0 or not np.isfinite(number):
         return (None,)
     # Times one half is divided by two, which is how sizes are halved.
-    return (int(number) if number == int(number) else -round(1 / number) if (1 / number).is_integer() else None,)
+    return (
+        int(number) if number == int(number) else -round(1 / number) if (1 / number).is_integer() else None,
+    )
 
 
 def _combined(kind: str, x: Extent, y: Extent) -> Extent:
@@ -252,8 +265,9 @@ def where(call: Call, made: list[Tensor]) -> None:
     out = made[0]
     left, right = a.number, b.number
     if condition.array is not None and a.elements is not None and b.elements is not None:
-        picked = zip(_paired(tuple(condition.array.reshape(-1).tolist()), a.elements), _paired(a.elements, b.elements), strict=False)
-        out.elements = tuple(x if yes else y for (yes, _), (x, y) in picked)
+        yes = tuple(int(n) for n in condition.array.reshape(-1))
+        chosen = zip(_paired(yes, a.elements), _paired(yes, b.elements), strict=True)
+        out.elements = tuple(x if one else y for (one, x), (_, y) in chosen)
     elif left is not None and right is not None:
         out.traces = tuple(t.through(lambda c: np.where(c, left, right)) for t in condition.traces)
     else:
@@ -316,7 +330,8 @@ def _indexes(call: Call, indices: Tensor, extent: Extent) -> None:
     for trace in indices.traces:
         trace.within(0, extent)
     if indices.span is not None:
-        call.demands.fits(indices.span[1], extent)
+        indices.span.require()
+        call.demands.fits(indices.span.high, extent)
     for index in indices.elements or ():
         if index is not None and not (isinstance(index, int) and index < 0):
             call.demands.fits(plus(index, 1), extent)
@@ -355,9 +370,15 @@ def one_hot(call: Call, made: list[Tensor]) -> None:
 def concat(call: Call, made: list[Tensor]) -> None:
     """All elements of all."""
     parts = [tensor for tensor in call.inputs if tensor is not None]
+    for part in parts:
+        if part.span is not None:
+            part.span.require()
     made[0].traces = tuple(trace for part in parts for trace in part.traces)
     listed = [part.elements for part in parts]
-    if all(elements is not None and (p.dims or ()) == (len(elements),) for p, elements in zip(parts, listed, strict=True)):
+    if all(
+        elements is not None and (p.dims or ()) == (len(elements),)
+        for p, elements in zip(parts, listed, strict=True)
+    ):
         made[0].elements = tuple(e for elements in listed for e in elements or ())
 
 
@@ -380,7 +401,7 @@ def range_(call: Call, made: list[Tensor]) -> None:
     _sized(call)
     start, limit = (end[0] if end else None for end in ends)
     if start is not None and limit is not None:
-        made[0].span = start, limit
+        made[0].span = Span(start, limit)
 
 
 def filled(call: Call, made: list[Tensor]) -> None:
@@ -398,7 +419,7 @@ def counted(call: Call, made: list[Tensor]) -> None:
     """CumSum: of ones and zeros, numbers up to the extent."""
     x, axis = call.input(0), call.input(1).number
     if x.dims and axis is not None and x.traces and (extent := x.dims[int(axis) % len(x.dims)]) is not None:
-        made[0].span = 0, plus(extent, 1) or 1
+        made[0].span = Span(0, added(extent, 1), x.traces)
 
 
 def largest(call: Call, made: list[Tensor]) -> None:
@@ -415,27 +436,31 @@ def total(call: Call, made: list[Tensor]) -> None:
     if x.elements is not None:
         made[0].elements = (plus(*x.elements) if call.kind == "ReduceSum" else times(*x.elements),)
     elif call.kind == "ReduceSum" and x.dims and all(t.images.dtype.kind in "iub" for t in x.traces):
-        extent = times(*x.dims)
-        made[0].span = (0, plus(extent, 1) or 1) if extent is not None and x.traces else None
+        extent = times(*x.dims) if call.listed("axes", 1) is None else _reduced(x.dims, call.listed("axes", 1))
+        made[0].span = Span(0, added(extent, 1), x.traces) if extent is not None and x.traces else None
     else:
         leave(call)
+
+
+def _reduced(dims: Dims, axes: Dims | None) -> Extent:
+    return times(*(dims[axis] for axis in axes or () if isinstance(axis, int)))
 
 
 def position(call: Call, made: list[Tensor]) -> None:
     """ArgMax and ArgMin: places of an axis."""
     x = call.input(0)
     if x.dims and (extent := x.dims[call.attribute("axis", 0) % len(x.dims)]) is not None:
-        made[0].span = 0, extent
+        made[0].span = Span(0, extent)
     leave(call)
 
 
 def lengths(call: Call, made: list[Tensor]) -> None:
     """Recurrent networks and ReverseSequence: lengths are at least 1 and at most the time."""
     x, index = call.input(0), 1 if call.kind == "ReverseSequence" else 4
-    time = 1 if call.attribute("layout", 0) else call.attribute("time_axis", 0)
-    if x.dims and x.dims[time] is not None:
+    axis = 1 if call.attribute("layout", 0) else call.attribute("time_axis", 0)
+    if x.dims and (time := x.dims[axis]) is not None:
         for trace in call.input(index).traces:
-            trace.within(1, plus(x.dims[time], 1) or 1)
+            trace.within(1, added(time, 1))
     if call.kind == "ReverseSequence":
         made[0].traces = x.traces
     else:
@@ -457,7 +482,7 @@ EXTENT_INPUTS: Final[dict[str, Sequence[int]]] = {
     "OneHot": (1,),
     "Pad": (1,),
     "Range": (0, 1),
-    "Resize": (3,),
+    "Resize": (2, 3),
     "Slice": (1, 2),
     "Split": (1,),
     "Tile": (1,),

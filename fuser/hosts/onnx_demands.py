@@ -17,7 +17,7 @@ from fuser.demands import Demands
 from fuser.forms import Extent, Known, symbol
 from fuser.hosts.onnx_demand_shapes import SHAPES
 from fuser.hosts.onnx_demand_values import VALUES, leave
-from fuser.hosts.onnx_tensors import Call, Tensor, Unknown, held
+from fuser.hosts.onnx_tensors import Call, Span, Tensor, Unknown, held
 from fuser.needs import Trace, need
 
 STANDARD: Final = frozenset({"", "ai.onnx"})
@@ -58,7 +58,11 @@ def _skeleton(model: Any) -> onnx.ModelProto:
     from fuser.hosts.onnx_tensors import SHORT
 
     graph = onnx_ir.Graph(
-        model.graph.inputs, model.graph.outputs, nodes=(), opset_imports=model.graph.opset_imports, name="graph"
+        model.graph.inputs,
+        model.graph.outputs,
+        nodes=(),
+        opset_imports=model.graph.opset_imports,
+        name="graph",
     )
     bare = onnx_ir.Model(graph, ir_version=model.ir_version, functions=list(model.functions.values()))
     proto = onnx_ir.to_proto(bare)
@@ -109,7 +113,9 @@ class _Walk:
         numbers: set[float] = set()
         words: dict[str, None] = {}
         nodes = [node for graph in self._graphs() for node in graph]
-        constants = (held(t, self.folder) for node in nodes if node.op_type == "Constant" for t in _tensors(node))
+        constants = (
+            held(t, self.folder) for node in nodes if node.op_type == "Constant" for t in _tensors(node)
+        )
         for tensor in chain(tensors, constants):
             if tensor.dims and isinstance(tensor.dims[0], int):
                 numbers.add(tensor.dims[0])
@@ -120,7 +126,9 @@ class _Walk:
             elif tensor.array.dtype.kind in "OSU":
                 words.update(dict.fromkeys(map(_text, tensor.array.reshape(-1).tolist())))
         for node in nodes:
-            for attribute in node.attribute if node.domain == "ai.onnx.ml" or node.op_type == "Constant" else ():
+            for attribute in (
+                node.attribute if node.domain == "ai.onnx.ml" or node.op_type == "Constant" else ()
+            ):
                 words.update(dict.fromkeys(map(_text, attribute.strings)))
                 numbers.update(attribute.ints)
                 numbers.update({attribute.i} if attribute.type == attribute.INT else ())
@@ -128,7 +136,10 @@ class _Walk:
 
     def _graphs(self) -> Iterator[Sequence[onnx.NodeProto]]:
         """The nodes of every graph."""
-        pending: list[Sequence[onnx.NodeProto]] = [self.model.graph.node, *(f.node for f in self.model.functions)]
+        pending: list[Sequence[onnx.NodeProto]] = [
+            self.model.graph.node,
+            *(f.node for f in self.model.functions),
+        ]
         while pending:
             nodes = pending.pop()
             yield nodes
@@ -172,7 +183,13 @@ class _Walk:
         for node in self.model.graph.node:
             if name in node.input:
                 of_weight = weights.get(node.input[1], 4) if len(node.input) > 1 else 4
-                rank = of_weight if node.op_type in ("Conv", "ConvTranspose") else 2 if node.op_type == "Gemm" else 4
+                rank = (
+                    of_weight
+                    if node.op_type in ("Conv", "ConvTranspose")
+                    else 2
+                    if node.op_type == "Gemm"
+                    else 4
+                )
                 break
         return tuple(symbol(f"{name}.{axis}") for axis in range(rank))
 
@@ -311,7 +328,7 @@ class _Walk:
         for element in trips.elements or (None,):
             self.demands.extent(element, trips.traces)
         count = trips.elements[0] if trips.elements else None
-        step = Tensor((), span=None if count is None else (0, count))
+        step = Tensor((), span=None if count is None else Span(0, count))
         carried = [Tensor(call.input(i).dims) for i in range(2, len(call.inputs))]
         made = self._repeated(body, frame, carried, lambda states: [step, Tensor(()), *states], 1)
         scans = [Tensor(None if t.dims is None else (count, *t.dims)) for t in made[1 + len(carried) :]]
@@ -328,7 +345,9 @@ class _Walk:
         lengths = [dims[axis] for dims, axis in zip(sequences, axes, strict=True)]
         for length in lengths[1:]:
             self.demands.equal(lengths[0], length)
-        steps = [Tensor((*d[: a % len(d)], *d[a % len(d) + 1 :])) for d, a in zip(sequences, axes, strict=True)]
+        steps = [
+            Tensor((*d[: a % len(d)], *d[a % len(d) + 1 :])) for d, a in zip(sequences, axes, strict=True)
+        ]
         made = self._repeated(body, frame, states, lambda carried: [*carried, *steps], 0)
         rest = [Tensor(None if t.dims is None else (lengths[0], *t.dims)) for t in made[len(states) :]]
         return [*(Tensor(t.dims) for t in made[: len(states)]), *rest]
@@ -359,7 +378,9 @@ def _either(a: Tensor, b: Tensor) -> Tensor:
     """What is known of a value that is one of two."""
     if a.dims is None or b.dims is None or len(a.dims) != len(b.dims):
         return Tensor()
-    return Tensor(tuple(m if m == n else None for m, n in zip(a.dims, b.dims, strict=True)), traces=a.traces + b.traces)
+    return Tensor(
+        tuple(m if m == n else None for m, n in zip(a.dims, b.dims, strict=True)), traces=a.traces + b.traces
+    )
 
 
 def _opset(imports: Iterable[onnx.OperatorSetIdProto]) -> int:

@@ -14,7 +14,7 @@ import onnx
 from numpy.typing import NDArray
 
 from fuser.demands import Demands
-from fuser.forms import Extent, Known
+from fuser.forms import Extent, Known, added
 from fuser.needs import Trace
 
 SHORT: Final = 64
@@ -23,20 +23,37 @@ SHORT: Final = 64
 Dims = tuple[Extent, ...]
 
 
+@dataclass(frozen=True, eq=False)
+class Span:
+    """The least element, and one more than the largest, if the elements that were `counted` are 0 or 1."""
+
+    low: Known
+    high: Known
+    counted: tuple[Trace, ...] = ()
+
+    def moved(self, by: Known) -> Span:
+        """The same with something added."""
+        return Span(added(self.low, by), added(self.high, by), self.counted)
+
+    def require(self) -> None:
+        """Ask for that."""
+        for trace in self.counted:
+            trace.within(0, 2)
+
+
 @dataclass(slots=True, eq=False)
 class Tensor:
     """One value; each field is None or empty where that is not known.
 
     `array`: its elements, or one for all of them. `elements`: those of a short integer tensor, as extents.
-    `traces`: what inputs its elements were computed from, one by one. `span`: the least element, and one more
-    than the largest.
+    `traces`: what inputs its elements were computed from, one by one. `span`: between what they lie.
     """
 
     dims: Dims | None = None
     array: NDArray[Any] | None = None
     elements: Dims | None = None
     traces: tuple[Trace, ...] = ()
-    span: tuple[Known, Known] | None = None
+    span: Span | None = None
 
     @classmethod
     def of(cls, array: NDArray[Any]) -> Tensor:
