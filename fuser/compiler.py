@@ -124,7 +124,8 @@ def optimize_file(
         shapes: what to verify, time and count multiply-adds with: shapes of some inputs by name.
 
     Raises:
-        InputError: `src` cannot be read or is not valid, no pass has one of the names, or the inputs or shapes do
+        InputError: `src` cannot be read or is not valid, no pass has one of the names, or the inputs or
+        shapes do
             not fit.
         OutputError: `dst` cannot be written.
         VerificationError: the result does not compute the same. Nothing is written.
@@ -154,7 +155,8 @@ def inspect_file(
     `inputs` and `shapes` say what multiply-adds are counted for.
 
     Raises:
-        InputError: `src` cannot be read or is not valid, no pass has one of the names, or the inputs or shapes do
+        InputError: `src` cannot be read or is not valid, no pass has one of the names, or the inputs or
+        shapes do
             not fit.
     """
     from fuser.hosts import onnx_io
@@ -166,8 +168,8 @@ def inspect_file(
 
         if inputs is not None or shapes:
             raise InputError(
-                f"{os.fspath(src)}: inputs and shapes say what multiply-adds are counted for, which the report on a "
-                ".pt2 file does not state"
+                f"{os.fspath(src)}: inputs and shapes say what multiply-adds are counted for, "
+                "which the report on a .pt2 file does not state"
             )
         report = _optimize_torch(torch_files.load(src), None, None, plan)[1]
         report.source = os.fspath(src)

@@ -1,4 +1,4 @@
-"""What a model demands of its inputs, whatever its host: extents that fit together, elements that mean something."""
+"""What a model demands of its inputs, whatever its host: extents that fit, elements that mean something."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from fuser.sizes import Rule
 class Demands:
     """Collected in one walk over a graph.
 
-    `shapes`: the extents of each input, a symbol for what is not known. `elements`: the symbols of the elements
-    of short integer inputs. `needs`: what is asked of elements. `kinks`: extents, and the numbers that they are
-    compared with, on both sides of which a model has to be tried. `used`: symbols of elements that are extents
-    or trip counts somewhere.
+    `shapes`: the extents of each input, a symbol for what is not known. `elements`: the symbols of the
+    elements of short integer inputs. `needs`: what is asked of elements. `kinks`: extents, and the numbers
+    that they are compared with, on both sides of which a model has to be tried. `used`: symbols of elements
+    that are extents or trip counts somewhere.
     """
 
     shapes: dict[str, tuple[Known, ...]] = field(default_factory=dict)
@@ -41,7 +41,7 @@ class Demands:
 
     def alike(self, left: Extent, right: Extent) -> Extent:
         """Two extents are broadcast: equal, or one is 1. Returns what comes of them."""
-        if left == right or right == 1:
+        if right in (left, 1):
             return left
         if left == 1:
             return right

@@ -96,7 +96,7 @@ def multiplied(left: Known, right: Known) -> Known:
 
 
 def divided(part: Known, divisor: Known) -> Known:
-    """The floor of a quotient, whole multiples of the divisor outside of it; of nothing by zero it is zero."""
+    """The floor of a quotient, whole multiples of the divisor outside of it; by zero it is zero."""
     if part == divisor:
         return 1
     if not isinstance(divisor, int) or divisor < 1:

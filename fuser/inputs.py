@@ -205,7 +205,7 @@ def _wanted(dims: Sequence[Dim]) -> list[int | str]:
 
 
 def ceilings(specs: Sequence[Spec]) -> tuple[int, ...]:
-    """Below what integers are drawn of which nothing is known: a lower number where a higher one is refused."""
+    """Below what integers are drawn of which nothing is known; a lower number where that is refused."""
     return CEILINGS if any("int" in spec.dtype for spec in specs) else CEILINGS[:1]
 
 
@@ -315,6 +315,7 @@ def _fitted(array: NDArray[Any], spec: Spec, source: str) -> NDArray[Any]:
         raise InputError(f"{source}: input {spec.name!r} is {array.dtype.name}, the model takes {spec.dtype}")
     if spec.shape is not None and not _fits(spec.shape, array.shape):
         raise InputError(
-            f"{source}: input {spec.name!r} has shape {list(array.shape)}, the model takes {_wanted(spec.shape)}"
+            f"{source}: input {spec.name!r} has shape {list(array.shape)}, "
+            f"the model takes {_wanted(spec.shape)}"
         )
     return np.ascontiguousarray(array, dtype=dtype).reshape(array.shape)

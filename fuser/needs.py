@@ -1,8 +1,8 @@
 """What the elements of an input may be, from what becomes of them.
 
-A `Need` holds candidates, numbers that an element could be, and a `Trace` is what they have become further down
-the graph: casts, offsets and comparisons are applied to the candidates themselves. So a reader that says what it
-takes (an index below the extent of its table) says it of the input, whatever lies between.
+A `Need` holds candidates, numbers that an element could be, and a `Trace` is what they have become further
+down the graph: casts, offsets and comparisons are applied to the candidates themselves. So a reader that says
+what it takes (an index below the extent of its table) says it of the input, whatever lies between.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ WORDS: Final = ("the", "cat", "0", "1.5", "New York", "")
 class Need:
     """What is asked of the elements of an input; masks are over the candidates.
 
-    `bounds`: what a candidate has become must be at least the first extent and below the second. `wishes`: both
-    kinds of candidates are wanted. `closed`: candidates that close a position of an attention or the like, which
-    must not happen to all. `top`: the symbol of the largest element, where that is an extent.
+    `bounds`: what a candidate has become must be at least the first extent and below the second. `wishes`:
+    both kinds of candidates are wanted. `closed`: candidates that close a position of an attention or the
+    like, which must not happen to all. `top`: the symbol of the largest element, where that is an extent.
     """
 
     candidates: Array
@@ -98,10 +98,15 @@ class Trace:
             self.need.bounds.append((self.images, low, high))
 
     def both(self) -> None:
-        """Ask for elements that are true, and others that are not."""
+        """Ask for elements that are true, and others that are not; of fractions chance brings both mostly."""
         true = self.images.astype(bool)
-        if true.any() and not true.all():
-            self.need.wishes.append(true)
+        if not true.any() or true.all():
+            return
+        if self.need.candidates.dtype.kind == "f":
+            usual = true[np.abs(self.need.candidates) <= 1]
+            if 4 < usual.sum() < usual.size - 4:
+                return
+        self.need.wishes.append(true)
 
     def opens(self, closed: Bools) -> None:
         """Say which candidates close a position: of 0 and 1 one must, or this is no mask."""
@@ -129,7 +134,8 @@ class Trace:
 def need(dtype: str, numbers: Iterable[float], words: Iterable[str]) -> Need | None:
     """What an element of that type could be; None for types that no element is drawn of.
 
-    `numbers` and `words` are those that occur in the graph: a value that it treats in its own way is one of them.
+    `numbers` and `words` are those that occur in the graph: a value that it treats in its own way is one of
+    them.
     """
     if dtype == "string":
         listed: Array = np.array(list(dict.fromkeys((*words, *WORDS))), object)
@@ -161,7 +167,7 @@ def drawn(
     generator: np.random.Generator,
     outcome: bool,
 ) -> Array:
-    """Elements of an input that is asked for something. `outcome`: of one that is alone, the kind wished for."""
+    """Elements of an input that is asked for something. `outcome`: of one alone, the kind wished for."""
     allowed = asked.at(sizes)
     if asked.closed is not None and _both(allowed, asked.closed):
         return _mask(asked, allowed, shape, generator)
@@ -189,7 +195,7 @@ def _both(allowed: Bools, wish: Bools) -> bool:
 
 
 def _mask(asked: Need, allowed: Bools, shape: tuple[int, ...], generator: np.random.Generator) -> Array:
-    """Open at three places of four, and wherever an axis begins: no row of any layout is closed as a whole."""
+    """Open at three places of four, and where an axis begins: no row of any layout is closed as a whole."""
     assert asked.closed is not None
     closed = asked.candidates[allowed & asked.closed][0]
     opened = asked.candidates[allowed & ~asked.closed][0]

@@ -1,14 +1,14 @@
 """Samples of an ONNX model: inputs that fit together and mean something, and what the model makes of them.
 
-The model is walked once (`hosts/onnx_demands.py`) for what it demands of its inputs. Extents that are free are
-chosen on both sides of every number that they are compared with, as far as that can be afforded, the batch too,
-and no two alike. Everything is drawn from a fixed seed: the same model gets the same samples.
+The model is walked once (`hosts/onnx_demands.py`) for what it demands of its inputs. Extents that are free
+are chosen on both sides of every number that they are compared with, as far as that can be afforded, the
+batch too, and no two alike. Everything is drawn from a fixed seed: the same model gets the same samples.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from itertools import islice
 from math import prod
@@ -18,8 +18,7 @@ import numpy as np
 
 from fuser import inputs
 from fuser.demands import Demands
-from fuser.errors import InputError
-from fuser.forms import Form, linear, replaced, symbols, value
+from fuser.forms import Form, replaced, symbols, value
 from fuser.inputs import LARGE, SMALL, Feeds, Given, Shapes, Sizing, Spec, attempts, draw, given, guess
 from fuser.needs import drawn
 from fuser.runtime import Outputs, Runner, Trial, ran
@@ -179,9 +178,9 @@ class _Plan:
         return {name: wishes.get(name, OTHER) for name in self.order}
 
     def _fitting(self, *order: Sizing) -> dict[str, int]:
-        """The wishes of the first size that is admissible as it is, or nearly; else those of the first size."""
+        """The wishes of the first size that is admissible, or nearly; else those of the first one."""
         for sizing in order:
-            wishes = self._wishes(sizing)
+            wishes = self._wishes(replace(sizing, batch=order[0].batch))
             found = self.solver(True).near(wishes, apart=False)
             if all(4 * abs(found[name] - wishes[name]) <= wishes[name] for name in self._placed):
                 return wishes
@@ -275,8 +274,8 @@ class _Plan:
             wishes = self._fitting(*order[index:])
             yield self._trial(self.solver(True).near(wishes, apart=False), True, large=True)
         for shapes, _ in attempts(self.specs, self.sizes, (*order, *SMALL, *LARGE)):
-            shapes = {**shapes, **self.given}
-            yield Trial(shapes, True, partial(self._plain, shapes))
+            whole = {**shapes, **self.given}
+            yield Trial(whole, large=True, feeds=partial(self._plain, whole))
 
     def _trial(self, sizes: Mapping[str, int], outcome: bool, *, large: bool) -> Trial:
         return Trial(self._shapes(sizes), large, partial(self._feeds, sizes, outcome), f"outcome {outcome}")
@@ -288,7 +287,7 @@ class _Plan:
         known: Feeds = {}
         for spec in self.specs:
             need = self.demands.needs.get(spec.name)
-            if need is None or not need.asked and spec.dtype != "string":
+            if need is None or not (need.asked or spec.dtype == "string"):
                 continue
             array = drawn(need, shapes[spec.name], sizes, generator, outcome)
             for place, name in enumerate(self.demands.elements.get(spec.name, ())):

@@ -1,7 +1,7 @@
 """Sizes that fit together: what a graph demands of the extents of its inputs, and numbers that satisfy it.
 
-Every extent that is not known is a symbol. What has to agree is found by walking the graph (`Rule`s); what can
-be solved for a symbol is, and the remaining symbols get the admissible number nearest to a wish, found by
+Every extent that is not known is a symbol. What has to agree is found by walking the graph (`Rule`s); what
+can be solved for a symbol is, and the remaining symbols get the admissible number nearest to a wish, found by
 evaluating the rules at all numbers up to `LIMIT` at once.
 """
 
@@ -29,9 +29,9 @@ Bools = NDArray[np.bool_]
 class Rule:
     """What two extents must satisfy.
 
-    `equal`; `alike`: equal, or one of them 1, as broadcasting wants it; `fits`: left is at most right; `parts`:
-    left is a multiple of right. `when`: the outcome of a condition on values under which that is so, None if
-    always.
+    `equal`; `alike`: equal, or one of them 1, as broadcasting wants it; `fits`: left is at most right;
+    `parts`: left is a multiple of right. `when`: the outcome of a condition on values under which that is so,
+    None if always.
     """
 
     kind: str
@@ -113,7 +113,7 @@ class Sizes:
         return True
 
     def near(self, wishes: Mapping[str, int], *, apart: bool) -> dict[str, int]:
-        """A number for every symbol, as near to the wishes as the rules admit; `apart`: no two alike but ones.
+        """A number for every symbol, as near to the wishes as the rules admit. `apart`: no two alike.
 
         Where nothing satisfies the rules, they are broken: the model is what decides.
         """
@@ -166,7 +166,7 @@ class Sizes:
 
 
 def _strictest(rules: Iterable[Rule]) -> list[Rule]:
-    """The rules, each once; of those that say how large one extent must at least be, the one that asks for most."""
+    """The rules, each once; of those about how large one extent must at least be, the strictest."""
     found: dict[object, Rule] = {}
     for rule in rules:
         if rule.kind == "fits" and isinstance(rule.left, int) and isinstance(rule.right, Form):

@@ -64,7 +64,7 @@ class Summary:
 
 
 def summarise(model: onnx_ir.Model, shapes: Shapes | None = None) -> Summary:
-    """Summarise `model`, some inputs in given shapes. Quick: one walk over the nodes, and no weight is read."""
+    """Summarise `model`, some inputs in given shapes. One walk over the nodes; no weight is read."""
     walk = _Walk(model, shapes or {})
     return Summary(
         operators=dict(sorted(walk.operators.items())),

@@ -105,10 +105,12 @@ def verify(
         samples: how many inputs are drawn, of different shapes where dimensions are symbolic.
         seed: of the random inputs.
         sizes: extents of symbolic dimensions by name.
-        shapes: whole shapes of some inputs by name. What neither says follows from the graph, or is tried out.
+        shapes: whole shapes of some inputs by name. What neither says follows from the graph, or is tried
+        out.
 
     Raises:
-        InputError: a model, the inputs or the shapes cannot be read, a torch model is in training mode, or the original
+        InputError: a model, the inputs or the shapes cannot be read, a torch model is in training mode, or
+        the original
             can be evaluated neither as it is nor in float64.
     """
     if is_torch(original) or is_torch(result):

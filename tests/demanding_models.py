@@ -499,6 +499,345 @@ def most_of_a_long_axis() -> ModelProto:
     )
 
 
+def mask_of_floats() -> ModelProto:
+    return parsed(
+        """g (float[b,T] s, float[b,T] m) => (float[b,T] y) {
+            i = Sub (unit, m)
+            p = Mul (i, low)
+            t = Add (s, p)
+            y = Softmax <axis=-1> (t)
+        }""",
+        unit=np.array(1.0),
+        low=np.array(-1e9),
+    )
+
+
+def mask_that_fills() -> ModelProto:
+    return parsed(
+        """g (float[b,T,T] s, int64[?,?] mask) => (float[b,T,T] y) {
+            u = Unsqueeze (mask, ax)
+            sh = Shape (s)
+            e = Expand (u, sh)
+            c = Cast <to=9> (e)
+            n = Not (c)
+            t = Where (n, low, s)
+            y = Softmax <axis=-1> (t)
+        }""",
+        ax=np.array([1]),
+        low=LOWEST,
+    )
+
+
+def last_token_of_each_row() -> ModelProto:
+    return parsed(
+        """g (float[b,T,4] x, int64[b,T] mask) => (float[b,4] y) {
+            n = ReduceSum <keepdims=0> (mask, ax)
+            l = Sub (n, one)
+            sh = Shape <start=0,end=1> (x)
+            bb = Squeeze (sh)
+            r = Range (zero, bb, one)
+            ru = Unsqueeze (r, ax)
+            lu = Unsqueeze (l, ax)
+            ix = Concat <axis=1> (ru, lu)
+            y = GatherND (x, ix)
+        }""",
+        ax=np.array([1]),
+        one=np.array(1),
+        zero=np.array(0),
+    )
+
+
+def windows_of_seven() -> ModelProto:
+    return parsed(
+        """g (float[n,h,w,4] x) => (float[a,b,c,d] y) {
+            s = Shape (x)
+            n0 = Gather (s, i0)
+            h0 = Gather (s, i1)
+            w0 = Gather (s, i2)
+            hw = Div (h0, seven)
+            ww = Div (w0, seven)
+            sh = Concat <axis=0> (n0, hw, seven, ww, seven, four)
+            r = Reshape (x, sh)
+            t = Transpose <perm=[0,1,3,2,4,5]> (r)
+            y = Reshape (t, flat)
+        }""",
+        i0=np.array([0]),
+        i1=np.array([1]),
+        i2=np.array([2]),
+        seven=np.array([7]),
+        four=np.array([4]),
+        flat=np.array([-1, 7, 7, 4]),
+    )
+
+
+def rows_in_fours() -> ModelProto:
+    return parsed(
+        """g (float[n,3] x) => (float[a,b] y) {
+            y = Reshape (x, s)
+        }""",
+        s=np.array([4, -1]),
+    )
+
+
+def range_that_is_asked_for() -> ModelProto:
+    return parsed(
+        """g (float[T,3] x, int64[1] start, int64[1] end) => (float[a,b] y) {
+            s = Slice (x, start, end, z)
+            y = Tanh (s)
+        }""",
+        z=np.array([0]),
+    )
+
+
+def row_that_is_asked_for() -> ModelProto:
+    return parsed(
+        """g (float[T,3] x, int32 step) => (float[a] y) {
+            s = Gather (x, step)
+            y = Tanh (s)
+        }""",
+    )
+
+
+def branch_with_a_cache() -> ModelProto:
+    return parsed(
+        """g (float[b,s,4] x, float[b,p,4] past, bool use) => (float[b,t,4] y) {
+            y = If (use) <
+                then_branch = a () => (float[b,t,4] u) { u = Concat <axis=1> (past, x) },
+                else_branch = e () => (float[b,t,4] v) { v = Add (x, past) }
+            >
+        }""",
+    )
+
+
+def sample_rate_in_a_list() -> ModelProto:
+    return parsed(
+        """g (float[b,n] x, int64[1] sr) => (float[p,q] y) {
+            k = Div (sr, base)
+            two = Equal (k, tw)
+            t = Squeeze (two)
+            n = Not (t)
+            y = If (n) <
+                then_branch = a () => (float[p,q] u) { u = MatMul (x, w8) },
+                else_branch = bb () => (float[p,q] v) { v = MatMul (x, w16) }
+            >
+        }""",
+        base=np.array([8000]),
+        tw=np.array([2]),
+        w16=normal(48, 4),
+        w8=normal(24, 4),
+    )
+
+
+def class_token_for_each_row() -> ModelProto:
+    return parsed(
+        """g (float[?,?,4] x, float[1,1,4] cls) => (float[b,t,4] y) {
+            s = Shape <start=0,end=1> (x)
+            sh = Concat <axis=0> (s, m1, m1)
+            ones = ConstantOfShape <value = int64[1] {1}> (three)
+            e = Equal (sh, neg)
+            w = Where (e, ones, sh)
+            c = Expand (cls, w)
+            k = Concat <axis=1> (c, x)
+            p = Add (k, pos)
+            y = Tanh (p)
+        }""",
+        m1=np.array([-1]),
+        three=np.array([3]),
+        neg=np.array(-1),
+        pos=normal(1, 50, 4),
+    )
+
+
+def prompts_of_points() -> ModelProto:
+    return parsed(
+        """g (float[1,N,2] points, float[1,N] labels, float[2] size, float[1,1,16,16] low) => (float[a,b,c,d] y, float[1,N,2] p) {
+            ap = Unsqueeze (labels, ax)
+            e = Equal (ap, neg)
+            ee = Cast <to=1> (e)
+            p = Mul (points, ee)
+            s = Cast <to=7> (size)
+            o = Concat <axis=0> (one2, s)
+            y = Resize <mode="linear"> (low, , , o)
+        }""",
+        ax=np.array([2]),
+        neg=np.array(-1.0),
+        one2=np.array([1, 1]),
+    )
+
+
+def denoiser() -> ModelProto:
+    return parsed(
+        """g (float[?,4,?,?] sample, int64[1] timestep, float[?,?,8] states) => (float[a,b,c,d] y) {
+            f = Cast <to=1> (timestep)
+            fr = Mul (f, freq)
+            e = Sin (fr)
+            em = MatMul (e, we)
+            er = Unsqueeze (em, ax0)
+            eu = Unsqueeze (er, ax2)
+            c1 = Conv <pads=[1,1,1,1]> (sample, w1)
+            c2 = Add (c1, eu)
+            d = Conv <strides=[2,2], pads=[1,1,1,1]> (c2, w2)
+            fl = Reshape (d, flat)
+            q = Transpose <perm=[0,2,1]> (fl)
+            kt = Transpose <perm=[0,2,1]> (states)
+            s = MatMul (q, kt)
+            a = Softmax <axis=-1> (s)
+            v = MatMul (a, states)
+            vt = Transpose <perm=[0,2,1]> (v)
+            sh = Shape (d)
+            back = Reshape (vt, sh)
+            u = Resize <mode="nearest"> (back, , sc)
+            k = Concat <axis=1> (u, c2)
+            y = Conv (k, w3)
+        }""",
+        freq=normal(6),
+        we=normal(6, 8),
+        ax0=np.array([0]),
+        ax2=np.array([2, 3]),
+        flat=np.array([0, 8, -1]),
+        w1=normal(8, 4, 3, 3),
+        w2=normal(8, 8, 3, 3),
+        w3=normal(4, 16, 1, 1),
+        sc=np.array([1.0, 1, 2, 2]),
+    )
+
+
+def scales_that_are_asked_for() -> ModelProto:
+    return parsed(
+        """g (float[1,1,6,6] x, float[4] sc) => (float[a,b,c,d] y) {
+            y = Resize <mode="nearest"> (x, , sc)
+        }""",
+    )
+
+
+def time_steps() -> ModelProto:
+    return parsed(
+        """g (float[b,T,4] x, int64[b] t) => (float[b,T,4] y) {
+            e = Gather (table, t)
+            u = Unsqueeze (e, ax)
+            y = Add (x, u)
+        }""",
+        table=normal(5, 4),
+        ax=np.array([1]),
+    )
+
+
+def loop_over_tokens() -> ModelProto:
+    return parsed(
+        """g (int64[T] ids, float[4] h0) => (float[4] y, float[T,4] all) {
+            sh = Shape (ids)
+            n = Squeeze (sh)
+            go = Constant <value = bool {1}> ()
+            y,
+            all = Loop (n, go, h0) <
+                body = l (int64 i, bool c, float[4] h) => (bool d, float[4] o, float[4] r) { d = Identity (c) tok = Gather (ids, i) e = Gather (table, tok) s = Add (e, h) o = Tanh (s) r = Identity (o) }
+            >
+        }""",
+        table=normal(6, 4),
+    )
+
+
+def product_of_unknown_matrices() -> ModelProto:
+    return parsed(
+        """g (float[?,?] a, float[?,?] b2) => (float[?,?] y) {
+            m = MatMul (a, b2)
+            y = Concat <axis=0> (m, c)
+        }""",
+        c=normal(3, 7),
+    )
+
+
+def mask_times_itself() -> ModelProto:
+    return parsed(
+        """g (float[b,T,T] s, int64[b,T] mask) => (float[b,T,T] y) {
+            f = Cast <to=1> (mask)
+            r = Unsqueeze (f, a1)
+            c = Unsqueeze (f, a2)
+            o = Mul (r, c)
+            i = Sub (unit, o)
+            p = Mul (i, low)
+            t = Add (s, p)
+            y = Softmax <axis=-1> (t)
+        }""",
+        a1=np.array([1]),
+        a2=np.array([2]),
+        unit=np.array(1.0),
+        low=np.array(-10000.0),
+    )
+
+
+def logarithm_of_a_mask() -> ModelProto:
+    return parsed(
+        """g (float[b,T] s, int64[b,T] mask) => (float[b,T] y) {
+            f = Cast <to=1> (mask)
+            l = Log (f)
+            t = Add (s, l)
+            y = Softmax <axis=-1> (t)
+        }""",
+    )
+
+
+def mask_of_pairs() -> ModelProto:
+    return parsed(
+        """g (float[b,2,T,S] s, bool[b,1,T,S] mask) => (float[b,2,T,S] y) {
+            t = Where (mask, s, low)
+            y = Softmax <axis=-1> (t)
+        }""",
+        low=np.array(-np.inf),
+    )
+
+
+def crop_between_numbers() -> ModelProto:
+    return parsed(
+        """g (float[n,2,h,w] x) => (float[a,b,c,d] y) {
+            s = Slice (x, st, en, ax)
+            r = Reshape (s, sh)
+            y = Tanh (r)
+        }""",
+        st=np.array([3, 2]),
+        en=np.array([20, -2]),
+        ax=np.array([2, 3]),
+        sh=np.array([0, 34, -1]),
+    )
+
+
+def branch_on_an_extent() -> ModelProto:
+    return parsed(
+        """g (float[b,T] x) => (float[p] y) {
+            sh = Shape <start=1,end=2> (x)
+            s = Squeeze (sh)
+            c = Equal (s, one)
+            y = If (c) <
+                then_branch = a () => (float[p] u) { u = Squeeze (x, ax) },
+                else_branch = bb () => (float[p] v) { v = ReduceSum <keepdims=0> (x, ax) }
+            >
+        }""",
+        one=np.array(1),
+        ax=np.array([1]),
+    )
+
+
+def domain_of_inverses() -> ModelProto:
+    return parsed(
+        """g (float[b,T] x, float[b,T] z) => (float[b,T] y) {
+            a = Acos (x)
+            r = Reciprocal (z)
+            y = Add (a, r)
+        }""",
+    )
+
+
+def domain_of_products() -> ModelProto:
+    return parsed(
+        """g (float[b,T] x, float[b,T] z) => (float[b,T] y) {
+            m = Mul (x, z)
+            a = Sqrt (m)
+            l = Log (z)
+            y = Add (a, l)
+        }""",
+    )
+
+
 ALL = (
     attention_mask,
     mask_that_selects,
@@ -531,4 +870,27 @@ ALL = (
     attention_by_letters,
     scanned_together,
     most_of_a_long_axis,
+    mask_of_floats,
+    mask_that_fills,
+    last_token_of_each_row,
+    windows_of_seven,
+    rows_in_fours,
+    range_that_is_asked_for,
+    row_that_is_asked_for,
+    branch_with_a_cache,
+    sample_rate_in_a_list,
+    class_token_for_each_row,
+    prompts_of_points,
+    denoiser,
+    scales_that_are_asked_for,
+    time_steps,
+    loop_over_tokens,
+    product_of_unknown_matrices,
+    mask_times_itself,
+    logarithm_of_a_mask,
+    mask_of_pairs,
+    crop_between_numbers,
+    branch_on_an_extent,
+    domain_of_inverses,
+    domain_of_products,
 )

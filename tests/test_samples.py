@@ -7,10 +7,9 @@ import pytest
 from onnx import ModelProto
 
 from fuser.inputs import Feeds
-from fuser.runtime import CannotRun, Session, opened
+from fuser.runtime import Session, opened
 from fuser.samples import Samples
 from tests.demanding_models import ALL
-from tests.small_models import normal, parsed
 
 
 class Counted:

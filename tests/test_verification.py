@@ -80,8 +80,8 @@ def test_a_folded_model_is_right() -> None:
 
 def test_symbolic_dimensions_take_several_sizes() -> None:
     verdict = verify(convnet(), folded())
-    assert verdict.samples == ({"x": (1, 3, 64, 64)}, {"x": (2, 3, 64, 96)}, {"x": (1, 3, 75, 101)})
-    assert [row.shape[2:] for row in verdict.rows] == [(32, 32), (32, 48), (38, 51)]
+    assert verdict.samples == ({"x": (2, 3, 64, 96)}, {"x": (1, 3, 75, 101)}, {"x": (3, 3, 96, 64)})
+    assert [row.shape[2:] for row in verdict.rows] == [(32, 48), (38, 51), (48, 32)]
 
 
 def test_fixed_dimensions_take_two_samples_of_other_values() -> None:
@@ -138,14 +138,14 @@ def test_sizes_that_the_model_does_not_take_are_passed_over() -> None:
     }"""
     verdict = verify(parsed(text), parsed(text))
     assert verdict.ok, verdict.reason
-    assert [sample["x"][2:] for sample in verdict.samples] == [(64, 64), (64, 96), (96, 96)]
+    assert [sample["x"] for sample in verdict.samples] == [(2, 1, 64, 96), (1, 1, 64, 96), (3, 1, 96, 64)]
 
 
 def test_the_one_size_that_the_model_takes_is_found() -> None:
     text = "g (float[N,1,H,W] x) => (float[N,2] y) { f = Flatten (x) y = MatMul (f, w) }"
     verdict = verify(parsed(text, w=normal(224 * 224, 2)), parsed(text, w=normal(224 * 224, 2)))
     assert verdict.ok, verdict.reason
-    assert verdict.samples == ({"x": (1, 1, 224, 224)},) * 2
+    assert verdict.samples == tuple({"x": (n, 1, 224, 224)} for n in (2, 1, 3))
 
 
 def test_indices_stay_within_a_short_table() -> None:
@@ -155,9 +155,9 @@ def test_indices_stay_within_a_short_table() -> None:
 
 
 def test_a_model_that_takes_no_size_is_refused_with_the_runtimes_reason() -> None:
-    text = "g (float[N,1,H,W] x) => (float[N,2] y) { f = Flatten (x) y = MatMul (f, w) }"
+    text = "g (float[N,1,8,W] x) => (float[N,2] y) { f = Flatten (x) y = MatMul (f, w) }"
     with pytest.raises(
-        InputError, match=r"the original: onnxruntime fails: .*MatMul.*; and the original: .*MatMul"
+        InputError, match=r"no sample ran: tried x \[2, .*: onnxruntime fails: .*MatMul.*; and .*: .*MatMul"
     ):
         verify(parsed(text, w=normal(7, 2)), parsed(text, w=normal(7, 2)))
 
@@ -171,10 +171,9 @@ def test_initializers_that_are_inputs_keep_their_values() -> None:
     refused(verify(parsed(text, s=normal(3)), parsed(text, s=normal(3, seed=1))), "output 'y' differs")
 
 
-def test_strings_are_declined() -> None:
+def test_strings_are_words() -> None:
     text = "g (string[2] x) => (string[2] y) { y = Identity (x) }"
-    with pytest.raises(InputError, match="input 'x' is of type string"):
-        verify(parsed(text), parsed(text))
+    assert verify(parsed(text), parsed(text)).ok
     given = {"x": np.array(["a", "b"])}
     assert verify(parsed(text), parsed(text), inputs=given).ok
 
@@ -439,6 +438,6 @@ def test_what_nobody_can_run_is_refused_in_one_sentence() -> None:
         g (float[1,6] x) => (float[1,6] y) { y = foo.Bar (x) }"""
     )
     with pytest.raises(
-        InputError, match=r"^the original: onnxruntime cannot load it: .*Bar.*; and the original: .*Bar"
+        InputError, match=r"^the original: onnxruntime cannot load it: .*Bar.*; the original: .*Bar"
     ):
         verify(model, model)

@@ -3,279 +3,22 @@
 Most operators have no rule: elements of inputs leave there what can be followed (`Trace.leaves`).
 """
 
+# Every rule has the signature of the table.
+# ruff: noqa: ARG001
+
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 
-from fuser.forms import Extent, Known, added, least, minus, most, over, plus, scaled, times
+from fuser.forms import Extent, added, plus, times
+from fuser.hosts.onnx_demand_elements import BINARY, UNARY, binary, leave, unary, where
 from fuser.hosts.onnx_tensors import SHORT, Call, Dims, Span, Tensor
-from fuser.needs import HUGE, Trace
 
 Rule = Callable[[Call, list[Tensor]], None]
-Array = NDArray[Any]
-
-_KINDS: Final = onnx.TensorProto
-
-
-def leave(call: Call) -> None:
-    """What was followed up to here is not followed further."""
-    for tensor in call.inputs:
-        for trace in tensor.traces if tensor is not None else ():
-            trace.leaves()
-
-
-# --- element by element ------------------------------------------------------------------------------------
-
-
-def _cast(call: Call) -> Callable[[Array], Array]:
-    to = call.attribute("to", _KINDS.UNDEFINED)
-    if to in (_KINDS.STRING, _KINDS.UNDEFINED):
-        return lambda x: x
-    kind = np.dtype(np.float32) if to == _KINDS.BFLOAT16 else onnx.helper.tensor_dtype_to_np_dtype(to)
-    return lambda x: (
-        np.nan_to_num(x).astype(kind) if kind.kind in "iu" and x.dtype.kind == "f" else x.astype(kind)
-    )
-
-
-def _clip(call: Call) -> Callable[[Array], Array]:
-    low, high = (call.attribute(n, call.input(i).number) for i, n in ((1, "min"), (2, "max")))
-    return lambda x: x if low is None and high is None else np.clip(x, low, high).astype(x.dtype)
-
-
-def _divide(a: Array, b: Array) -> Array:
-    if a.dtype.kind in "iu":
-        return np.asarray(np.where(b == 0, 0, a // np.where(b == 0, 1, b)), a.dtype)
-    return np.asarray(np.where(np.abs(b) < 1e-3, np.nan, a / b), a.dtype)
-
-
-def _mod(a: Array, b: Array) -> Array:
-    return np.asarray(np.where(b == 0, 0, np.mod(a, np.where(b == 0, 1, b))), a.dtype)
-
-
-def _log(x: Array) -> Array:
-    # Near zero it is nothing to compare with.
-    return np.log(np.where(x < 1e-3, np.nan, x))
-
-
-UNARY: Final[dict[str, Callable[[Array], Array]]] = {
-    "Abs": np.abs,
-    "Acosh": np.arccosh,
-    "Asin": np.arcsin,
-    "Acos": np.arccos,
-    "Atanh": np.arctanh,
-    "Ceil": np.ceil,
-    "Exp": np.exp,
-    "Floor": np.floor,
-    "Log": _log,
-    "Neg": np.negative,
-    "Not": np.logical_not,
-    "Reciprocal": lambda x: _divide(np.ones_like(x), x),
-    "Relu": lambda x: np.maximum(x, 0),
-    "Round": np.round,
-    "Sign": np.sign,
-    "Sqrt": lambda x: np.sqrt(x),
-}
-BINARY: Final[dict[str, Callable[[Array, Array], Array]]] = {
-    "Add": np.add,
-    "And": np.logical_and,
-    "Div": _divide,
-    "Equal": np.equal,
-    "Greater": np.greater,
-    "GreaterOrEqual": np.greater_equal,
-    "Less": np.less,
-    "LessOrEqual": np.less_equal,
-    "Max": np.maximum,
-    "Min": np.minimum,
-    "Mod": _mod,
-    "Mul": np.multiply,
-    "Or": np.logical_or,
-    "Pow": np.power,
-    "Sub": np.subtract,
-    "Xor": np.logical_xor,
-}
-COMPARED: Final = frozenset({"Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"})
-EXTENTS: Final[dict[str, Callable[[Known, Known], Extent]]] = {
-    "Add": plus,
-    "Div": over,
-    "Max": most,
-    "Min": least,
-    "Mul": times,
-    "Sub": minus,
-}
-
-
-def unary(call: Call, made: list[Tensor]) -> None:
-    """A function of each element."""
-    x, out = call.input(0), made[0]
-    function = (
-        {"Cast": _cast, "Clip": _clip}[call.kind](call) if call.kind in ("Cast", "Clip") else UNARY[call.kind]
-    )
-    # The logarithm of a mask is a mask, whose zeros are closed.
-    masks = call.kind == "Log"
-    out.traces = tuple(t.through(np.log if masks and t.need.whole else function) for t in x.traces)
-    if call.kind in ("Cast", "Floor"):
-        out.elements, out.span = x.elements, x.span
-    if x.array is not None and x.array.dtype.kind in "biuf" and x.array.size <= SHORT:
-        with np.errstate(all="ignore"):
-            _constant(out, np.asarray(function(x.array)))
-
-
-def binary(call: Call, made: list[Tensor]) -> None:
-    """A function of pairs of elements."""
-    a, b, out = call.input(0), call.input(1), made[0]
-    if len(call.inputs) != 2:
-        leave(call)
-        return
-    function = BINARY[call.kind]
-    if a.array is not None and b.array is not None and max(a.array.size, b.array.size) <= SHORT:
-        with np.errstate(all="ignore"):
-            _constant(out, np.asarray(function(a.array, b.array)))
-        return
-    if call.kind in ("Add", "Mul") and a.span is None and b.span is not None:
-        a, b = b, a
-    out.traces = _traced(call, a, b, function)
-    if call.kind in COMPARED:
-        _compared(call, a, b, out)
-    elif call.kind in EXTENTS:
-        _extents(call, a, b, out)
-
-
-def _traced(call: Call, a: Tensor, b: Tensor, function: Callable[[Array, Array], Array]) -> tuple[Trace, ...]:
-    """What elements of inputs become beside a number, beside themselves, or beside elements of other inputs."""
-    if not a.traces and not b.traces:
-        return ()
-    if (n := b.number) is not None:
-        return tuple(t.through(lambda x: function(x, np.asarray(n).astype(x.dtype))) for t in a.traces)
-    if (m := a.number) is not None:
-        return tuple(t.through(lambda x: function(np.asarray(m).astype(x.dtype), x)) for t in b.traces)
-    if len(a.traces) == len(b.traces) == 1 and a.traces[0].need is b.traces[0].need:
-        other = b.traces[0].images
-        return (a.traces[0].through(lambda x: function(x, other)),)
-    if call.kind in COMPARED and (a.span is not None or b.span is not None):
-        return ()
-    if a.traces and b.traces:
-        # Each is followed while the other does not matter.
-        neutral = 0 if call.kind in ("Or", "Max") else 1
-        beside, before = b.traces[0].of(neutral), a.traces[0].of(neutral)
-        return (
-            *(t.through(lambda x: function(x, beside)) for t in a.traces),
-            *(t.through(lambda x: function(before, x)) for t in b.traces),
-        )
-    if call.kind in ("And", "Or", "Min", "Max"):
-        return a.traces + b.traces
-    if call.kind == "Div":
-        for trace in b.traces:
-            trace.through(lambda x: _divide(np.ones_like(x), x))
-    leave(call)
-    return ()
-
-
-def _compared(call: Call, a: Tensor, b: Tensor, out: Tensor) -> None:
-    """Both outcomes are wanted: of elements, and of extents."""
-    for trace in out.traces:
-        trace.both()
-    for one, other in ((a, b), (b, a)):
-        if one.span is not None:
-            for trace in other.traces:
-                trace.within(1, added(one.span.high, 1))
-    if a.elements is None or b.elements is None:
-        return
-    pairs = _paired(a.elements, b.elements)
-    for left, right in pairs:
-        call.demands.kink(left, right)
-        call.demands.kink(right, left)
-    outcomes = [_equal(left, right) for left, right in pairs]
-    if call.kind == "Equal" and None not in outcomes:
-        _constant(out, np.array(outcomes, bool))
-
-
-def _paired(a: Dims, b: Dims) -> list[tuple[Extent, Extent]]:
-    n = max(len(a), len(b))
-    left, right = (side * n if len(side) == 1 else side for side in (a, b))
-    return list(zip(left, right, strict=False))
-
-
-def _equal(left: Extent, right: Extent) -> bool | None:
-    """Whether two elements are equal; None where that depends on sizes. No extent is negative."""
-    if left is not None and left == right:
-        return True
-    if isinstance(left, int) and isinstance(right, int):
-        return False
-    return False if any(isinstance(n, int) and n < 0 for n in (left, right)) else None
-
-
-def _extents(call: Call, a: Tensor, b: Tensor, out: Tensor) -> None:
-    if a.elements is not None and (b.elements is not None or b.number is not None):
-        out.elements = tuple(_combined(call.kind, x, y) for x, y in _paired(a.elements, _numbers(b)))
-    elif b.elements is not None and a.number is not None:
-        out.elements = tuple(_combined(call.kind, x, y) for x, y in _paired(_numbers(a), b.elements))
-    if a.span is not None:
-        out.span = _moved(call.kind, a.span, b)
-
-
-def _moved(kind: str, span: Span, other: Tensor) -> Span | None:
-    """Positions with an offset, or times a mask."""
-    if kind == "Mul":
-        return span if other.traces and span.low == 0 else None
-    alone = other.elements[0] if other.elements is not None and len(other.elements) == 1 else _whole(other)
-    if alone is None or kind not in ("Add", "Sub"):
-        return None
-    return span.moved(alone if kind == "Add" else scaled(alone, -1))
-
-
-def _whole(tensor: Tensor) -> Any:
-    number = tensor.number
-    return int(number) if number is not None and number == int(number) else None
-
-
-def _numbers(tensor: Tensor) -> Dims:
-    if tensor.elements is not None:
-        return tensor.elements
-    number = tensor.number
-    if number is None or number == 0 or not np.isfinite(number):
-        return (None,)
-    # Times one half is divided by two, which is how sizes are halved.
-    return (
-        int(number) if number == int(number) else -round(1 / number) if (1 / number).is_integer() else None,
-    )
-
-
-def _combined(kind: str, x: Extent, y: Extent) -> Extent:
-    if x is None or y is None:
-        return None
-    if kind == "Mul" and isinstance(y, int) and y < -1:
-        return over(x, -y)
-    return EXTENTS[kind](x, y)
-
-
-def _constant(out: Tensor, array: Array) -> None:
-    """Note that a tensor is known."""
-    known = Tensor.of(array)
-    out.array, out.elements = known.array, known.elements
-
-
-def where(call: Call, made: list[Tensor]) -> None:
-    """One of two, by a condition."""
-    condition, a, b = (call.input(i) for i in range(3))
-    out = made[0]
-    left, right = a.number, b.number
-    if condition.array is not None and a.elements is not None and b.elements is not None:
-        yes = tuple(int(n) for n in condition.array.reshape(-1))
-        chosen = zip(_paired(yes, a.elements), _paired(yes, b.elements), strict=True)
-        out.elements = tuple(x if one else y for (one, x), (_, y) in chosen)
-    elif left is not None and right is not None:
-        out.traces = tuple(t.through(lambda c: np.where(c, left, right)) for t in condition.traces)
-    else:
-        for trace in condition.traces:
-            for number, closes in ((left, True), (right, False)):
-                if number is not None and not isinstance(number, str) and not number > -HUGE:
-                    trace.opens(trace.images.astype(bool) == closes)
-        out.traces = a.traces + b.traces
 
 
 # --- elements that move ------------------------------------------------------------------------------------
@@ -284,7 +27,7 @@ def where(call: Call, made: list[Tensor]) -> None:
 def keep(call: Call, made: list[Tensor]) -> None:
     """The same elements in another arrangement."""
     x = call.input(0)
-    for out in made[:1] if call.kind not in ("Split",) else made:
+    for out in made if call.kind == "Split" else made[:1]:
         out.traces, out.span = x.traces, x.span
         if call.kind in ("Identity", "Reshape", "Squeeze", "Unsqueeze"):
             out.elements = x.elements
@@ -320,8 +63,8 @@ def gather(call: Call, made: list[Tensor]) -> None:
         _indexes(call, indices, x.dims[axis % len(x.dims)])
     made[0].traces, made[0].span = x.traces, x.span
     if x.elements is not None and indices.elements is not None:
-        if all(isinstance(i, int) and -len(x.elements) <= i < len(x.elements) for i in indices.elements):
-            made[0].elements = tuple(x.elements[i] for i in indices.elements if isinstance(i, int))
+        # One that is no number is not followed.
+        made[0].elements = tuple(x.elements[i] if isinstance(i, int) else None for i in indices.elements)
 
 
 def _indexes(call: Call, indices: Tensor, extent: Extent) -> None:
@@ -335,7 +78,7 @@ def _indexes(call: Call, indices: Tensor, extent: Extent) -> None:
     for index in indices.elements or ():
         if index is not None and not (isinstance(index, int) and index < 0):
             call.demands.fits(plus(index, 1), extent)
-            call.demands.kink(extent, index if index else None)
+            call.demands.kink(extent, index)
 
 
 def gather_nd(call: Call, made: list[Tensor]) -> None:
@@ -436,7 +179,9 @@ def total(call: Call, made: list[Tensor]) -> None:
     if x.elements is not None:
         made[0].elements = (plus(*x.elements) if call.kind == "ReduceSum" else times(*x.elements),)
     elif call.kind == "ReduceSum" and x.dims and all(t.images.dtype.kind in "iub" for t in x.traces):
-        extent = times(*x.dims) if call.listed("axes", 1) is None else _reduced(x.dims, call.listed("axes", 1))
+        extent = (
+            times(*x.dims) if call.listed("axes", 1) is None else _reduced(x.dims, call.listed("axes", 1))
+        )
         made[0].span = Span(0, added(extent, 1), x.traces) if extent is not None and x.traces else None
     else:
         leave(call)

@@ -1,4 +1,4 @@
-"""What an ONNX model demands of its inputs, found in one walk over its nodes, bodies and functions included."""
+"""What an ONNX model demands of its inputs, found in one walk over nodes, bodies and functions."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ import onnx.external_data_helper
 
 from fuser.demands import Demands
 from fuser.forms import Extent, Known, symbol
+from fuser.hosts.onnx_demand_elements import leave
 from fuser.hosts.onnx_demand_shapes import SHAPES
-from fuser.hosts.onnx_demand_values import VALUES, leave
+from fuser.hosts.onnx_demand_values import VALUES
 from fuser.hosts.onnx_tensors import Call, Span, Tensor, Unknown, held
 from fuser.needs import Trace, need
 
@@ -31,14 +32,14 @@ Scope = MutableMapping[str, Tensor]
 
 
 def demands(model: onnx.ModelProto, folder: str = "") -> Demands:
-    """What `model` demands of its inputs; external data lies in `folder`, and only short tensors are read of it."""
+    """What `model` demands of its inputs; external data lies in `folder`, only short tensors are read."""
     walk = _Walk(model, folder)
     walk.main()
     return walk.demands
 
 
 def demands_of(model: Any) -> Demands:
-    """The same of a path, an `onnx.ModelProto` or an `onnx_ir.Model`; weights that lie beside a file stay there."""
+    """The same of a path, an `onnx.ModelProto` or an `onnx_ir.Model`; external weights stay where they are."""
     if isinstance(model, str | os.PathLike):
         path = Path(model)
         return demands(onnx.load(path, load_external_data=False), str(path.parent))
@@ -79,7 +80,7 @@ def _skeleton(model: Any) -> onnx.ModelProto:
 
 @dataclass
 class _Frame:
-    """The graph that is being walked: what is known in it, attributes of its caller, opset, and what it states."""
+    """The graph that is walked: what is known in it, attributes of its caller, opset, what it states."""
 
     scope: Scope
     attributes: Mapping[str, onnx.AttributeProto]

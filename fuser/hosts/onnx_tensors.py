@@ -5,7 +5,7 @@ This is on purpose not the reader that the compiler has: inputs that prove a rew
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -21,6 +21,7 @@ SHORT: Final = 64
 """Integer tensors of at most so many elements may be shapes; of larger ones only the extents are read."""
 
 Dims = tuple[Extent, ...]
+Shapes = Sequence[Dims | None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,7 +124,7 @@ class Call:
         return elements
 
 
-class Unknown(Exception):  # noqa: N818  # not an error: a rule has nothing to go by
+class Unknown(Exception):
     """A shape or an element is not known."""
 
 
@@ -135,5 +136,5 @@ def held(tensor: onnx.TensorProto, folder: str) -> Tensor:
     try:
         return Tensor.of(onnx.numpy_helper.to_array(tensor, folder))
     except (OSError, ValueError, TypeError, KeyError, onnx.checker.ValidationError):
-        # Elements beside the file that are not there, or of a type that numpy lacks: whoever runs it will tell.
+        # Elements beside the file that are not there, or of a type that numpy lacks: who runs it will tell.
         return Tensor(dims)
