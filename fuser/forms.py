@@ -217,6 +217,13 @@ def replaced(part: Known, known: Mapping[str, Known]) -> Known:
     return total
 
 
+def negative(part: Known) -> bool:
+    """Whether an extent is below zero whatever the sizes are."""
+    if isinstance(part, int):
+        return part < 0
+    return part.add <= 0 and all(factor < 0 for _, factor in part.terms)
+
+
 def linear(part: Known) -> Iterator[tuple[str, int]]:
     """The symbols that occur in an extent linearly and nowhere else, each with its factor."""
     if isinstance(part, Form):

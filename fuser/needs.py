@@ -184,7 +184,7 @@ def drawn(
         points = asked.candidates[allowed & np.any(rare, axis=0)]
         special = generator.random(shape) < 0.25
         result = np.where(special, generator.choice(points, shape), result)
-    if asked.top in sizes and result.size:
+    if asked.top is not None and asked.top in sizes and result.size:
         result = np.minimum(result, sizes[asked.top])
         result.reshape(-1)[0] = sizes[asked.top]
     return np.asarray(result).astype(asked.candidates.dtype)
@@ -199,11 +199,13 @@ def _mask(asked: Need, allowed: Bools, shape: tuple[int, ...], generator: np.ran
     assert asked.closed is not None
     closed = asked.candidates[allowed & asked.closed][0]
     opened = asked.candidates[allowed & ~asked.closed][0]
-    free = generator.random(shape) < 0.75
+    free = np.asarray(generator.random(shape) < 0.75)
     for axis, extent in enumerate(shape):
         if extent > 1:
             free[(slice(None),) * axis + (0,)] = True
-    return np.where(free if max(shape, default=1) > 1 else True, opened, closed)
+    if not shape or shape[-1] == 1:
+        free[...] = True
+    return np.asarray(np.where(free, opened, closed))
 
 
 def _spread(asked: Need, allowed: Bools, shape: tuple[int, ...], generator: np.random.Generator) -> Array:

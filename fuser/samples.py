@@ -95,7 +95,7 @@ class Samples:
 
 def _demands(model: Any) -> Demands:
     """What a model demands; nothing where it cannot be read, which whoever runs it will say."""
-    from google.protobuf.message import DecodeError
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
     from fuser.hosts.onnx_demands import demands_of
 
@@ -136,7 +136,8 @@ class _Plan:
         dims = self.demands.shapes.get(spec.name)
         if dims is None:
             return spec
-        return Spec(spec.name, spec.dtype, tuple(n if isinstance(n, int) else n.terms[0][0] for n in dims))
+        named = (n if isinstance(n, int) else str(n.terms[0][0]) for n in dims)
+        return Spec(spec.name, spec.dtype, tuple(named))
 
     def _solver(self, outcome: bool) -> Sizes:
         """What fits together, when conditions on elements have that outcome."""
@@ -147,7 +148,7 @@ class _Plan:
     def _ranges(self) -> dict[str, Any]:
         """What elements may be that are extents."""
         numbers = np.arange(1, LIMIT + 1)
-        ranges = {}
+        ranges: dict[str, Any] = {}
         for name, need in self.demands.needs.items():
             mine = [n for n in (*self.demands.elements.get(name, ()), need.top) if n in self.demands.used]
             if mine:

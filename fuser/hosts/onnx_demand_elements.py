@@ -114,7 +114,11 @@ def unary(call: Call, made: list[Tensor]) -> None:
     log = call.kind == "Log"
     out.traces = tuple(t.through(np.log if log and t.need.whole else function) for t in x.traces)
     if call.kind in ("Cast", "Floor"):
-        out.elements, out.span = x.elements, x.span
+        out.elements = x.elements
+    if call.kind in ("Cast", "Clip", "Floor", "Relu"):
+        out.span = x.span
+    if call.kind == "Neg" and x.elements is not None:
+        out.elements = tuple(times(n, -1) for n in x.elements)
     if x.array is not None and x.array.dtype.kind in "biuf" and x.array.size <= SHORT:
         with np.errstate(all="ignore"):
             _constant(out, np.asarray(function(x.array)))

@@ -10,7 +10,7 @@ from fractions import Fraction
 from math import prod
 from typing import Final
 
-from fuser.forms import Extent, Known, least, minus, over, plus, times
+from fuser.forms import Extent, Known, least, minus, negative, over, plus, times
 from fuser.hosts import onnx_demand_sums as sums
 from fuser.hosts.onnx_demand_sums import together
 from fuser.hosts.onnx_tensors import Call, Shapes, Unknown
@@ -186,7 +186,7 @@ def cut(call: Call, n: Extent, start: Extent, end: Extent, step: Extent) -> Exte
     if step < 0:
         return n if step == -1 and start == -1 and isinstance(end, int) and end <= -FAR else None
     # Something is left, so the start lies inside.
-    low = plus(n, start) if isinstance(start, int) and start < 0 else start
+    low = plus(n, start) if negative(start) else start
     extent = minus(_end(n, end), low)
     call.demands.fits(1, extent)
     return over(plus(extent, step - 1), step)
@@ -196,9 +196,7 @@ def _end(n: Known, bound: Known) -> Extent:
     """Where a range ends, counted from the front."""
     if isinstance(bound, int) and bound >= FAR:
         return n
-    if isinstance(bound, int) and bound < 0:
-        return plus(n, bound)
-    return least(n, bound)
+    return plus(n, bound) if negative(bound) else least(n, bound)
 
 
 def pad(call: Call) -> Shapes:

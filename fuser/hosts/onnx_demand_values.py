@@ -212,6 +212,15 @@ def lengths(call: Call, made: list[Tensor]) -> None:
         leave(call)
 
 
+def ordered(call: Call, made: list[Tensor]) -> None:
+    """TopK: elements, and their places."""
+    x = call.input(0)
+    _sized(call)
+    made[0].traces = x.traces
+    if x.dims and (extent := x.dims[call.attribute("axis", -1) % len(x.dims)]) is not None:
+        made[1].span = Span(0, extent)
+
+
 def sized(call: Call, made: list[Tensor]) -> None:
     """Operators that take extents, bounds or counts, and compute something else."""
     _sized(call)
@@ -258,7 +267,6 @@ VALUES: Final[dict[str, Rule]] = {
     **dict.fromkeys(["ReduceProd", "ReduceSum"], total),
     **dict.fromkeys(["ArgMax", "ArgMin"], position),
     **dict.fromkeys(["Scatter", "ScatterElements", "ScatterND"], scatter),
-    **dict.fromkeys(["Resize", "TopK"], sized),
     **dict.fromkeys(["Gather", "GatherElements"], gather),
     "Concat": concat,
     "ConstantOfShape": filled,
@@ -268,6 +276,8 @@ VALUES: Final[dict[str, Rule]] = {
     "Range": range_,
     "Shape": shape,
     "Size": size,
+    "Resize": sized,
     "Slice": slice_,
+    "TopK": ordered,
     "Where": where,
 }
