@@ -15,8 +15,8 @@ class Demands:
 
     `shapes`: the extents of each input, a symbol for what is not known. `elements`: the symbols of the
     elements of short integer inputs. `needs`: what is asked of elements. `kinks`: extents, and the numbers
-    that they are compared with, on both sides of which a model has to be tried. `used`: symbols of elements
-    that are extents or trip counts somewhere.
+    that they are compared with, on both sides of which a model has to be tried. `loose`: such numbers where
+    nothing is known of the extent. `used`: symbols of elements that are extents or trip counts somewhere.
     """
 
     shapes: dict[str, tuple[Known, ...]] = field(default_factory=dict)
@@ -24,6 +24,7 @@ class Demands:
     needs: dict[str, Need] = field(default_factory=dict)
     rules: dict[Rule, None] = field(default_factory=dict)
     kinks: dict[tuple[Form, int], None] = field(default_factory=dict)
+    loose: dict[int, None] = field(default_factory=dict)
     used: dict[str, None] = field(default_factory=dict)
     when: bool | None = None
     muted: bool = False
@@ -61,7 +62,11 @@ class Demands:
 
     def kink(self, extent: Extent, number: Extent) -> None:
         """An extent is compared with a number."""
-        if isinstance(extent, Form) and isinstance(number, int) and 0 < abs(number) < 2**31:
+        if not isinstance(number, int) or not 0 < abs(number) < 2**31 - 1:
+            return
+        if extent is None:
+            self.loose.setdefault(abs(number))
+        elif isinstance(extent, Form):
             self.kinks.setdefault((extent, abs(number)))
 
     def extent(self, part: Extent, traces: tuple[Trace, ...]) -> None:

@@ -37,6 +37,10 @@ OTHER: Final = 5
 MOST_KINKS: Final = 500
 """Comparisons that are looked at, in the order of the graph."""
 
+NEAR: Final = 64
+MOST_LOOSE: Final = 4
+"""Numbers that some extent is compared with, nobody knows which: so many, and up to this, for all of them."""
+
 FARTHEST: Final = 1024
 """Numbers beyond this are not exceeded."""
 
@@ -118,6 +122,7 @@ class _Plan:
     ) -> None:
         self.demands, self.specs, self.seed = demands, specs, seed
         self.spared: dict[str, int] = {}
+        self.had: list[dict[str, int]] = []
         self.given = dict(shapes or {})
         # Extents that are given by symbol, in the names that the demands use and in those of the runtime.
         stated = [self._stated(spec) for spec in specs]
@@ -198,6 +203,9 @@ class _Plan:
                 assert isinstance(now, Form)
                 about.setdefault(name, []).append((now, number))
         edges = {name: solver.edges(name, about[name], typical) for name in solver.free if name in about}
+        loose = sorted(n for n in self.demands.loose if 1 < n <= NEAR)[:MOST_LOOSE]
+        for name in self._placed if loose else ():
+            edges[name] = sorted({*edges.get(name, ()), *(n + more for n in loose for more in (0, 1))})
         for name, numbers in edges.items():
             far = [number for number in numbers if number > FARTHEST]
             if far:
@@ -230,10 +238,20 @@ class _Plan:
             # The extent that was moved furthest is the first to be spared.
             costly = [name for name in level if level[name] and moved[name] > wishes[name]]
             if not costly or self._elements(sizes) <= AFFORDABLE:
-                return sizes
+                return self._other(sizes, moved)
             name = max(costly, key=lambda name: moved[name] / wishes[name])
             level[name] -= 1
             self._spare(name, self.edges[name][level[name]])
+
+    def _other(self, sizes: dict[str, int], wishes: Mapping[str, int]) -> dict[str, int]:
+        """The sizes, or ones that no earlier sample had: a bound beyond which all lie leaves but one nearest."""
+        for _ in range(MOST_SAMPLES):
+            if sizes not in self.had:
+                break
+            further = {name: sizes[name] + 1 if name in self.edges else n for name, n in wishes.items()}
+            sizes = self.solver(True).near(further, apart=True)
+        self.had.append(sizes)
+        return sizes
 
     def _spare(self, name: str, number: int) -> None:
         self.spared[name] = min(number, self.spared.get(name, number))

@@ -96,8 +96,8 @@ class Sizes:
         if rule.kind not in ("equal", "alike"):
             return False
         left, right = replaced(rule.left, self.known), replaced(rule.right, self.known)
-        if rule.kind == "alike" and (isinstance(left, int) or isinstance(right, int)):
-            return False
+        if rule.kind == "alike" and (isinstance(rule.left, int) or isinstance(rule.right, int)):
+            return False  # 1 is admissible beside a constant, and worth a try
         difference = minus(left, right)
         assert difference is not None
         # Of those that can be solved for, one that comes out as a sum, and the least important.

@@ -10,7 +10,7 @@ from fractions import Fraction
 from math import prod
 from typing import Final
 
-from fuser.forms import Extent, Known, least, minus, negative, over, plus, times
+from fuser.forms import Extent, Known, added, least, minus, most, negative, over, plus, times
 from fuser.hosts import onnx_demand_sums as sums
 from fuser.hosts.onnx_demand_sums import together
 from fuser.hosts.onnx_tensors import Call, Shapes, Unknown
@@ -186,7 +186,7 @@ def cut(call: Call, n: Extent, start: Extent, end: Extent, step: Extent) -> Exte
     if step < 0:
         return n if step == -1 and start == -1 and isinstance(end, int) and end <= -FAR else None
     # Something is left, so the start lies inside.
-    low = plus(n, start) if negative(start) else start
+    low = most(added(n, start), 0) if negative(start) else start
     extent = minus(_end(n, end), low)
     call.demands.fits(1, extent)
     return over(plus(extent, step - 1), step)

@@ -28,6 +28,11 @@ ELEMENTS: Final = 8
 # What a rule stumbles over in a file that nobody has checked; whoever runs the file says what is wrong.
 STUMBLES: Final = (Unknown, ValueError, TypeError, IndexError, KeyError, OverflowError, ZeroDivisionError)
 
+# Operators whose numbers are extents, bounds and places, whatever it is that they are applied to.
+SIZED: Final = frozenset(
+    {"Expand", "Gather", "OneHot", "Pad", "Range", "Reshape", "Slice", "Split", "Tile", "TopK"}
+)
+
 Scope = MutableMapping[str, Tensor]
 
 
@@ -39,7 +44,7 @@ def demands(model: onnx.ModelProto, folder: str = "") -> Demands:
 
 
 def demands_of(model: Any) -> Demands:
-    """The same of a path, an `onnx.ModelProto` or an `onnx_ir.Model`; external weights stay where they are."""
+    """The same of a path, an `onnx.ModelProto` or an `onnx_ir.Model`; external weights are not read."""
     if isinstance(model, str | os.PathLike):
         path = Path(model)
         return demands(onnx.load(path, load_external_data=False), str(path.parent))
@@ -58,16 +63,14 @@ def _skeleton(model: Any) -> onnx.ModelProto:
 
     from fuser.hosts.onnx_tensors import SHORT
 
-    graph = onnx_ir.Graph(
-        model.graph.inputs,
-        model.graph.outputs,
-        nodes=(),
-        opset_imports=model.graph.opset_imports,
-        name="graph",
-    )
-    bare = onnx_ir.Model(graph, ir_version=model.ir_version, functions=list(model.functions.values()))
-    proto = onnx_ir.to_proto(bare)
-    proto.graph.node.extend(onnx_ir.to_proto(node) for node in model.graph)
+    proto = onnx.ModelProto(ir_version=model.ir_version)
+    for domain, version in model.opset_imports.items():
+        proto.opset_import.add(domain=domain, version=version)
+    proto.functions.extend(map(onnx_ir.to_proto, model.functions.values()))
+    proto.graph.node.extend(map(onnx_ir.to_proto, model.graph))
+    for values, infos in ((model.graph.inputs, proto.graph.input), (model.graph.outputs, proto.graph.output)):
+        for value in values:
+            onnx_ir.serde.serialize_value_into(infos.add(), value)
     for name, value in model.graph.initializers.items():
         tensor = value.const_value
         if tensor is not None and tensor.size <= SHORT:
@@ -250,13 +253,20 @@ class _Walk:
             if call.kind in SHAPES:
                 shapes = SHAPES[call.kind](call)
         except STUMBLES:
-            shapes = ()
+            if call.kind in SIZED:
+                self._loose(call)
         made = [Tensor(shapes[i] if i < len(shapes) else None) for i in range(call.outputs)]
         try:
             VALUES.get(call.kind, _leave)(call, made)
         except STUMBLES:
             leave(call)
         return made
+
+    def _loose(self, call: Call) -> None:
+        """Note the numbers of a node that is applied to nobody knows what."""
+        for tensor in call.inputs[1:]:
+            for element in (tensor.elements or ()) if tensor is not None else ():
+                self.demands.kink(None, element)
 
     def _constant(self, call: Call) -> Tensor:
         import numpy as np
