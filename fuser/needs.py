@@ -29,6 +29,7 @@ HUGE: Final = 1e4
 """What is added to scores so that they count for nothing is at least so large."""
 
 MOST_NUMBERS: Final = 1000
+FEW_NUMBERS: Final = 24
 WORDS: Final = ("the", "cat", "0", "1.5", "New York", "")
 
 
@@ -155,6 +156,9 @@ def need(dtype: str, numbers: Iterable[float], words: Iterable[str]) -> Need | N
         return None
     limits = np.iinfo(kind)
     whole = {int(n) + step for n in near if abs(n) < 2**31 and n == int(n) for step in (-1, 0, 1)}
+    # What is shifted by one number and compared with another lies about their sum.
+    few = [int(n) for n in near if 1 < abs(n) < 2**30 and n == int(n)][:FEW_NUMBERS]
+    whole |= {m + n + step for m in few for n in few for step in (-1, 0)}
     whole |= set(range(-2, 66)) | {2**k for k in range(7, 31)}
     listed = np.array(sorted(n for n in whole if limits.min <= n <= limits.max), kind)
     return Need(listed, np.ones(len(listed), bool))
@@ -216,7 +220,7 @@ def _spread(asked: Need, allowed: Bools, shape: tuple[int, ...], generator: np.r
     low, high = _run(listed, allowed)
     if listed.dtype.kind == "f":
         return np.asarray(generator.uniform(float(low), float(high), shape))
-    if not asked.bounds:
+    if not asked.bounds or high == listed[-1]:
         high = min(high, low + CEILING - 1)
     return np.asarray(generator.integers(int(low), int(high), shape, endpoint=True))
 

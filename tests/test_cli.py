@@ -394,3 +394,58 @@ def test_the_weights_of_the_output_are_those_of_the_model(
     np.testing.assert_array_equal(
         numpy_helper.to_array(before["head.weight"]), numpy_helper.to_array(after["head.weight"])
     )
+
+
+# --- inputs and shapes -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["optimize", "inspect", "verify", "bench"])
+def test_inputs_and_shapes_are_taken_by_all_commands(
+    command: Command, training_form: Path, tmp_path: Path, name: str
+) -> None:
+    np.savez(tmp_path / "x.npz", image=np.zeros((1, 3, 40, 56), np.float32))
+    rest = {"optimize": ["-o", tmp_path / "o.onnx", "--bench"], "inspect": []}.get(name, [training_form])
+    for options in (["--inputs", tmp_path / "x.npz"], ["--shape", "image=1,3,40,56"]):
+        done = command(name, training_form, *rest, *options, "--json", "-")
+        assert done.returncode == 0, done.stderr
+        report = json.loads(done.stdout)
+        shapes = {
+            "optimize": lambda r: [
+                *r["verification"]["samples"],
+                r["benchmark"]["inputs"],
+                r["before"]["nominal_inputs"],
+                r["after"]["nominal_inputs"],
+            ],
+            "inspect": lambda r: [r["before"]["nominal_inputs"], r["after"]["nominal_inputs"]],
+            "verify": lambda r: r["samples"],
+            "bench": lambda r: [r["inputs"]],
+        }[name](report)
+        assert all(shape == {"image": [1, 3, 40, 56]} for shape in shapes)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--shape", "input"], "--shape input: not of the form NAME=1,3,224,224"),
+        (["--shape", "input=1,x"], "--shape input=1,x: not of the form NAME=1,3,224,224"),
+        (["--shape", "input=1,-3"], "--shape input=1,-3: not of the form"),
+        (["--shape", "a=1", "--shape", "a=2"], "--shape a=2: a has shape [1] already"),
+        (["--shape", "z=1"], "a shape for 'z', which is no input of the model; its inputs are ['image']"),
+        (["--shape", "image=1,3,8"], "input 'image' cannot have shape [1, 3, 8], the model takes"),
+        (["--inputs", "none.npz"], "none.npz: no such file"),
+    ],
+)
+@pytest.mark.parametrize("name", ["optimize", "inspect", "verify", "bench"])
+def test_inputs_and_shapes_that_make_no_sense_are_refused_in_one_sentence(
+    command: Command, training_form: Path, tmp_path: Path, name: str, options: list[str], message: str
+) -> None:
+    rest = {"optimize": ["-o", tmp_path / "o.onnx"], "inspect": []}.get(name, [training_form])
+    done = command(name, training_form, *rest, *options)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "o.onnx").exists()
+
+
+def test_a_scalar_has_an_empty_shape() -> None:
+    assert cli.shapes(["sr=", "x:0=1, 2", "a=b=3"]) == {"sr": (), "x:0": (1, 2), "a=b": (3,)}

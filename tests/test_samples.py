@@ -111,7 +111,7 @@ def test_what_follows_a_window_is_tried_on_both_sides_too(
     heights = {(feeds["x"].shape[2] + 2 * pad - kernel) // stride + 1 for feeds, _ in sampled(model)[0]}
     assert max(heights) > number
     least = (1 + 2 * pad - kernel) // stride + 1  # of an image of one row
-    assert min(heights) < max(number, least + 1)
+    assert least >= number or min(heights) < number
 
 
 def test_free_axes_are_not_alike() -> None:
