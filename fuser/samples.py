@@ -244,7 +244,7 @@ class _Plan:
             self._spare(name, self.edges[name][level[name]])
 
     def _other(self, sizes: dict[str, int], wishes: Mapping[str, int]) -> dict[str, int]:
-        """The sizes, or ones that no earlier sample had: a bound beyond which all lie leaves but one nearest."""
+        """The sizes, or ones that no earlier sample had: beyond a bound the nearest one is always the same."""
         for _ in range(MOST_SAMPLES):
             if sizes not in self.had:
                 break

@@ -227,3 +227,43 @@ def test_code_in_a_program_is_not_run(
         status, _, complaints = command(capfd, name, *pair)
         assert status == 2
         assert "is code or a Python object, and reading it could run anything" in complaints
+
+
+# --- inputs and shapes -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def dynamic(tmp_path: Path) -> Path:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU()).eval()
+    free = {0: torch.export.Dim("n"), 2: torch.export.Dim("h", min=4), 3: torch.export.Dim("w", min=4)}
+    path = tmp_path / "dynamic.pt2"
+    torch.export.save(torch.export.export(model, (torch.randn(2, 3, 8, 9),), dynamic_shapes=(free,)), path)
+    return path
+
+
+def test_shapes_are_those_that_a_program_is_fed(dynamic: Path, tmp_path: Path) -> None:
+    shapes = {"input": (5, 3, 10, 12)}
+    report = fuser.optimize_file(dynamic, tmp_path / "out.pt2", shapes=shapes, bench=True)
+    assert report.verification is not None
+    assert report.benchmark is not None
+    assert all(sample == shapes for sample in report.verification.samples)
+    assert report.benchmark.inputs == shapes
+    with pytest.raises(InputError, match=r"cannot have shape \[5, 4, 10, 12\], the model takes"):
+        fuser.verify(dynamic, dynamic, shapes={"input": (5, 4, 10, 12)})
+
+
+def test_a_fixed_program_takes_its_own_shape_only(program: Path) -> None:
+    assert fuser.verify(program, program, shapes={"input": (1, 3, 8, 8)}).ok
+    with pytest.raises(InputError, match=r"cannot have shape \[2, 3, 8, 8\], the model takes \[1, 3, 8, 8\]"):
+        fuser.verify(program, program, shapes={"input": (2, 3, 8, 8)})
+
+
+def test_arguments_have_their_shapes(program: Path) -> None:
+    module = torch.export.load(program).module()
+    with pytest.raises(InputError, match="the inputs have shapes already"):
+        fuser.verify(module, module, inputs=torch.randn(1, 3, 8, 8), shapes={"input": (1, 3, 8, 8)})
+
+
+def test_an_inspection_of_a_program_does_not_depend_on_shapes(program: Path) -> None:
+    with pytest.raises(InputError, match=r"the report on a \.pt2 file does not state"):
+        fuser.inspect_file(program, shapes={"input": (1, 3, 8, 8)})
