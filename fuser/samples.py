@@ -202,7 +202,10 @@ class _Plan:
             for name in symbols(now):
                 assert isinstance(now, Form)
                 about.setdefault(name, []).append((now, number))
-        edges = {name: solver.edges(name, about[name], typical) for name in solver.free if name in about}
+        # Elements that are no extents are drawn, not solved for.
+        elements = {name for names in self.demands.elements.values() for name in names}
+        looked = [n for n in solver.free if n in about and (n not in elements or n in self.demands.used)]
+        edges = {name: solver.edges(name, about[name], typical) for name in looked}
         loose = sorted(n for n in self.demands.loose if 1 < n <= NEAR)[:MOST_LOOSE]
         for name in self._placed if loose else ():
             edges[name] = sorted({*edges.get(name, ()), *(n + more for n in loose for more in (0, 1))})
@@ -244,7 +247,7 @@ class _Plan:
             self._spare(name, self.edges[name][level[name]])
 
     def _other(self, sizes: dict[str, int], wishes: Mapping[str, int]) -> dict[str, int]:
-        """The sizes, or ones that no earlier sample had: beyond a bound the nearest one is always the same."""
+        """The sizes, or others where an earlier sample had them: beyond a bound the nearest is the same."""
         for _ in range(MOST_SAMPLES):
             if sizes not in self.had:
                 break

@@ -277,3 +277,13 @@ def test_planning_takes_no_time_to_speak_of() -> None:
     started = perf_counter()
     Samples(model)
     assert perf_counter() - started < 10
+
+
+def test_a_function_that_calls_itself_is_left_to_the_runtime() -> None:
+    model = onnx.parser.parse_model(
+        """<ir_version: 9, opset_import: ["": 17, "my": 1]>
+        g (float[b,T] x) => (float[b,T] y) { y = my.endless (x) }
+        <domain: "my", opset_import: ["": 17, "my": 1]>
+        endless (x) => (y) { y = my.endless (x) }"""
+    )
+    assert Samples(model).notes == []

@@ -26,7 +26,7 @@ ELEMENTS: Final = 8
 """Integer inputs of at most so many elements may be shapes or counts."""
 
 # What a rule stumbles over in a file that nobody has checked; whoever runs the file says what is wrong.
-STUMBLES: Final = (Unknown, ValueError, TypeError, IndexError, KeyError, OverflowError, ZeroDivisionError)
+STUMBLES: Final = (Unknown, ValueError, TypeError, LookupError, ArithmeticError, AttributeError)
 
 # Operators whose numbers are extents, bounds and places, whatever it is that they are applied to.
 SIZED: Final = frozenset(
@@ -100,6 +100,7 @@ class _Walk:
         self.demands = Demands()
         self.functions = {(f.domain, f.name, getattr(f, "overload", "")): f for f in model.functions}
         self.names: set[str] = set()
+        self.calls: list[onnx.FunctionProto] = []
 
     def main(self) -> None:
         """Describe the inputs, and walk."""
@@ -301,14 +302,18 @@ class _Walk:
 
     def _called(self, function: onnx.FunctionProto, call: Call) -> list[Tensor]:
         """A local function."""
+        if any(other is function for other in self.calls):
+            raise Unknown  # of itself, which no runtime takes
         scope: Scope = {}
         for name, tensor in zip(function.input, call.inputs, strict=False):
             if tensor is not None:
                 scope[name] = tensor
         defaults = {a.name: a for a in function.attribute_proto}
         frame = _Frame(scope, {**defaults, **call.attributes}, _opset(function.opset_import))
+        self.calls.append(function)
         for node in function.node:
             self.visit(node, frame)
+        self.calls.pop()
         return [scope.get(name, Tensor()) for name in function.output]
 
     def branches(self, call: Call, frame: _Frame) -> list[Tensor]:
