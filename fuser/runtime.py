@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -30,6 +31,9 @@ CPU: Final = "CPUExecutionProvider"
 
 # A serialised protobuf ends at 2 GiB; what comes near goes through a file with its weights beside it.
 LARGEST_MESSAGE: Final = 1_900_000_000
+
+MOST_ELEMENTS: Final = 2**30
+"""Of an input that is drawn: 4 GiB of float32."""
 
 _DTYPES: Final = {"float": "float32", "double": "float64"}
 
@@ -263,6 +267,9 @@ def ran(runner: Runner, trials: Iterable[Trial], *, samples: int) -> Iterator[tu
 
 
 def _run(runner: Runner, trial: Trial, sample: int) -> tuple[Feeds, Outputs]:
+    for name, shape in trial.shapes.items():
+        if prod(shape) > MOST_ELEMENTS:
+            raise CannotRun(f"input {name!r} of shape {list(shape)} is too large to be made up")
     refusal: CannotRun | None = None
     for feeds in trial.feeds(sample):
         try:

@@ -1,6 +1,8 @@
 """Formulas for extents, and sizes that satisfy what is asked of them."""
 
+from collections.abc import Callable, Mapping
 from math import ceil
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from fuser.sizes import LIMIT, Rule, Sizes
 
 NAMES = ("a", "b", "c")
 LEAVES = st.one_of(st.integers(0, 9), st.sampled_from([symbol(name) for name in NAMES]))
-OPERATIONS = {
+OPERATIONS: dict[Callable[[Known, Known], Known], Callable[[Any, Any], Any]] = {
     forms.added: lambda a, b: a + b,
     forms.multiplied: lambda a, b: a * b,
     forms.least: min,
@@ -36,17 +38,18 @@ EXPRESSIONS = st.recursive(
 
 
 @given(EXPRESSIONS, st.tuples(*[st.integers(1, 50)] * 3))
-def test_a_formula_is_what_it_stands_for(pair: tuple[Known, object], numbers: tuple[int, ...]) -> None:
+def test_a_formula_is_what_it_stands_for(
+    pair: tuple[Known, Callable[[Mapping[str, int]], int]], numbers: tuple[int, ...]
+) -> None:
     form, function = pair
     sizes = dict(zip(NAMES, numbers, strict=True))
-    assert value(form, sizes) == function(sizes)  # type: ignore[operator]
+    assert value(form, sizes) == function(sizes)
     assert symbols(form) <= set(NAMES)
-    known = {"a": symbol("b"), "c": 7}
-    assert value(forms.replaced(form, known), sizes) == function({"b": sizes["b"], "a": sizes["b"], "c": 7})  # type: ignore[operator]
+    known: dict[str, Known] = {"a": symbol("b"), "c": 7}
+    assert value(forms.replaced(form, known), sizes) == function({"b": sizes["b"], "a": sizes["b"], "c": 7})
     grid = np.arange(1, 6)
     assert np.broadcast_to(value(form, {**sizes, "b": grid}), 5).tolist() == [
-        function({**sizes, "b": n})  # type: ignore[operator]
-        for n in range(1, 6)
+        function({**sizes, "b": n}) for n in range(1, 6)
     ]
 
 
