@@ -94,7 +94,7 @@ class Samples:
             count = max(count, min(MOST_SAMPLES, plan.levels)) if count > 1 else count
             trials = plan.trials(count)
         yield from ran(runner, trials, samples=count)
-        self.notes += plan.notes
+        self.notes = plan.notes
 
 
 def _demands(model: Any) -> Demands:

@@ -102,7 +102,8 @@ def verify(
         inputs: arrays by input name, an `.npz` or an `.npy` file. For torch a tensor, a tuple of arguments or
             a mapping of arguments by name; files for an exported program only. Without them inputs are drawn
             at random; a module that is not an exported program says too little for that, and needs them.
-        samples: how many inputs are drawn, of different shapes where dimensions are symbolic.
+        samples: how many inputs are drawn, of different shapes where dimensions are symbolic; more, up to 5,
+            where it takes them to be on both sides of the numbers in the graph.
         seed: of the random inputs.
         sizes: extents of symbolic dimensions by name.
         shapes: whole shapes of some inputs by name. What neither says follows from the graph, or is tried

@@ -18,7 +18,7 @@ from fuser.forms import Extent, Known, symbol
 from fuser.hosts.onnx_demand_elements import leave
 from fuser.hosts.onnx_demand_shapes import SHAPES
 from fuser.hosts.onnx_demand_values import VALUES
-from fuser.hosts.onnx_tensors import Call, Span, Tensor, Unknown, held
+from fuser.hosts.onnx_tensors import Call, Span, Tensor, Unknown, held, skeleton, type_name
 from fuser.needs import Trace, need
 
 STANDARD: Final = frozenset({"", "ai.onnx"})
@@ -54,31 +54,7 @@ def demands_of(model: Any) -> Demands:
 
     if not isinstance(model, onnx_ir.Model):
         raise TypeError(f"a {type(model).__name__} is no ONNX model")
-    return demands(_skeleton(model))
-
-
-def _skeleton(model: Any) -> onnx.ModelProto:
-    """An `onnx_ir.Model` without the elements of its larger weights."""
-    import onnx_ir
-
-    from fuser.hosts.onnx_tensors import SHORT
-
-    proto = onnx.ModelProto(ir_version=model.ir_version)
-    for domain, version in model.opset_imports.items():
-        proto.opset_import.add(domain=domain, version=version)
-    proto.functions.extend(map(onnx_ir.to_proto, model.functions.values()))
-    proto.graph.node.extend(map(onnx_ir.to_proto, model.graph))
-    for values, infos in ((model.graph.inputs, proto.graph.input), (model.graph.outputs, proto.graph.output)):
-        for value in values:
-            onnx_ir.serde.serialize_value_into(infos.add(), value)
-    for name, value in model.graph.initializers.items():
-        tensor = value.const_value
-        if tensor is not None and tensor.size <= SHORT:
-            onnx_ir.serde.serialize_tensor_into(proto.graph.initializer.add(), tensor)
-            proto.graph.initializer[-1].name = name
-        elif tensor is not None:
-            proto.graph.initializer.add(name=name, dims=tensor.shape.numpy(), data_type=int(tensor.dtype))
-    return proto
+    return demands(skeleton(model))
 
 
 @dataclass
@@ -156,7 +132,7 @@ class _Walk:
         kind = value.type.tensor_type
         if not value.type.HasField("tensor_type"):
             return Tensor()
-        dtype = _type_name(kind.elem_type)
+        dtype = type_name(kind.elem_type)
         asked = need(dtype, numbers, words)
         if asked is not None:
             self.demands.needs[value.name] = asked
@@ -411,14 +387,3 @@ def _tensors(node: onnx.NodeProto) -> Iterator[onnx.TensorProto]:
 
 def _text(word: Any) -> str:
     return word.decode(errors="replace") if isinstance(word, bytes) else str(word)
-
-
-def _type_name(kind: int) -> str:
-    if kind == onnx.TensorProto.STRING:
-        return "string"
-    if kind == onnx.TensorProto.BFLOAT16:
-        return "bfloat16"
-    try:
-        return str(onnx.helper.tensor_dtype_to_np_dtype(kind).name)
-    except KeyError:
-        return "undefined"

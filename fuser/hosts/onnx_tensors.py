@@ -138,3 +138,37 @@ def held(tensor: onnx.TensorProto, folder: str) -> Tensor:
     except (OSError, ValueError, TypeError, KeyError, onnx.checker.ValidationError):
         # Elements beside the file that are not there, or of a type that numpy lacks: who runs it will tell.
         return Tensor(dims)
+
+
+def skeleton(model: Any) -> onnx.ModelProto:
+    """An `onnx_ir.Model` without the elements of its larger weights."""
+    import onnx_ir
+
+    proto = onnx.ModelProto(ir_version=model.ir_version)
+    for domain, version in model.opset_imports.items():
+        proto.opset_import.add(domain=domain, version=version)
+    proto.functions.extend(map(onnx_ir.to_proto, model.functions.values()))
+    proto.graph.node.extend(map(onnx_ir.to_proto, model.graph))
+    for values, infos in ((model.graph.inputs, proto.graph.input), (model.graph.outputs, proto.graph.output)):
+        for value in values:
+            onnx_ir.serde.serialize_value_into(infos.add(), value)
+    for name, value in model.graph.initializers.items():
+        tensor = value.const_value
+        if tensor is not None and tensor.size <= SHORT:
+            onnx_ir.serde.serialize_tensor_into(proto.graph.initializer.add(), tensor)
+            proto.graph.initializer[-1].name = name
+        elif tensor is not None:
+            proto.graph.initializer.add(name=name, dims=tensor.shape.numpy(), data_type=int(tensor.dtype))
+    return proto
+
+
+def type_name(kind: int) -> str:
+    """numpy's name of an element type; `string`, `bfloat16` and `undefined` beside it."""
+    if kind == onnx.TensorProto.STRING:
+        return "string"
+    if kind == onnx.TensorProto.BFLOAT16:
+        return "bfloat16"
+    try:
+        return str(onnx.helper.tensor_dtype_to_np_dtype(kind).name)
+    except KeyError:
+        return "undefined"
