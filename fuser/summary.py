@@ -156,7 +156,7 @@ class _Walk:
         """Take a constant into account; returns its shape."""
         shape = tuple(tensor.shape.numpy())
         size = prod(shape)
-        self.weights[id(tensor)] = (size, math.ceil(tensor.dtype.itemsize * size))
+        self.weights[id(tensor)] = (size, _bytes(tensor, size))
         return shape
 
     def constant(self, name: str | None, tensor: onnx_ir.TensorProtocol, graph: onnx.GraphProto) -> None:
@@ -173,6 +173,15 @@ class _Walk:
         given.type.tensor_type.elem_type = tensor.dtype.value
         for extent in shape:
             given.type.tensor_type.shape.dim.add(dim_value=extent)
+
+
+def _bytes(tensor: onnx_ir.TensorProtocol, size: int) -> int:
+    """What a tensor takes in memory: strings what their characters take."""
+    import onnx_ir
+
+    if isinstance(tensor, onnx_ir.StringTensor):
+        return sum(map(len, tensor.string_data()))
+    return math.ceil(tensor.dtype.itemsize * size)
 
 
 def _tensor(node: onnx_ir.Node) -> Any:

@@ -85,6 +85,7 @@ class _Export:
             metadata_props=dict(source.metadata_props),
             device_configurations=source.device_configurations,
         )
+        made.meta.update(source.meta)  # with what the source said of it
         for value, output in zip(node.outputs, made.outputs, strict=True):
             self._produce(value, output)
         self._insert(node.position[0], made)
