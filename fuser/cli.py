@@ -1,7 +1,7 @@
 """The command line: thin. Results go to stdout, progress and complaints to stderr.
 
-Exit status 0: done. 1: verification failed, and nothing was written. 2: bad input or usage.
-70: a mistake of ours, with a traceback. 130: interrupted.
+Exit status 0: done. 1: verification failed, and nothing was written. 2: bad input or usage, or output that
+cannot be written. 70: a mistake of ours, with a traceback. 128 and the number of a signal: stopped.
 The compiler is imported inside the commands, so that `--help` answers at once.
 """
 
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Final, NoReturn
 import typer
 
 from fuser.errors import FuserError, InputError, OutputError, VerificationError
+from fuser.terminal import Stopped, Unread, complain, end, prepare
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -77,8 +78,7 @@ def optimize(
     bench: Annotated[bool, typer.Option("--bench", help="Time the result against IN.")] = False,
 ) -> None:
     """Optimize IN, verify the result, and write it to OUT."""
-    if json is not None and json.resolve() in {source.resolve(), output.resolve()}:
-        raise InputError(f"--json {json} is also the path of a model")
+    guard(json, source, output=output)
     with working(f"Optimizing {source}"):
         import fuser
         from fuser.report import print_report
@@ -107,6 +107,7 @@ def inspect(
 
     Writes no model.
     """
+    guard(json, source)
     with working(f"Inspecting {source}"):
         import fuser
         from fuser.report import print_inspection
@@ -133,14 +134,17 @@ def verify(
 
     Of an A of torch, B may be the ONNX file that was exported.
     """
+    guard(json, a, b, inputs=inputs)
     with working(f"Comparing {a} and {b}"):
         import fuser
         from fuser.report import print_verification
 
         result = fuser.verify(a, b, inputs=inputs)
-    emit(result.to_dict, json, lambda console: print_verification(result, console))
-    if not result.ok:
-        raise VerificationError(f"{b} does not compute what {a} computes: {result.reason}")
+    try:
+        emit(result.to_dict, json, lambda console: print_verification(result, console))
+    finally:  # whether it can be printed or not
+        if not result.ok:
+            raise VerificationError(f"{b} does not compute what {a} computes: {result.reason}")
 
 
 @app.command()
@@ -173,6 +177,7 @@ def bench(
 
     Both run in turn, in one process; onnxruntime with all its optimizations on.
     """
+    guard(json, a, b)
     with working(f"Timing {a} and {b}"):
         import fuser
         from fuser.report import print_benchmark
@@ -227,6 +232,32 @@ def working(what: str) -> Iterator[None]:
         yield
 
 
+def guard(json: Path | None, *models: Path, inputs: Path | None = None, output: Path | None = None) -> None:
+    """Refuse to write a report where something else is read or written.
+
+    Raises:
+        InputError: it is the place of a model, of weights or of inputs.
+    """
+    if json is None or json == Path("-"):
+        return
+    from fuser.hosts.kind import is_program
+    from fuser.hosts.output import data_name, same
+
+    if any(same(json, path) for path in (*models, output) if path is not None):
+        raise InputError(f"--json {json} is also the path of a model")
+    if inputs is not None and same(json, inputs):
+        raise InputError(f"--json {json} is also the path of the inputs")
+    if output is not None and data_name(output.name).fullmatch(json.name):
+        raise InputError(f"--json {json} is called as the weights of {output} are")
+    if not json.exists():
+        return
+    from fuser.hosts.onnx_io import files
+
+    for model in models:
+        if not is_program(model) and any(same(json, path) for path in files(model)):
+            raise InputError(f"--json {json} is also the path of weights of {model}")
+
+
 def emit(result: Callable[[], object], json: Path | None, show: Callable[[Console], None]) -> None:
     """Put a result on stdout as text or as JSON, or as text there and as JSON in a file."""
     from rich.console import Console
@@ -237,8 +268,10 @@ def emit(result: Callable[[], object], json: Path | None, show: Callable[[Consol
         sys.stdout.write(to_json(result()))
         return
     if json is not None:
+        from fuser.hosts.output import write_text
+
         try:
-            json.write_text(to_json(result()), encoding="utf-8")
+            write_text(json, to_json(result()))
         except OSError as error:
             raise OutputError(f"{json}: cannot write the report: {error.strerror}") from error
     # Names in a model are anyone's text: brackets are not markup, numbers not to be coloured.
@@ -248,26 +281,33 @@ def emit(result: Callable[[], object], json: Path | None, show: Callable[[Consol
 def run(arguments: Sequence[str]) -> int:
     """Run a command and return the exit status; complaints are one sentence on stderr."""
     try:
-        app(list(arguments), prog_name="graph-fuser")
+        status = _run(arguments)
+        sys.stdout.flush()
+    except Unread:
+        return 128 + signal.SIGPIPE
     except FuserError as error:
-        sys.stderr.write(f"graph-fuser: {error}\n")
+        complain(f"graph-fuser: {error}\n")
         return error.exit_status
-    except SystemExit as end:
-        return end.code if isinstance(end.code, int) else 0
     except KeyboardInterrupt:
         return 130
+    except Stopped as stopped:
+        return stopped.exit_status
     except Exception:  # noqa: BLE001  # the last resort
-        traceback.print_exc()
+        complain(traceback.format_exc())
         return BUG
+    return status
+
+
+def _run(arguments: Sequence[str]) -> int:
+    """The exit status that typer ends a command with."""
+    try:
+        app(list(arguments), prog_name="graph-fuser")
+    except SystemExit as done:
+        return done.code if isinstance(done.code, int) else 0
     return 0
 
 
 def main() -> NoReturn:
     """The entry point of the command."""
-    if hasattr(signal, "SIGPIPE"):
-        # `graph-fuser passes | head -1` ends like any other command there.
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-    # A name that the terminal cannot show is no reason to fail.
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a TextIOWrapper at the start
-    sys.exit(run(sys.argv[1:]))
+    prepare()
+    end(run(sys.argv[1:]))
