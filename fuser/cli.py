@@ -58,6 +58,14 @@ Json = Annotated[
         metavar="FILE", show_default=False, help="Write the result as JSON too; - prints it instead."
     ),
 ]
+Certificate = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        show_default=False,
+        help="The proof of every rewrite: written by optimize, checked by verify.",
+    ),
+]
 
 
 @app.command()
@@ -75,6 +83,7 @@ def optimize(
         bool, typer.Option("--no-verify", help="Do not compare the result with IN.")
     ] = False,
     bench: Annotated[bool, typer.Option("--bench", help="Time the result against IN.")] = False,
+    certificate: Certificate = None,
 ) -> None:
     """Optimize IN, verify the result, and write it to OUT."""
     if json is not None and json.resolve() in {source.resolve(), output.resolve()}:
@@ -91,6 +100,7 @@ def optimize(
             zero_below=zero_below,
             verify=not no_verify,
             bench=bench,
+            certificate=certificate,
         )
     emit(report.to_dict, json, lambda console: print_report(report, console))
 
@@ -127,6 +137,7 @@ def verify(
             metavar="FILE", show_default=False, help="Inputs as .npz or .npy, in place of random ones."
         ),
     ] = None,
+    certificate: Certificate = None,
     json: Json = None,
 ) -> None:
     """Compare what A and B compute; exit status 1 if they differ.
@@ -137,7 +148,7 @@ def verify(
         import fuser
         from fuser.report import print_verification
 
-        result = fuser.verify(a, b, inputs=inputs)
+        result = fuser.verify(a, b, inputs=inputs, certificate=certificate)
     emit(result.to_dict, json, lambda console: print_verification(result, console))
     if not result.ok:
         raise VerificationError(f"{b} does not compute what {a} computes: {result.reason}")

@@ -102,6 +102,7 @@ def optimize_file(
     zero_below: float = 0.0,
     verify: bool = True,
     bench: bool = False,
+    certificate: Name | None = None,
 ) -> Report:
     """Optimize the file `src` and write the result to `dst`, which may be the same file.
 
@@ -116,12 +117,16 @@ def optimize_file(
         zero_below: as for `optimize`.
         verify: compare the written file with the original (see `verify`).
         bench: time the result against the original (see `benchmark`).
+        certificate: where to write the proof of an ONNX result (see `fuser/certificate.py`), for `verify`.
 
     Raises:
         InputError: `src` cannot be read or is not valid, or no pass has one of the names.
-        OutputError: `dst` cannot be written.
-        VerificationError: the result does not compute the same. Nothing is written.
+        OutputError: `dst` or `certificate` cannot be written.
+        VerificationError: the result does not compute the same, or not all of it is proved where a certificate
+            is asked for. Nothing is written.
     """
+    if certificate is not None:
+        _require_certifiable(src, dst, certificate)
     optimized = _program if is_program(src) else _onnx
     with optimized(src, dst, select(passes, exclude, zero_below)) as (written, report):
         if verify:
@@ -130,7 +135,19 @@ def optimize_file(
             from fuser.bench import benchmark
 
             report.benchmark = benchmark(src, written)
+        if certificate is not None:
+            from fuser import certificate as certificates
+
+            certificates.write(certificates.certify(src, written, report.applied), certificate)
     return report
+
+
+def _require_certifiable(src: Name, dst: Name, certificate: Name) -> None:
+    """Refuse what is no ONNX file, and a certificate in the place of a model."""
+    if is_program(src):
+        raise InputError(f"{os.fspath(src)} is no ONNX file, and only those have a certificate")
+    if Path(certificate).resolve() in {Path(src).resolve(), Path(dst).resolve()}:
+        raise InputError(f"the certificate {os.fspath(certificate)} is also the path of a model")
 
 
 def inspect_file(

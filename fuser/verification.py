@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from fuser import oracle
 from fuser.compare import OWN_CHAOTIC, Outputs, Row, distance, floor, judge, largest
-from fuser.errors import InputError
+from fuser.errors import InputError, VerificationError
 from fuser.hosts.kind import is_torch, require_torch
 from fuser.inputs import Feeds, attempts, given, model_specs
 from fuser.ir import Graph
@@ -90,6 +90,7 @@ def verify(
     samples: int = 3,
     seed: int = 0,
     sizes: Mapping[str, int] | None = None,
+    certificate: str | os.PathLike[str] | None = None,
 ) -> Verification:
     """Compare `result` with `original`; a difference is a verdict, not an exception.
 
@@ -103,11 +104,17 @@ def verify(
         samples: how many inputs are drawn, of different shapes where dimensions are symbolic.
         seed: of the random inputs.
         sizes: extents of symbolic dimensions by name; the others are tried out.
+        certificate: the file that `optimize_file` wrote; what it states is proved again, and both models must be
+            paths of ONNX files.
 
     Raises:
         InputError: a model or the inputs cannot be read, a torch model is in training mode, or the original
             can be evaluated neither as it is nor in float64.
     """
+    if certificate is not None:
+        refused = _refuted(original, result, certificate)
+        if refused is not None:
+            return refused
     if is_torch(original) or is_torch(result):
         require_torch("a .pt2 file")
         from fuser.torch_verification import TorchModels
@@ -115,6 +122,20 @@ def verify(
         count = samples if inputs is None else 1
         return compare(TorchModels(original, result, inputs, count, seed, sizes))
     return compare(_OnnxModels(original, result, inputs, samples, seed, sizes))
+
+
+def _refuted(original: Any, result: Any, certificate: str | os.PathLike[str]) -> Verification | None:
+    """The verdict where a certificate does not hold."""
+    from fuser import certificate as certificates
+
+    for model in (original, result):
+        if not isinstance(model, str | os.PathLike) or is_torch(model):
+            raise InputError(f"a certificate is about ONNX files, not about a {type(model).__name__}")
+    try:
+        certificates.check(original, result, certificate)
+    except VerificationError as refuted:
+        return Verification(False, str(refuted))
+    return None
 
 
 class Models(Protocol):

@@ -1,0 +1,427 @@
+"""Proves again that one ONNX file computes what another does, without the compiler and without running either.
+
+Both graphs are read in terms of the values that both have by name. A node that both have, reading the same values,
+proves its results. Any other value is written, on either side, as a form: a sum of convolutions of values that are
+proved already, or of what an operator of the same kind and attributes makes of such. Forms are put together by the
+laws of the algebra, whose conditions hold for every input, and compared weight by weight. What is linear but no
+convolution (a reshape between two) is compared by its answers to impulses, at the extents that the file states.
+
+For all inputs |new - old| <= slope max|input| + offset, the inputs being those of the region: from the difference of
+the kernels, and from gamma_n for sums of n products in any order, on both sides. Assumed: the roundoff of the type of
+the weights, or better; no overflow, no underflow, no saved products (Winograd).
+"""
+
+from collections import ChainMap
+from collections.abc import Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import inf
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from fuser.errors import Declined, require
+from fuser.forms import Alike, Form, Gap, Leaf, difference, through
+from fuser.operators import MOVING, SAME, UNITS, Call, Constant, Shape, as_form, lifted, plain
+from fuser.probing import Part, probed
+
+LIPSCHITZ: Final = {
+    "Relu": 1.0,
+    "LeakyRelu": 1.0,
+    "MaxPool": 1.0,
+    "GlobalMaxPool": 1.0,
+    "Sigmoid": 0.25,
+    "Tanh": 1.0,
+}
+HOMOGENEOUS: Final = {
+    "Relu",
+    "LeakyRelu",
+    "PRelu",
+    "MaxPool",
+    "AveragePool",
+    "GlobalMaxPool",
+    "GlobalAveragePool",
+}
+
+NOTHING: Final = Gap(*(np.zeros(1),) * 4)
+
+
+@dataclass(frozen=True)
+class Region:
+    """A value of the result, what made it before and now, and how far it may be off; or why that is not proved."""
+
+    graph: str
+    value: str
+    replaced: tuple[str, ...] = ()
+    made: tuple[str, ...] = ()
+    inputs: tuple[str, ...] = ()
+    slope: float = 0.0
+    offset: float = 0.0
+    conditions: Mapping[str, Any] = field(default_factory=dict)
+    reason: str = ""
+
+
+@dataclass
+class Side:
+    """One of two graphs: what each of its values is, as far as it has been read."""
+
+    graph: Any
+    opsets: Any
+    base: str
+    types: Mapping[str, tuple[int, Shape]]
+    stored: int
+    values: MutableMapping[str, Any]
+
+    def __post_init__(self) -> None:
+        self.nodes = list(self.graph.node)
+        self.makers = {name: index for index, node in enumerate(self.nodes) for name in node.output if name}
+        self.given = [value if isinstance(value, str) else value.name for value in self.graph.input]
+        self.tensors = {tensor.name: self.tensor(tensor) for tensor in getattr(self.graph, "initializer", ())}
+        self.values.update({name: tensor for name, tensor in self.tensors.items() if name not in self.given})
+        for node in self.nodes:
+            if node.op_type == "Constant" and not node.domain and node.attribute[0].name == "value":
+                self.values[node.output[0]] = self.tensor(node.attribute[0].t)
+
+    def tensor(self, tensor: onnx.TensorProto) -> Constant:
+        """A tensor of the file, read when somebody looks."""
+        return Constant(
+            tensor.data_type, tuple(tensor.dims), lambda: numpy_helper.to_array(tensor, self.base)
+        )
+
+    def type(self, name: str) -> tuple[int, Shape]:
+        """Element type and shape, 0 and None where they are not known."""
+        value = self.values.get(name)
+        return (value.kind, value.shape) if isinstance(value, Constant) else self.types.get(name, (0, None))
+
+    def run(self, node: onnx.NodeProto) -> list[Any]:
+        """What a node makes: constants, forms, or leaves."""
+        inputs = tuple(self.values.get(name) if name else None for name in node.input)
+        kinds, shapes = zip(*map(self.type, node.input), strict=True) if node.input else ((), ())
+        call = Call(node, inputs, kinds, shapes, self.type(node.output[0])[1], self.opsets, self.stored)
+        try:
+            require(not node.domain and not bodies(node), f"{node.op_type} is not known")
+            known = shapes[0] if node.op_type == "Shape" and not node.attribute else None
+            if known and all(isinstance(n, int) for n in known):
+                return [Constant(7, (len(known),), lambda: np.array(known))]
+            if not call.data and None not in [v for v, name in zip(inputs, node.input, strict=True) if name]:
+                return self.computed(call)
+            require(self.type(node.output[0])[0] in UNITS or call.unit > 0, "it is no floating type")
+            return lifted(call)
+        except Declined:
+            return [self.opaque(call, index) for index in range(len(node.output))]
+
+    def computed(self, call: Call) -> list[Any]:
+        """Constants of constants, floating ones of the type that the graph states, or of what they are made of."""
+        deep = max((constant.depth for constant in call.constants), default=0) + (
+            call.kind not in SAME | MOVING
+        )
+        results: list[Any] = []
+        for name, array in zip(call.node.output, call.answer(), strict=True):
+            kind = helper.np_dtype_to_tensor_dtype(array.dtype)
+            stated = [
+                self.types.get(name, (0, None))[0],
+                *(constant.kind for constant in call.constants),
+                kind,
+            ]
+            kind = next(k for k in stated if k in UNITS) if kind in UNITS else kind
+            load = lambda array=array: array
+            results.append(Constant(kind, array.shape, load, deep if kind in UNITS else 0))
+        return results
+
+    def opaque(self, call: Call, index: int) -> Any:
+        """A leaf; a positive scale passes through what is homogeneous."""
+        node, inputs = call.node, tuple(map(plain, call.inputs))
+        operator = node.domain, node.op_type, attributes(node), len(node.output), index
+        shape = self.type(node.output[index])[1]
+        if inputs and isinstance(inputs[0], Form) and node.op_type in HOMOGENEOUS and not node.domain:
+            (leaf, *more) = inputs[0].terms
+            passed = None if more else through(as_form(Leaf(shape, operator, (leaf, *inputs[1:]))), inputs[0])
+            if passed is not None:
+                return passed
+        return Leaf(shape, operator, inputs)
+
+    def cone(self, name: str, ends: Mapping[str, Any]) -> tuple[list[onnx.NodeProto], list[str]]:
+        """The nodes from the values `ends` to a value, in order, and which of `ends` they read."""
+        found: set[int] = set()
+        leaves: dict[str, None] = {}
+        stack = [name]
+        while stack:
+            index = self.makers.get(stack.pop(), -1)
+            if index < 0 or index in found:
+                continue
+            found.add(index)
+            read = [n for n in self.nodes[index].input if n]
+            leaves.update(dict.fromkeys(n for n in read if n in ends))
+            stack.extend(n for n in read if n not in ends and not isinstance(self.values.get(n), Constant))
+        return [self.nodes[index] for index in sorted(found)], list(leaves)
+
+
+def bodies(node: onnx.NodeProto) -> list[onnx.GraphProto]:
+    """The graphs in the attributes of a node."""
+    return [
+        graph for entry in node.attribute for graph in ([entry.g] if entry.HasField("g") else entry.graphs)
+    ]
+
+
+def attributes(node: onnx.NodeProto) -> tuple[bytes, ...]:
+    """All attributes but graphs, in an order of their own."""
+    others = (entry for entry in node.attribute if not entry.HasField("g") and not entry.graphs)
+    return tuple(sorted(entry.SerializeToString(deterministic=True) for entry in others))
+
+
+def equal(a: Any, b: Any) -> bool:
+    """Whether two constants are the same to the bit, or two leaves the same."""
+    if not isinstance(a, Constant) or not isinstance(b, Constant):
+        return a is b
+    if (a.kind, a.shape) != (b.kind, b.shape):
+        return False
+    old, new = a.load(), b.load()
+    return bool((old == new).all()) if old.dtype == object else old.tobytes() == new.tobytes()
+
+
+def near(old: Constant, new: Constant) -> bool:
+    """Whether one constant may be the other, computed in other ways and rounded."""
+    if (old.kind, old.shape) != (new.kind, new.shape) or old.kind not in UNITS:
+        return equal(old, new)
+    a, b = old.wide, new.wide
+    room = UNITS[old.kind] * (np.abs(a) + old.depth * np.abs(a).max(initial=0.0))
+    return bool(((np.abs(a - b) <= room) | (a == b) | (np.isnan(a) & np.isnan(b))).all())
+
+
+def match(a: Leaf, b: Leaf) -> Alike | None:
+    """What two leaves have to do with one another: one operator of inputs that agree; None where it is not so."""
+    if a is b:
+        return Alike()
+    if not a.operator or a.operator != b.operator or len(a.inputs) != len(b.inputs):
+        return None
+    gaps: list[Gap] = []
+    for old, new in zip(a.inputs, b.inputs, strict=True):
+        if isinstance(old, Constant) and isinstance(new, Constant):
+            if not near(old, new):
+                return None
+        elif isinstance(old, Leaf) and isinstance(new, Leaf) and match(old, new) == Alike():
+            continue
+        elif isinstance(old, Leaf | Form) and isinstance(new, Leaf | Form):
+            try:
+                gaps.append(difference(as_form(old), as_form(new), match))
+            except Declined:
+                return None
+        elif old is not new:
+            return None
+    if not gaps:
+        return Alike()
+    steep = LIPSCHITZ.get(a.operator[1], inf) if len(gaps) == 1 and not a.operator[0] else inf
+    slope, offset, size, level = (steep * float(part.max()) for part in gaps[0].parts)
+    return Alike(slope, offset, size, level + 1.0)
+
+
+class Prover:
+    """Both sides of one graph, read in turn, and what was found."""
+
+    def __init__(self, a: Side, b: Side, where: str, found: list[Region]) -> None:
+        self.a, self.b, self.where, self.found = a, b, where, found
+        names = dict.fromkeys((*a.given, *(name for name in a.makers if name in b.makers)))
+        self.ends = {name: Leaf(a.types.get(name, (0, None))[1]) for name in names}
+        self.before: dict[str, Any] = {}
+
+    def prove(self) -> None:
+        """Everything that the graph makes."""
+        self.check(self.a.given == self.b.given, "", "the inputs differ")
+        for name, tensor in self.b.tensors.items():
+            same = name not in self.a.tensors or equal(self.a.tensors[name], tensor)
+            self.check(same, name, "the constant differs")
+        kept = self.kept()
+        for side in (self.a, self.b):
+            side.values.update({name: self.ends[name] for name in side.given})
+            for node in side.nodes:
+                if node.output[0] in kept:
+                    side.values.update({name: self.ends[name] for name in node.output if name})
+                elif not isinstance(side.values.get(node.output[0]), Constant):
+                    self.settle(side, node)
+        for old, new in zip(self.a.graph.output, self.b.graph.output, strict=False):
+            names = [value if isinstance(value, str) else value.name for value in (old, new)]
+            if names[0] != names[1] or names[0] not in self.ends:
+                self.region(names[1], self.a.values.get(names[0]), self.b.values.get(names[1]))
+        self.check(len(self.a.graph.output) == len(self.b.graph.output), "", "the outputs differ")
+
+    def check(self, holds: bool, value: str, reason: str) -> None:
+        """Note what must hold, where it does not."""
+        if not holds:
+            self.found.append(Region(self.where, value, reason=reason))
+
+    def kept(self) -> set[str]:
+        """The first outputs of the nodes that both sides have, reading the same values."""
+        return {
+            node.output[0]
+            for node in self.b.nodes
+            if not bodies(node) and self.twin(node, self.same) is not None
+        }
+
+    def same(self, old: str, new: str) -> bool:
+        """Whether two names stand for the same value before anything has been read."""
+        if old in self.ends or new in self.ends or not old or not new:
+            return old == new
+        return (
+            old == new
+            and old in self.a.tensors
+            or equal(self.a.values.get(old, 0), self.b.values.get(new, 1))
+        )
+
+    def twin(self, node: onnx.NodeProto, same: Any) -> onnx.NodeProto | None:
+        """The node of the original that makes the same outputs of the same inputs in the same way."""
+        index = (
+            self.a.makers.get(node.output[0], -1)
+            if not isinstance(self.b.values.get(node.output[0]), Constant)
+            else -1
+        )
+        other = self.a.nodes[index]
+        alike = (other.op_type, other.domain, other.output) == (node.op_type, node.domain, node.output)
+        if (
+            index < 0
+            or not alike
+            or attributes(other) != attributes(node)
+            or len(other.input) != len(node.input)
+        ):
+            return None
+        return other if all(map(same, other.input, node.input)) else None
+
+    def settle(self, side: Side, node: onnx.NodeProto) -> None:
+        """Read a node; a value that both sides have is compared, and then stands for itself."""
+        made = self.flow(side, node) if bodies(node) else side.run(node)
+        for name, value in zip(node.output, made, strict=False):
+            if name in self.ends and side is self.a:
+                self.before[name] = value
+            elif name in self.ends:
+                side.values[name] = value
+                self.region(name, self.before.get(name), value)
+            if name:
+                side.values[name] = value if isinstance(value, Constant) else self.ends.get(name, value)
+
+    def flow(self, side: Side, node: onnx.NodeProto) -> list[Any]:
+        """If, Loop and Scan: their bodies are proved in turn, and then what they make is the same."""
+        made = [self.ends.get(name, Leaf(None)) for name in node.output]
+        if side is self.a:
+            return made
+        other = self.twin(
+            node,
+            lambda old, new: (
+                plain(self.a.values.get(old)) is plain(self.b.values.get(new))
+                or equal(self.a.values.get(old), self.b.values.get(new))
+            ),
+        )
+        if other is None:
+            return [Leaf(None) for _ in made]
+        for old, new in zip(bodies(other), bodies(node), strict=False):
+            sides = [
+                Side(body, s.opsets, s.base, s.types, s.stored, ChainMap({}, s.values))
+                for s, body in ((self.a, old), (self.b, new))
+            ]
+            Prover(*sides, f"{self.where}/{node.name or node.output[0]}", self.found).prove()
+        return made
+
+    def region(self, name: str, old: Any, new: Any) -> None:
+        """Compare what a value was and is."""
+        old, new = plain(old), plain(new)
+        if old is new and old is not None:
+            return
+        cones = [side.cone(name, self.ends) for side in (self.a, self.b)]
+        names = [tuple(node.name or node.output[0] for node in nodes) for nodes, _ in cones]
+        inputs = tuple(dict.fromkeys((*cones[0][1], *cones[1][1])))
+        region = Region(self.where, name, *names, inputs)
+        try:
+            gap = self.compare(name, old, new)
+        except Declined as reason:
+            self.found.append(replace(region, reason=str(reason)))
+        else:
+            slope, offset = float(gap.slope.max(initial=0.0)), float(gap.offset.max(initial=0.0))
+            self.found.append(replace(region, slope=slope, offset=offset, conditions=gap.conditions))
+
+    def compare(self, name: str, old: Any, new: Any) -> Gap:
+        """How far a value is from what it was.
+
+        Raises:
+            Declined: it is another, or that cannot be seen.
+        """
+        if isinstance(old, Constant) and isinstance(new, Constant):
+            require(near(old, new), "the constants differ")
+            return NOTHING
+        require(isinstance(old, Leaf | Form) and isinstance(new, Leaf | Form), "only one of both is constant")
+        if isinstance(old, Leaf) and isinstance(new, Leaf) and match(old, new) == Alike():
+            return NOTHING
+        try:
+            return difference(as_form(old), as_form(new), match)
+        except Declined as reason:
+            try:
+                return self.probed(name, new)
+            except Declined as second:
+                raise Declined(f"{reason}; {second}") from None
+
+    def probed(self, name: str, new: Any) -> Gap:
+        """The same by impulses."""
+        parts, leaves = [], dict[str, None]()
+        for side in (self.a, self.b):
+            nodes, read = side.cone(name, self.ends)
+            known = {
+                n: side.values[n]
+                for node in nodes
+                for n in node.input
+                if isinstance(side.values.get(n), Constant)
+            }
+            parts.append(Part(nodes, known, side.opsets, name))
+            leaves.update(dict.fromkeys(read))
+        alone = self.ends[next(iter(leaves))] if len(leaves) == 1 else None
+        return probed(*parts, {leaf: self.ends[leaf].shape for leaf in leaves}, alone, new)
+
+
+def inferred(model: onnx.ModelProto, known: Mapping[str, tuple[int, Shape]]) -> dict[str, tuple[int, Shape]]:
+    """Element types and shapes by the inference of ONNX, or as `known`; B may state what it likes."""
+    bare = onnx.ModelProto()
+    bare.CopyFrom(model)
+    if known:
+        del bare.graph.value_info[:]
+    graph = onnx.shape_inference.infer_shapes(bare, data_prop=True).graph
+    found = dict[str, tuple[int, Shape]]()
+    for value in (*graph.value_info, *graph.input, *graph.output):
+        kind = value.type.tensor_type
+        dims = [d.dim_value if d.HasField("dim_value") else d.dim_param or None for d in kind.shape.dim]
+        found[value.name] = kind.elem_type, tuple(dims) if kind.HasField("shape") else None
+    return {**found, **known}
+
+
+def skeleton(model: onnx.ModelProto) -> bytes:
+    """All of a model but the nodes and tensors of its graphs, and what shapes it states in between."""
+    bare = onnx.ModelProto()
+    bare.CopyFrom(model)
+    for graph in (bare.graph, *bare.functions):
+        for part in ("node", "value_info", "initializer"):
+            if hasattr(graph, part):
+                graph.ClearField(part)
+    return bare.SerializeToString(deterministic=True)
+
+
+def prove(a: str | Path, b: str | Path) -> list[Region]:
+    """The regions in which B is not A, each with its bound or why it is not proved."""
+    sides, found = [], list[Region]()
+    models = [onnx.load(path, load_external_data=False) for path in (a, b)]
+    for stored, (path, model) in enumerate(zip((a, b), models, strict=True)):
+        types = inferred(models[0], {}) if not stored else inferred(model, sides[0].types)
+        sides.append(Side(model.graph, model.opset_import, str(Path(path).parent), types, stored, {}))
+    Prover(*sides, models[0].graph.name, found).prove()
+    functions = [{(f.domain, f.name, f.overload): f for f in model.functions} for model in models]
+    for key in functions[1]:
+        pair = [
+            Side(known[key], known[key].opset_import, side.base, {}, side.stored, {})
+            for known, side in zip(functions, sides, strict=True)
+        ]
+        Prover(*pair, key[1], found).prove()
+    if skeleton(models[0]) != skeleton(models[1]):
+        found.append(
+            Region(
+                "",
+                "",
+                reason="what is not in a graph differs: opsets, functions, inputs, outputs or metadata",
+            )
+        )
+    return found
