@@ -194,6 +194,8 @@ def convolved(call: Call) -> Form:
     assert weight is not None
     rows, columns, *size = weight.shape
     geometry, shape, transposed = window(call, size), weight.shape, call.kind == "ConvTranspose"
+    stated = call.get("kernel_shape", tuple(size))
+    require(stated == tuple(size), f"kernel_shape {stated} is not that of the weight, {size}")
     if transposed:
         shape = (columns * groups, rows // groups, *size)
         require(not call.get("output_shape", ()), "the pads follow from the output's shape")

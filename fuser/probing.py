@@ -126,6 +126,7 @@ def _gap(
     coarse, single = unit * (len(new.floating) + deep), len(new.floating) < 3 and not deep
     zeros = {name: np.zeros(size) for name, size in sizes.items()}
     rest = [part.answer(zeros) for part in (old, new)]
+    require(rest[0].shape == rest[1].shape, f"the shape was {rest[0].shape} and is {rest[1].shape}")
     levels = [part.bound(zeros) for part in (old, new)]
     sizes_of = [
         part.bound({name: np.ones(size) for name, size in sizes.items()}) - level
