@@ -152,7 +152,9 @@ def proved(original: Name, result: Name) -> "list[Region]":
     try:
         regions = prove(original, result)
     except Exception as error:  # the files are anyone's, and what cannot be read is not proved
-        raise VerificationError(f"{os.fspath(result)} cannot be proved: {type(error).__name__}: {error}") from error
+        raise VerificationError(
+            f"{os.fspath(result)} cannot be proved: {type(error).__name__}: {error}"
+        ) from error
     open_ones = [region for region in regions if region.reason]
     if open_ones:
         names = ", ".join(repr(region.value) for region in open_ones[:5])

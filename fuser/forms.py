@@ -6,9 +6,9 @@ same composition of absolute values, so that two forms can be compared element b
 knows a graph.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from math import inf, prod
+from math import inf
 from typing import Any, Final
 
 import numpy as np
@@ -21,7 +21,6 @@ from fuser.lazy import Array, defer
 EPSILON: Final = 2.0**-52
 FAR: Final = 2.0**40
 """Where f(FAR) - f(0) tells a slope to the last digit."""
-MOST_IMPULSES: Final = 8192
 LEAST: Final = {2.0**-24: 2.0**-150, 2.0**-11: 2.0**-25, 2.0**-8: 2.0**-134}
 """Half the smallest number of a type, by its roundoff: what rounding costs a number that is not normal."""
 Term = tuple[Any, Any]
@@ -265,25 +264,30 @@ def read_off(x: Array, y: Array, level: Array, place: tuple[int, int]) -> Conv:
     return conv
 
 
-def impulses(leaf: Leaf, shape: Ints, form: Form | None) -> Iterator[Array]:
-    """Inputs of which every output of `form` reads one element at most, and which have all of them in turn.
+def substituted(form: Form, leaf: Leaf, meaning: Form) -> Form:
+    """The form with `meaning` in the place of a leaf.
 
-    Where no form is known an element is one input. Magnitudes and signs differ, so that what should not be read
-    but is does not cancel.
+    Raises:
+        Declined: a law says no.
     """
-    spacing = list(shape)
-    if form is not None and form.place is not None and set(form.terms) == {leaf}:
-        conv = form.terms[leaf][0]
-        spans = [d * (k - 1) + 1 for k, d in zip(conv.size, conv.dilation, strict=True)]
-        spacing = [1] * (len(shape) - 1 - len(spans)) + spans
-        spacing.insert(form.place[0] % len(shape), conv.inputs)
-    random = np.random.default_rng(1)
-    require(prod(spacing) <= MOST_IMPULSES, f"{prod(spacing)} impulses are too many")
-    for offsets in np.ndindex(*(min(n, m) for n, m in zip(shape, spacing, strict=True))):
-        probe = np.zeros(shape)
-        at = tuple(slice(first, None, step) for first, step in zip(offsets, spacing, strict=True))
-        probe[at] = random.uniform(1, 2, probe[at].shape) * random.choice([-1.0, 1.0], probe[at].shape)
-        yield probe
+    own, _ = form.terms[leaf]
+    rest = replace(form, terms={other: term for other, term in form.terms.items() if other is not leaf})
+    if not isinstance(own, Conv):
+        part = times(meaning, own, depth=0)
+    else:
+        part = after(own, meaning, 0, 0.0, 0)
+    return (
+        plus(rest, part, same=form.uniform)
+        if rest.terms
+        else replace(
+            part,
+            bias=part.bias + rest.bias,
+            size=part.size + rest.size,
+            work=part.work + rest.work,
+            rounds=part.rounds + rest.rounds,
+            unit=max(part.unit, rest.unit),
+        )
+    )
 
 
 def plus(a: Form, b: Form, *, same: bool) -> Form:

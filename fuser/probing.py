@@ -4,20 +4,22 @@ For what is linear but no convolution: at one extent a reshape between two, a bo
 the extents that are tried: those of the file, or two of its own choice where the file leaves them open.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import inf, prod
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
 from fuser.errors import require
-from fuser.forms import Form, Gap, Leaf, compared, gamma, impulses
+from fuser.forms import Form, Gap, Leaf, compared, gamma
 from fuser.lazy import Array
 from fuser.operators import FACTORS, LINEAR, SUMS, UNITS, Constant, answered, evaluator
+
+MOST_IMPULSES: Final = 8192
 
 
 @dataclass(frozen=True)
@@ -145,3 +147,24 @@ def _gap(
     losses = gamma(old.work, unit), gamma(new.work, unit)
     slope = slope + losses[0] * sizes_of[0] + losses[1] * sizes_of[1]
     return slope, offset + losses[0] * levels[0] + losses[1] * levels[1]
+
+
+def impulses(leaf: Leaf, shape: tuple[int, ...], form: Form | None) -> Iterator[Array]:
+    """Inputs of which every output of `form` reads one element at most, and which have all of them in turn.
+
+    Where no form is known an element is one input. Magnitudes and signs differ, so that what should not be read
+    but is does not cancel.
+    """
+    spacing = list(shape)
+    if form is not None and form.place is not None and set(form.terms) == {leaf}:
+        conv = form.terms[leaf][0]
+        spans = [d * (k - 1) + 1 for k, d in zip(conv.size, conv.dilation, strict=True)]
+        spacing = [1] * (len(shape) - 1 - len(spans)) + spans
+        spacing.insert(form.place[0] % len(shape), conv.inputs)
+    random = np.random.default_rng(1)
+    require(prod(spacing) <= MOST_IMPULSES, f"{prod(spacing)} impulses are too many")
+    for offsets in np.ndindex(*(min(n, m) for n, m in zip(shape, spacing, strict=True))):
+        probe = np.zeros(shape)
+        at = tuple(slice(first, None, step) for first, step in zip(offsets, spacing, strict=True))
+        probe[at] = random.uniform(1, 2, probe[at].shape) * random.choice([-1.0, 1.0], probe[at].shape)
+        yield probe

@@ -23,7 +23,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from fuser.errors import Declined, require
-from fuser.forms import Alike, Form, Gap, Leaf, difference, through
+from fuser.forms import Alike, Form, Gap, Leaf, difference, substituted, through
 from fuser.operators import MOVING, SAME, UNITS, Call, Constant, Shape, as_form, lifted, plain
 from fuser.probing import Part, probed
 
@@ -44,7 +44,8 @@ HOMOGENEOUS: Final = {
     "GlobalMaxPool",
     "GlobalAveragePool",
 }
-
+REACH: Final = 64
+"""So many values are put in their places before two forms are given up."""
 NOTHING: Final = Gap(*(np.zeros(1),) * 4)
 
 
@@ -224,6 +225,7 @@ class Prover:
         self.a, self.b, self.where, self.found = a, b, where, found
         names = dict.fromkeys((*a.given, *(name for name in a.makers if name in b.makers)))
         self.ends = {name: Leaf(a.types.get(name, (0, None))[1]) for name in names}
+        self.names = {leaf: name for name, leaf in self.ends.items()}
         self.before: dict[str, Any] = {}
 
     def prove(self) -> None:
@@ -350,13 +352,40 @@ class Prover:
         require(isinstance(old, Leaf | Form) and isinstance(new, Leaf | Form), "only one of both is constant")
         if isinstance(old, Leaf) and isinstance(new, Leaf) and match(old, new) == Alike():
             return NOTHING
-        try:
-            return difference(as_form(old), as_form(new), match)
-        except Declined as reason:
+        forms = as_form(old), as_form(new)
+        reasons: list[str] = []
+        for _ in range(REACH):
             try:
-                return self.probed(name, new)
-            except Declined as second:
-                raise Declined(f"{reason}; {second}") from None
+                return difference(*forms, match)
+            except Declined as reason:
+                reasons.append(str(reason))
+            try:
+                forms = self.expanded(*forms)
+            except Declined as reason:
+                reasons.append(str(reason))
+                break
+        try:
+            return self.probed(name, new)
+        except Declined as reason:
+            raise Declined(f"{reasons[0]}; {reason}") from None
+
+    def expanded(self, old: Form, new: Form) -> tuple[Form, Form]:
+        """Both with the last value that only one of them reads as what it is in the original.
+
+        Raises:
+            Declined: there is none.
+        """
+        odd = [leaf for leaf in {**old.terms, **new.terms} if (leaf in old.terms) != (leaf in new.terms)]
+        places = [(self.a.makers.get(self.names.get(leaf, ""), -1), leaf) for leaf in odd]
+        index, leaf = max(places, key=lambda place: place[0], default=(-1, Leaf(None)))
+        require(index >= 0, "there is nothing to put in its place")
+        node = self.a.nodes[index]
+        if self.names[leaf] not in self.before:
+            self.before.update(zip(node.output, self.a.run(node), strict=False))
+        meaning = self.before[self.names[leaf]]
+        require(isinstance(meaning, Form), f"{node.op_type} is no sum of convolutions")
+        old, new = (substituted(form, leaf, meaning) if leaf in form.terms else form for form in (old, new))
+        return old, new
 
     def probed(self, name: str, new: Any) -> Gap:
         """The same by impulses."""
