@@ -324,6 +324,9 @@ def difference(a: Form, b: Form, match: Callable[[Leaf, Leaf], Alike | None]) ->
         Declined: it is further, or reads something else.
     """
     a, b = alike(a, b)
+    require(
+        a.place is None or len(a.bias) == len(b.bias), f"channels differ: {len(a.bias)} and {len(b.bias)}"
+    )
     unit = max(a.unit, b.unit)
     fine = EPSILON * (a.work + b.work + 1)
     rooms = fine + unit * a.rounds, fine + unit * b.rounds

@@ -99,17 +99,16 @@ def probed(
     for part in (old, new):
         part.require_linear(list(shapes))
     require(bool(shapes) and None not in shapes.values(), f"a shape is not known: {dict(shapes)}")
-    free = any(not isinstance(n, int) for shape in shapes.values() for n in shape or ())
-    require(
-        not free or len(shapes) == 1,
-        f"extents that have to do with one another are not known: {dict(shapes)}",
-    )
-    gaps = []
+    names = dict.fromkeys(n for shape in shapes.values() for n in (shape or ())[1:] if not isinstance(n, int))
+    require(None not in names or len(shapes) == 1, f"extents are not known: {dict(shapes)}")
+    order = {name: place for place, name in enumerate(names, start=1)}
+    free = bool(names) or any(not isinstance(shape[0], int) for shape in shapes.values() if shape)
+    gaps, sizes = [], dict[str, tuple[int, ...]]()
     for first in (5, 12) if free else (0,):
-        sizes = {
-            name: tuple(n if isinstance(n, int) else first + axis for axis, n in enumerate(shape or ()))
-            for name, shape in shapes.items()
-        }
+        # One batch for all; equal names are equal extents, and others differ.
+        for name, shape in shapes.items():
+            axes = enumerate(shape or ())
+            sizes[name] = tuple(n if isinstance(n, int) else first + (a and order[n]) for a, n in axes)
         gaps.append(_gap(old, new, sizes, leaf, form if isinstance(form, Form) else None))
     slope, offset = (
         np.array([max(float(part.max()) for part in parts)]) for parts in zip(*gaps, strict=True)

@@ -12,7 +12,7 @@ the weights, or better; no overflow, no underflow, no saved products (Winograd).
 """
 
 from collections import ChainMap
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Collection, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf
 from pathlib import Path
@@ -218,6 +218,15 @@ def match(a: Leaf, b: Leaf) -> Alike | None:
     return Alike(slope, offset, size, level + 1.0)
 
 
+def unchanged(old: Form, new: Form) -> bool:
+    """Whether two forms are the same in exact arithmetic."""
+    try:
+        gap = difference(replace(old, rounds=0, unit=0.0), replace(new, rounds=0, unit=0.0), match)
+    except Declined:
+        return False
+    return gap.used <= 1.0
+
+
 class Prover:
     """Both sides of one graph, read in turn, and what was found."""
 
@@ -227,6 +236,7 @@ class Prover:
         self.ends = {name: Leaf(a.types.get(name, (0, None))[1]) for name in names}
         self.names = {leaf: name for name, leaf in self.ends.items()}
         self.before: dict[str, Any] = {}
+        self.renamed: dict[str, Leaf] = {}
 
     def prove(self) -> None:
         """Everything that the graph makes."""
@@ -235,18 +245,36 @@ class Prover:
             same = name not in self.a.tensors or equal(self.a.tensors[name], tensor)
             self.check(same, name, "the constant differs")
         kept = self.kept()
-        for side in (self.a, self.b):
-            side.values.update({name: self.ends[name] for name in side.given})
-            for node in side.nodes:
-                if node.output[0] in kept:
-                    side.values.update({name: self.ends[name] for name in node.output if name})
-                elif not isinstance(side.values.get(node.output[0]), Constant):
-                    self.settle(side, node)
+        self.read(self.a, kept)
+        if self.rename():
+            self.read(self.a, kept)
+        self.read(self.b, kept)
         for old, new in zip(self.a.graph.output, self.b.graph.output, strict=False):
             names = [value if isinstance(value, str) else value.name for value in (old, new)]
             if names[0] != names[1] or names[0] not in self.ends:
                 self.region(names[1], self.a.values.get(names[0]), self.b.values.get(names[1]))
         self.check(len(self.a.graph.output) == len(self.b.graph.output), "", "the outputs differ")
+
+    def read(self, side: Side, kept: Collection[str]) -> None:
+        """Read the nodes of a side in order."""
+        side.values.update({name: self.ends[name] for name in side.given})
+        for node in side.nodes:
+            if node.output[0] in kept:
+                side.values.update({name: self.ends[name] for name in node.output if name})
+            elif not isinstance(side.values.get(node.output[0]), Constant):
+                self.settle(side, node)
+
+    def rename(self) -> dict[str, Leaf]:
+        """Let what the original passes on unchanged under a name that the result has too be known by that."""
+        for name, value in self.before.items():
+            node = self.a.nodes[self.a.makers[name]]
+            source = node.input[0] if node.input else ""
+            known = self.a.values.get(source)
+            if source in self.ends or len(node.output) != 1 or node.op_type not in SAME | MOVING:
+                continue
+            if isinstance(known, Form) and isinstance(value, Form) and unchanged(known, value):
+                self.renamed.setdefault(source, self.ends[name])
+        return self.renamed
 
     def check(self, holds: bool, value: str, reason: str) -> None:
         """Note what must hold, where it does not."""
@@ -291,15 +319,19 @@ class Prover:
 
     def settle(self, side: Side, node: onnx.NodeProto) -> None:
         """Read a node; a value that both sides have is compared, and then stands for itself."""
-        made = self.flow(side, node) if bodies(node) else side.run(node)
+        if side is self.a and node.op_type in SAME | MOVING and node.input and node.input[0] in self.renamed:
+            made = [self.before.get(node.output[0]) or self.renamed[node.input[0]]]
+        else:
+            made = self.flow(side, node) if bodies(node) else side.run(node)
         for name, value in zip(node.output, made, strict=False):
             if name in self.ends and side is self.a:
                 self.before[name] = value
             elif name in self.ends:
                 side.values[name] = value
                 self.region(name, self.before.get(name), value)
-            if name:
-                side.values[name] = value if isinstance(value, Constant) else self.ends.get(name, value)
+            if name and not isinstance(value, Constant):
+                value = self.ends.get(name, self.renamed.get(name, value) if side is self.a else value)
+            side.values[name or " "] = value
 
     def flow(self, side: Side, node: onnx.NodeProto) -> list[Any]:
         """If, Loop and Scan: their bodies are proved in turn, and then what they make is the same."""
@@ -375,9 +407,10 @@ class Prover:
         Raises:
             Declined: there is none.
         """
-        odd = [leaf for leaf in {**old.terms, **new.terms} if (leaf in old.terms) != (leaf in new.terms)]
-        places = [(self.a.makers.get(self.names.get(leaf, ""), -1), leaf) for leaf in odd]
-        index, leaf = max(places, key=lambda place: place[0], default=(-1, Leaf(None)))
+        odd = {leaf for leaf in {**old.terms, **new.terms} if (leaf in old.terms) != (leaf in new.terms)}
+        made = {leaf: self.a.makers.get(self.names.get(leaf, ""), -1) for leaf in {**old.terms, **new.terms}}
+        leaf = max(made, key=lambda leaf: (made[leaf] >= 0, leaf in odd, made[leaf]), default=Leaf(None))
+        index = made.get(leaf, -1) if odd else -1
         require(index >= 0, "there is nothing to put in its place")
         node = self.a.nodes[index]
         if self.names[leaf] not in self.before:
@@ -389,19 +422,26 @@ class Prover:
 
     def probed(self, name: str, new: Any) -> Gap:
         """The same by impulses."""
-        parts, leaves = [], dict[str, None]()
-        for side in (self.a, self.b):
-            nodes, read = side.cone(name, self.ends)
-            known = {
-                n: side.values[n]
-                for node in nodes
-                for n in node.input
-                if isinstance(side.values.get(n), Constant)
-            }
-            parts.append(Part(nodes, known, side.opsets, name))
-            leaves.update(dict.fromkeys(read))
-        alone = self.ends[next(iter(leaves))] if len(leaves) == 1 else None
-        return probed(*parts, {leaf: self.ends[leaf].shape for leaf in leaves}, alone, new)
+        ends = dict(self.ends)
+        for _ in range(REACH):
+            read = [side.cone(name, ends)[1] for side in (self.a, self.b)]
+            # What only one side reads is made of what the other reads, or what both read is made of that.
+            odd = {*read[0]} ^ {*read[1]}
+            made = [leaf for leaf in ({*read[0]} | {*read[1]}) & self.a.makers.keys()] if odd else []
+            if not made:
+                break
+            del ends[max(made, key=lambda leaf: (leaf in odd, self.a.makers[leaf]))]
+        parts = [self.part(side, name, ends) for side in (self.a, self.b)]
+        leaves = dict.fromkeys((*read[0], *read[1]))
+        alone = ends[next(iter(leaves))] if len(leaves) == 1 else None
+        return probed(*parts, {leaf: ends[leaf].shape for leaf in leaves}, alone, new)
+
+    def part(self, side: Side, name: str, ends: Mapping[str, Leaf]) -> Part:
+        """What leads to a value."""
+        nodes, _ = side.cone(name, ends)
+        known = {n: side.values.get(n) for node in nodes for n in node.input}
+        constants = {n: value for n, value in known.items() if isinstance(value, Constant)}
+        return Part(nodes, constants, side.opsets, name)
 
 
 def inferred(model: onnx.ModelProto, known: Mapping[str, tuple[int, Shape]]) -> dict[str, tuple[int, Shape]]:
