@@ -1,19 +1,19 @@
-"""The certificate of a result: what was rewritten, by which law, under which conditions, and how far off it can be.
+"""The certificate of a result: what was rewritten, by which law, when that holds, and how far off it can be.
 
-Written by `optimize --certificate FILE`, proved again by `verify A B --certificate FILE`: `recheck` derives every
-region and bound from the two files alone, so that a forged certificate lets no wrong result pass, and what is stated
-must not be better than what is derived. JSON, the same for the same files:
+Written by `optimize --certificate FILE`, proved again by `verify A B --certificate FILE`: `recheck` derives
+every region and bound from the two files alone, so that a forged certificate lets no wrong result pass, and
+what is stated must not be better than what is derived. JSON, the same for the same files:
 
     format, version   what this is
     original, result  sha256 of what each file holds, however it is stored
     assumptions       what the bounds rest on
-    rewrites          each that was made, in order: its pass, the law as an equation, its node, what it removed
+    rewrites          each that was made, in order: its pass, the law as an equation, its node, what went
     regions           each value that is computed otherwise than before:
         value, graph          where
         replaced, made        the nodes that led to it, and those that do now
         inputs                the values from which they do
         laws                  the passes that had to do with it
-        conditions            the values that were compared, [old, new] each; `extents` where it holds for these alone
+        conditions            values compared, [old, new]; `extents` where it holds for them alone
         bound                 |new - old| <= slope max|input| + offset, null where there is none
 """
 

@@ -122,8 +122,8 @@ def optimize_file(
     Raises:
         InputError: `src` cannot be read or is not valid, or no pass has one of the names.
         OutputError: `dst` or `certificate` cannot be written.
-        VerificationError: the result does not compute the same, or not all of it is proved where a certificate
-            is asked for. Nothing is written.
+        VerificationError: the result does not compute the same, or not all of it is proved where a
+            certificate is asked for. Nothing is written.
     """
     if certificate is not None:
         _require_certifiable(src, dst, certificate)

@@ -1,9 +1,9 @@
 """Sums of convolutions of several values, with what rounding can make of them.
 
-A form is `sum_i conv_i(leaf_i) + bias`. Its laws are those of `algebra`, term by term; each term has beside it the
-same composition of absolute values, so that two forms can be compared element by element: what is stored rounds by
-`u` once for each constant, and what is computed in float64 by 2**-52 for each operation. Arrays only: nothing here
-knows a graph.
+A form is `sum_i conv_i(leaf_i) + bias`. Its laws are those of `algebra`, term by term; each term has beside
+it the same composition of absolute values, so that two forms can be compared element by element: what is
+stored rounds by `u` once for each constant, and what is computed in float64 by 2**-52 for each operation.
+Arrays only: nothing here knows a graph.
 """
 
 from collections.abc import Callable, Sequence
@@ -40,10 +40,10 @@ class Leaf:
 class Form:
     """The sum of `terms`, and a bias `[C]`, or `[1]` where it is the same for all channels.
 
-    `size` is the sum of the absolute values that the bias is made of, `work` the number of operations that one
-    output takes, `rounds` how many stored constants follow one another on the way, `unit` the roundoff of their
-    type. `place` is the channel axis and the number of spatial axes, None as long as all terms are factors.
-    `uniform`: all terms are known to have one shape.
+    `size` is the sum of the absolute values that the bias is made of, `work` the number of operations that
+    one output takes, `rounds` how many stored constants follow one another on the way, `unit` the roundoff of
+    their type. `place` is the channel axis and the number of spatial axes, None as long as all terms are
+    factors. `uniform`: all terms are known to have one shape.
     """
 
     terms: dict[Leaf, Term]
@@ -60,8 +60,8 @@ class Form:
 class Gap:
     """How far two forms are apart: `|new - old| <= slope max|leaf| + offset`, each `[C]`.
 
-    `used` is the largest part of what rounding may do that a weight differs by. `conditions` are the values that
-    were compared. `size` and `level` bound the new one: `|new| <= size max|leaf| + level`.
+    `used` is the largest part of what rounding may do that a weight differs by. `conditions` are the values
+    that were compared. `size` and `level` bound the new one: `|new| <= size max|leaf| + level`.
     """
 
     slope: Array
@@ -70,6 +70,7 @@ class Gap:
     level: Array
     used: float = 0.0
     conditions: dict[str, Any] = field(default_factory=dict)
+    leaves: tuple[Leaf, ...] = ()
 
     @property
     def parts(self) -> tuple[Array, Array, Array, Array]:
@@ -123,7 +124,7 @@ def scaled(term: Term, factor: float) -> Term:
 
 
 def absolute(conv: Conv, *, level: bool = False) -> Conv:
-    """A bound of the operator: absolute values, their largest everywhere if `level`; no bias, zeros outside."""
+    """A bound of the operator: absolute values, the largest everywhere if `level`; no bias, zeros outside."""
 
     def values(weight: Array) -> Array:
         large = np.abs(weight)
@@ -139,7 +140,7 @@ def linear(conv: Conv) -> Conv:
 
 
 def after(conv: Conv, form: Form, work: int, unit: float, depth: int = 1) -> Form:
-    """conv(form); `depth` counts the roundings that the kernel went through, `work` the operations of one output.
+    """conv(form); the kernel was rounded `depth` times, and takes `work` operations for one output.
 
     Of a kernel that was computed in several steps the largest weight tells how far each may be off.
 
@@ -272,10 +273,7 @@ def substituted(form: Form, leaf: Leaf, meaning: Form) -> Form:
     """
     own, _ = form.terms[leaf]
     rest = replace(form, terms={other: term for other, term in form.terms.items() if other is not leaf})
-    if not isinstance(own, Conv):
-        part = times(meaning, own, depth=0)
-    else:
-        part = after(own, meaning, 0, 0.0, 0)
+    part = after(own, meaning, 0, 0.0, 0) if isinstance(own, Conv) else times(meaning, own, depth=0)
     return (
         plus(rest, part, same=form.uniform)
         if rest.terms
@@ -318,7 +316,7 @@ def times(form: Form, factor: float, unit: float = 0.0, depth: int = 1) -> Form:
 
 
 def difference(a: Form, b: Form, match: Callable[[Leaf, Leaf], Alike | None]) -> Gap:
-    """How far `b` is from `a`, where it is no further than rounding explains. `match` says which leaves agree.
+    """How far `b` is from `a`, where that is no more than rounding explains; `match` says which leaves agree.
 
     Raises:
         Declined: it is further, or reads something else.
@@ -353,7 +351,7 @@ def difference(a: Form, b: Form, match: Callable[[Leaf, Leaf], Alike | None]) ->
         size, level = size + most[1] * found.size, level + most[1] * found.level
     for leaf, term in left.items():
         require(vanishes(term), f"only the result reads {leaf.operator[1:2] or leaf.shape}")
-    return Gap(slope, offset, size, level, used, conditions)
+    return Gap(slope, offset, size, level, used, conditions, tuple(a.terms))
 
 
 def _term_gap(
@@ -399,7 +397,7 @@ def vanishes(term: Term) -> bool:
 
 
 def gamma(operations: int, unit: float) -> float:
-    """n u / (1 - n u): the relative error of a sum of n products, in any order (Higham, 2002, section 3.1)."""
+    """n u / (1 - n u): the relative error of n products summed in any order (Higham, 2002, section 3.1)."""
     return operations * unit / (1 - operations * unit) if operations * unit < 1 else inf
 
 

@@ -1,8 +1,9 @@
-"""What ONNX operators are as forms: the own reading of the standard by `recheck`, which proves a result again.
+"""What ONNX operators are as forms: the own reading of the standard by `recheck`.
 
-Of most linear operators the reference of ONNX tells what they are, evaluated in float64 on inputs that show it:
-three points for a scale and a shift, numbers that all differ for what moves, unit vectors for a matrix. So there is
-no rule here to get wrong, and none that the compiler has too. Convolutions and pools are read from their attributes.
+Of most linear operators the reference of ONNX tells what they are, evaluated in float64 on inputs that show
+it: three points for a scale and a shift, numbers that all differ for what moves, unit vectors for a matrix.
+So there is no rule here to get wrong, and none that the compiler has too. Convolutions and pools are read
+from their attributes.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -33,7 +34,11 @@ MOVING: Final = {"Pad", "Slice", "Split", "Gather", "Transpose"}
 FACTORS: Final = {"Mul", "Conv", "ConvTranspose", "Gemm", "MatMul"}
 """Linear in one input as long as the others do not vary."""
 FIRST: Final = SAME | MOVING | {"Div", "Neg", "BatchNormalization", "AveragePool", "GlobalAveragePool"}
-LINEAR: Final = {"ScatterND": {0, 2}, "ScatterElements": {0, 2}, "Where": {1, 2}, **dict.fromkeys(FIRST, {0})}
+LINEAR: Final = {
+    **dict.fromkeys(FIRST, frozenset({0})),
+    **dict.fromkeys(("ScatterND", "ScatterElements"), frozenset({0, 2})),
+    "Where": frozenset({1, 2}),
+}
 """The inputs in which an operator is linear, all of them together."""
 FARTHEST: Final = 1 << 12
 """Larger numbers in a slice are not tried at extents that are not known."""
@@ -82,8 +87,8 @@ def answered(run: Callable[[], Arrays], what: str) -> Arrays:
 class Call:
     """A node with what it reads: constants, forms and leaves, None where it is absent or not known.
 
-    `shapes` are those of its inputs, `types` their elements', `made` the shape of its first output; `stored` is 1
-    where what a constant of the file holds was rounded when it was written.
+    `shapes` are those of its inputs, `types` their elements', `made` the shape of its first output; `stored`
+    is 1 where what a constant of the file holds was rounded when it was written.
     """
 
     node: onnx.NodeProto
@@ -145,6 +150,9 @@ class Call:
     def shape(self) -> tuple[Any, ...]:
         """The shape of its only data."""
         shape = self.shapes[self.data[0]] if len(self.data) == 1 else None
+        value = self.inputs[self.data[0]] if len(self.data) == 1 else None
+        if shape is None and isinstance(value, Form) and value.place is not None and value.place[0] == 1:
+            shape = (None, len(value.bias), *(None,) * value.place[1])
         require(bool(shape), f"{self.kind} of {len(self.data)} values whose shapes are {self.shapes}")
         return shape or ()
 
@@ -152,8 +160,11 @@ class Call:
         """What the node makes of its constants, and of `data`, in float64."""
         arrays = [c.wide if isinstance(c, Constant) else None if c is None else data for c in self.inputs]
         feeds = {n: a for n, a in zip(self.node.input, arrays, strict=True) if n and a is not None}
-        model = lambda: evaluator([self.node], feeds, self.node.output, self.opsets)
-        results = iter(answered(lambda: model().run(None, feeds), self.kind))
+
+        def run() -> Arrays:
+            return list(evaluator([self.node], feeds, self.node.output, self.opsets).run(None, feeds))
+
+        results = iter(answered(run, self.kind))
         return [next(results) if name else np.zeros(0) for name in self.node.output]
 
 

@@ -1,7 +1,8 @@
 """Two linear parts of graphs compared by their answers to impulses, which are the columns of their matrices.
 
-For what is linear but no convolution: at one extent a reshape between two, a border by index. What is found holds for
-the extents that are tried: those of the file, or two of its own choice where the file leaves them open.
+For what is linear but no convolution: at one extent a reshape between two, a border by index. What is found
+holds for the extents that are tried: those of the file, or two of its own choice where the file leaves them
+open.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -151,8 +152,8 @@ def _gap(
 def impulses(leaf: Leaf, shape: tuple[int, ...], form: Form | None) -> Iterator[Array]:
     """Inputs of which every output of `form` reads one element at most, and which have all of them in turn.
 
-    Where no form is known an element is one input. Magnitudes and signs differ, so that what should not be read
-    but is does not cancel.
+    Where no form is known each has one element. Magnitudes and signs differ, so that what should not be read,
+    but is, does not cancel.
     """
     spacing = list(shape)
     if form is not None and form.place is not None and set(form.terms) == {leaf}:

@@ -1,19 +1,21 @@
-"""Proves again that one ONNX file computes what another does, without the compiler and without running either.
+"""Proves again that one ONNX file computes what another does, without the compiler or a run of either.
 
-Both graphs are read in terms of the values that both have by name. A node that both have, reading the same values,
-proves its results. Any other value is written, on either side, as a form: a sum of convolutions of values that are
-proved already, or of what an operator of the same kind and attributes makes of such. Forms are put together by the
-laws of the algebra, whose conditions hold for every input, and compared weight by weight. What is linear but no
-convolution (a reshape between two) is compared by its answers to impulses, at the extents that the file states.
+Both graphs are read in terms of the values that both have by name. A node that both have, reading the same
+values, proves its results. Any other value is written, on either side, as a form: a sum of convolutions of
+values that are proved already, or of what an operator of the same kind and attributes makes of such. Forms
+are put together by the laws of the algebra, whose conditions hold for every input, and compared weight by
+weight. What is linear but no convolution (a reshape between two) is compared by its answers to impulses, at
+the extents that the file states.
 
-For all inputs |new - old| <= slope max|input| + offset, the inputs being those of the region: from the difference of
-the kernels, and from gamma_n for sums of n products in any order, on both sides. Assumed: the roundoff of the type of
-the weights, or better; no overflow, no underflow, no saved products (Winograd).
+For all inputs |new - old| <= slope max|input| + offset, the inputs being those of the region: from the
+difference of the kernels, and from gamma_n for sums of n products in any order, on both sides. Assumed: the
+roundoff of the type of the weights, or better; no overflow, no underflow, no saved products (Winograd).
 """
 
 from collections import ChainMap
-from collections.abc import Collection, Mapping, MutableMapping, Sequence
+from collections.abc import Collection, Mapping, MutableMapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from math import inf
 from pathlib import Path
 from typing import Any, Final
@@ -51,7 +53,7 @@ NOTHING: Final = Gap(*(np.zeros(1),) * 4)
 
 @dataclass(frozen=True)
 class Region:
-    """A value of the result, what made it before and now, and how far it may be off; or why that is not proved."""
+    """A value, what made it before and what makes it now, and how far off it may be; or why that is open."""
 
     graph: str
     value: str
@@ -114,7 +116,7 @@ class Side:
             return [self.opaque(call, index) for index in range(len(node.output))]
 
     def computed(self, call: Call) -> list[Any]:
-        """Constants of constants, floating ones of the type that the graph states, or of what they are made of."""
+        """Constants of constants, floating ones of the type that is stated, or of what they are made of."""
         deep = max((constant.depth for constant in call.constants), default=0) + (
             call.kind not in SAME | MOVING
         )
@@ -127,8 +129,9 @@ class Side:
                 kind,
             ]
             kind = next(k for k in stated if k in UNITS) if kind in UNITS else kind
-            load = lambda array=array: array
-            results.append(Constant(kind, array.shape, load, deep if kind in UNITS else 0))
+            results.append(
+                Constant(kind, array.shape, partial(np.asarray, array), deep if kind in UNITS else 0)
+            )
         return results
 
     def opaque(self, call: Call, index: int) -> Any:
@@ -192,30 +195,37 @@ def near(old: Constant, new: Constant) -> bool:
 
 
 def match(a: Leaf, b: Leaf) -> Alike | None:
-    """What two leaves have to do with one another: one operator of inputs that agree; None where it is not so."""
+    """What two leaves have to do with one another: one operator of inputs that agree; None if it differs."""
     if a is b:
         return Alike()
     if not a.operator or a.operator != b.operator or len(a.inputs) != len(b.inputs):
         return None
     gaps: list[Gap] = []
-    for old, new in zip(a.inputs, b.inputs, strict=True):
-        if isinstance(old, Constant) and isinstance(new, Constant):
-            if not near(old, new):
-                return None
-        elif isinstance(old, Leaf) and isinstance(new, Leaf) and match(old, new) == Alike():
-            continue
-        elif isinstance(old, Leaf | Form) and isinstance(new, Leaf | Form):
-            try:
-                gaps.append(difference(as_form(old), as_form(new), match))
-            except Declined:
-                return None
-        elif old is not new:
-            return None
+    try:
+        for old, new in zip(a.inputs, b.inputs, strict=True):
+            gaps.extend(apart(old, new))
+    except Declined:
+        return None
     if not gaps:
         return Alike()
     steep = LIPSCHITZ.get(a.operator[1], inf) if len(gaps) == 1 and not a.operator[0] else inf
     slope, offset, size, level = (steep * float(part.max()) for part in gaps[0].parts)
     return Alike(slope, offset, size, level + 1.0)
+
+
+def apart(old: Any, new: Any) -> list[Gap]:
+    """How far two inputs of an operator are apart, nothing where they are the same.
+
+    Raises:
+        Declined: further than rounding explains.
+    """
+    if isinstance(old, Constant) and isinstance(new, Constant):
+        require(near(old, new), "the constants differ")
+        return []
+    if old is new or (isinstance(old, Leaf) and isinstance(new, Leaf) and match(old, new) == Alike()):
+        return []
+    require(isinstance(old, Leaf | Form) and isinstance(new, Leaf | Form), "only one of both is constant")
+    return [difference(as_form(old), as_form(new), match)]
 
 
 def unchanged(old: Form, new: Form) -> bool:
@@ -293,11 +303,9 @@ class Prover:
         """Whether two names stand for the same value before anything has been read."""
         if old in self.ends or new in self.ends or not old or not new:
             return old == new
-        return (
-            old == new
-            and old in self.a.tensors
-            or equal(self.a.values.get(old, 0), self.b.values.get(new, 1))
-        )
+        if old == new and old in self.a.tensors and new in self.b.tensors:
+            return True  # such constants are compared once for all
+        return equal(self.a.values.get(old, 0), self.b.values.get(new, 1))
 
     def twin(self, node: onnx.NodeProto, same: Any) -> onnx.NodeProto | None:
         """The node of the original that makes the same outputs of the same inputs in the same way."""
@@ -330,8 +338,10 @@ class Prover:
                 side.values[name] = value
                 self.region(name, self.before.get(name), value)
             if name and not isinstance(value, Constant):
-                value = self.ends.get(name, self.renamed.get(name, value) if side is self.a else value)
-            side.values[name or " "] = value
+                known = self.renamed.get(name, value) if side is self.a else value
+                side.values[name] = self.ends.get(name, known)
+            elif name:
+                side.values[name] = value
 
     def flow(self, side: Side, node: onnx.NodeProto) -> list[Any]:
         """If, Loop and Scan: their bodies are proved in turn, and then what they make is the same."""
@@ -370,7 +380,17 @@ class Prover:
             self.found.append(replace(region, reason=str(reason)))
         else:
             slope, offset = float(gap.slope.max(initial=0.0)), float(gap.offset.max(initial=0.0))
-            self.found.append(replace(region, slope=slope, offset=offset, conditions=gap.conditions))
+            inputs = tuple(map(self.described, gap.leaves)) or region.inputs
+            found = replace(region, slope=slope, offset=offset, inputs=inputs, conditions=gap.conditions)
+            self.found.append(found)
+
+    def described(self, leaf: Any) -> str:
+        """A leaf by name, or as what an operator makes of others."""
+        if isinstance(leaf, Form):
+            return " + ".join(map(self.described, leaf.terms))
+        if not isinstance(leaf, Leaf) or leaf in self.names:
+            return self.names.get(leaf, "constant")
+        return f"{leaf.operator[1] if leaf.operator else '?'}({', '.join(map(self.described, leaf.inputs))})"
 
     def compare(self, name: str, old: Any, new: Any) -> Gap:
         """How far a value is from what it was.
@@ -378,12 +398,12 @@ class Prover:
         Raises:
             Declined: it is another, or that cannot be seen.
         """
-        if isinstance(old, Constant) and isinstance(new, Constant):
-            require(near(old, new), "the constants differ")
-            return NOTHING
+        if isinstance(old, Constant) or (isinstance(old, Leaf) and isinstance(new, Leaf)):
+            try:
+                return (apart(old, new) or [NOTHING])[0]
+            except Declined:
+                require(not isinstance(old, Constant), "the constants differ")
         require(isinstance(old, Leaf | Form) and isinstance(new, Leaf | Form), "only one of both is constant")
-        if isinstance(old, Leaf) and isinstance(new, Leaf) and match(old, new) == Alike():
-            return NOTHING
         forms = as_form(old), as_form(new)
         reasons: list[str] = []
         for _ in range(REACH):
@@ -427,14 +447,15 @@ class Prover:
             read = [side.cone(name, ends)[1] for side in (self.a, self.b)]
             # What only one side reads is made of what the other reads, or what both read is made of that.
             odd = {*read[0]} ^ {*read[1]}
-            made = [leaf for leaf in ({*read[0]} | {*read[1]}) & self.a.makers.keys()] if odd else []
+            made = ({*read[0]} | {*read[1]}) & self.a.makers.keys() if odd else set()
             if not made:
                 break
             del ends[max(made, key=lambda leaf: (leaf in odd, self.a.makers[leaf]))]
         parts = [self.part(side, name, ends) for side in (self.a, self.b)]
         leaves = dict.fromkeys((*read[0], *read[1]))
         alone = ends[next(iter(leaves))] if len(leaves) == 1 else None
-        return probed(*parts, {leaf: ends[leaf].shape for leaf in leaves}, alone, new)
+        gap = probed(*parts, {leaf: ends[leaf].shape for leaf in leaves}, alone, new)
+        return replace(gap, leaves=tuple(ends[leaf] for leaf in leaves))
 
     def part(self, side: Side, name: str, ends: Mapping[str, Leaf]) -> Part:
         """What leads to a value."""

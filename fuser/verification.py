@@ -104,8 +104,8 @@ def verify(
         samples: how many inputs are drawn, of different shapes where dimensions are symbolic.
         seed: of the random inputs.
         sizes: extents of symbolic dimensions by name; the others are tried out.
-        certificate: the file that `optimize_file` wrote; what it states is proved again, and both models must be
-            paths of ONNX files.
+        certificate: the file that `optimize_file` wrote; what it states is proved again, and both models must
+            be paths of ONNX files.
 
     Raises:
         InputError: a model or the inputs cannot be read, a torch model is in training mode, or the original

@@ -1,9 +1,9 @@
 """Results that somebody tampered with: ``python -m tests.tamper [COUNT] [FIRST SEED]``.
 
-Random networks are optimized with a certificate, then one thing in the result is changed: a weight by a millionth of
-its tensor's largest, a bias, a pad, a stride, a dilation, a group, two inputs, a node, an attribute. The certificate
-must refuse each, and the proof must do so by itself too, the certificate being forged to state the digest of the
-tampered file; and it must accept every result that is as it was.
+Random networks are optimized with a certificate, then one thing in the result is changed: a weight by a
+millionth of its tensor's largest, a bias, a pad, a stride, a dilation, a group, two inputs, a node, an
+attribute. The certificate must refuse each, and the proof must do so by itself too, the certificate being
+forged to state the digest of the tampered file; and it must accept every result that is as it was.
 """
 
 import json
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import numpy_helper
 
 import fuser
 from fuser import certificate
@@ -39,12 +39,15 @@ class Tally:
 
 
 def weight(model: onnx.ModelProto, random: np.random.Generator, *, bias: bool = False) -> bool:
-    """One element of a tensor that is read, by a millionth of the tensor's largest or one step of its type."""
+    """One element of a tensor that is read, by a millionth of the largest there or one step of its type."""
     read = {name for node in model.graph.node for name in node.input}
     tensors = [
         t
         for t in model.graph.initializer
-        if t.name in read and t.data_type == 1 and (len(t.dims) == 1) == bias and numpy_helper.to_array(t).any()
+        if t.name in read
+        and t.data_type == 1
+        and (len(t.dims) == 1) == bias
+        and numpy_helper.to_array(t).any()
     ]
     if not tensors:
         return False
@@ -193,10 +196,10 @@ def main() -> int:
     """The command."""
     count, first = (*map(int, sys.argv[1:3]), *(200, 0)[len(sys.argv) - 1 :])
     tally = tampered(count, first)
-    print(f"results as they were: {tally.accepted} of {tally.whole} accepted; without a certificate: {tally.unproved}")
-    for kind, total in tally.tampered.items():
-        print(f"{kind:10} {tally.refused[kind]:4} of {total:4} refused, {tally.disproved[kind]:4} by the proof alone")
-    print(f"{'all':10} {tally.refused.total():4} of {tally.tampered.total():4} refused, {tally.disproved.total():4} by the proof alone")
+    print(f"as they were: {tally.accepted} of {tally.whole} accepted; no certificate: {tally.unproved}")
+    for kind, total in (*tally.tampered.items(), ("all", tally.tampered.total())):
+        refused, alone = ((c.total() if kind == "all" else c[kind]) for c in (tally.refused, tally.disproved))
+        print(f"{kind:10} {refused:4} of {total:4} refused, {alone:4} by the proof alone")
     return int(tally.refused.total() < tally.tampered.total() or tally.accepted < tally.whole)
 
 
