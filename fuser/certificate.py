@@ -194,12 +194,11 @@ def digest(path: Name) -> str:
         InputError: it cannot be read.
     """
     import onnx
-    from google.protobuf.message import DecodeError
     from onnx import external_data_helper, numpy_helper
 
     try:
         model = onnx.load(os.fspath(path), load_external_data=False)
-    except (OSError, DecodeError) as error:
+    except Exception as error:  # of the file, or of protobuf, whose types are its own
         raise InputError(f"{os.fspath(path)}: cannot read the model: {error}") from error
     found, base = hashlib.sha256(), str(Path(path).parent)
     for tensor in external_data_helper._get_all_tensors(model):  # noqa: SLF001  # graphs in graphs as well

@@ -258,7 +258,12 @@ def read_off(x: Array, y: Array, level: Array, place: tuple[int, int]) -> Conv:
     depthwise = np.array_equal(rows, np.eye(len(rows)))
     weight = (np.ones((len(rows), 1)) if depthwise else rows).reshape(len(rows), -1, *(1,) * place[1])
     outside = np.full(x.shape[axis], level.reshape(-1)[np.abs(level).argmax()])
-    geometry = {"stride": tuple(stride), "begin": tuple(begin), "end": tuple(end), "pad_value": outside}
+    geometry: dict[str, Any] = {
+        "stride": tuple(stride),
+        "begin": tuple(begin),
+        "end": tuple(end),
+        "pad_value": outside,
+    }
     conv = Conv.of(weight, groups=len(rows) if depthwise else 1, axis=place[0], **geometry)
     exact = np.array_equal(conv.evaluate(x), y) and np.array_equal(conv.evaluate(0 * x), level)
     require(exact, "it is no padding, crop or choice of channels")

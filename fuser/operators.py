@@ -70,7 +70,7 @@ def evaluator(
     return ReferenceEvaluator(model)
 
 
-def answered(run: Callable[[], Arrays], what: str) -> Arrays:
+def answered(run: Callable[[], Any], what: str) -> Arrays:
     """What an evaluation returns.
 
     Raises:
@@ -175,10 +175,11 @@ def as_form(value: Any) -> Form:
 
 def plain(value: Any) -> Any:
     """A form that is no more than a leaf as that leaf."""
-    if isinstance(value, Form) and len(value.terms) == 1 and not value.bias.any():
-        ((leaf, (own, _)),) = value.terms.items()
-        return leaf if not isinstance(own, Conv) and own == 1.0 else value
-    return value
+    if not isinstance(value, Form) or len(value.terms) != 1 or value.bias.any():
+        return value
+    ((leaf, (own, _)),) = value.terms.items()
+    bare = own.pointwise and bool((own.weight == 1.0).all()) if isinstance(own, Conv) else own == 1.0
+    return leaf if bare else value
 
 
 def window(call: Call, size: Sequence[int]) -> dict[str, Any]:
@@ -315,7 +316,7 @@ def lifted(call: Call) -> list[Any]:
             if axis in (-1, rank - 1) and (rank != 3 or call.form(0).place != (1, 1))
             else (1, rank - 2)
         )
-        sizes = [dims[axis] if dims else None for dims in call.shapes]
+        sizes: list[Any] = [dims[axis] if dims else None for dims in call.shapes]
         require(
             axis in (place[0], rank - 1) and all(isinstance(n, int) for n in sizes),
             f"axis {axis} of {call.shapes}",

@@ -135,28 +135,28 @@ def _gap(
         for part, level in zip((old, new), levels, strict=True)
     ]
     # A border that the original writes out was rounded, and is told from the inside by that.
-    offset = compared(*rest, coarse * levels[1] + unit * (1 + deep) * levels[0], "bias")
+    offset = compared(rest[0], rest[1], coarse * levels[1] + unit * (1 + deep) * levels[0], "bias")
     slope = np.zeros(rest[0].shape)
     for name, size in sizes.items():
         for probe in impulses(leaf, size, form):
             feeds = {**zeros, name: probe}
             a, b = (part.answer(feeds) - base for part, base in zip((old, new), rest, strict=True))
             most = float(np.abs(b).max(initial=0.0))
-            room = coarse * (np.abs(b) if single else most) + 2.0**-40 * most
+            room = coarse * (np.abs(b) if single else np.full(b.shape, most)) + 2.0**-40 * most
             slope += compared(a, b, room, "weight")
     losses = gamma(old.work, unit), gamma(new.work, unit)
     slope = slope + losses[0] * sizes_of[0] + losses[1] * sizes_of[1]
     return slope, offset + losses[0] * levels[0] + losses[1] * levels[1]
 
 
-def impulses(leaf: Leaf, shape: tuple[int, ...], form: Form | None) -> Iterator[Array]:
+def impulses(leaf: Leaf | None, shape: tuple[int, ...], form: Form | None) -> Iterator[Array]:
     """Inputs of which every output of `form` reads one element at most, and which have all of them in turn.
 
     Where no form is known each has one element. Magnitudes and signs differ, so that what should not be read,
     but is, does not cancel.
     """
     spacing = list(shape)
-    if form is not None and form.place is not None and set(form.terms) == {leaf}:
+    if leaf is not None and form is not None and form.place is not None and set(form.terms) == {leaf}:
         conv = form.terms[leaf][0]
         spans = [d * (k - 1) + 1 for k, d in zip(conv.size, conv.dilation, strict=True)]
         spacing = [1] * (len(shape) - 1 - len(spans)) + spans

@@ -12,6 +12,7 @@ difference of the kernels, and from gamma_n for sums of n products in any order,
 roundoff of the type of the weights, or better; no overflow, no underflow, no saved products (Winograd).
 """
 
+import os
 from collections import ChainMap
 from collections.abc import Collection, Mapping, MutableMapping
 from dataclasses import dataclass, field, replace
@@ -122,7 +123,7 @@ class Side:
         )
         results: list[Any] = []
         for name, array in zip(call.node.output, call.answer(), strict=True):
-            kind = helper.np_dtype_to_tensor_dtype(array.dtype)
+            kind = int(helper.np_dtype_to_tensor_dtype(array.dtype))
             stated = [
                 self.types.get(name, (0, None))[0],
                 *(constant.kind for constant in call.constants),
@@ -282,6 +283,7 @@ class Prover:
             known = self.a.values.get(source)
             if source in self.ends or len(node.output) != 1 or node.op_type not in SAME | MOVING:
                 continue
+            known = plain(known)
             if isinstance(known, Form) and isinstance(value, Form) and unchanged(known, value):
                 self.renamed.setdefault(source, self.ends[name])
         return self.renamed
@@ -362,7 +364,7 @@ class Prover:
                 Side(body, s.opsets, s.base, s.types, s.stored, ChainMap({}, s.values))
                 for s, body in ((self.a, old), (self.b, new))
             ]
-            Prover(*sides, f"{self.where}/{node.name or node.output[0]}", self.found).prove()
+            Prover(sides[0], sides[1], f"{self.where}/{node.name or node.output[0]}", self.found).prove()
         return made
 
     def region(self, name: str, old: Any, new: Any) -> None:
@@ -373,7 +375,7 @@ class Prover:
         cones = [side.cone(name, self.ends) for side in (self.a, self.b)]
         names = [tuple(node.name or node.output[0] for node in nodes) for nodes, _ in cones]
         inputs = tuple(dict.fromkeys((*cones[0][1], *cones[1][1])))
-        region = Region(self.where, name, *names, inputs)
+        region = Region(self.where, name, names[0], names[1], inputs)
         try:
             gap = self.compare(name, old, new)
         except Declined as reason:
@@ -389,7 +391,7 @@ class Prover:
         if isinstance(leaf, Form):
             return " + ".join(map(self.described, leaf.terms))
         if not isinstance(leaf, Leaf) or leaf in self.names:
-            return self.names.get(leaf, "constant")
+            return str(self.names.get(leaf, "constant"))
         return f"{leaf.operator[1] if leaf.operator else '?'}({', '.join(map(self.described, leaf.inputs))})"
 
     def compare(self, name: str, old: Any, new: Any) -> Gap:
@@ -442,7 +444,7 @@ class Prover:
 
     def probed(self, name: str, new: Any) -> Gap:
         """The same by impulses."""
-        ends = dict(self.ends)
+        ends, read = dict(self.ends), [list[str](), list[str]()]
         for _ in range(REACH):
             read = [side.cone(name, ends)[1] for side in (self.a, self.b)]
             # What only one side reads is made of what the other reads, or what both read is made of that.
@@ -454,7 +456,7 @@ class Prover:
         parts = [self.part(side, name, ends) for side in (self.a, self.b)]
         leaves = dict.fromkeys((*read[0], *read[1]))
         alone = ends[next(iter(leaves))] if len(leaves) == 1 else None
-        gap = probed(*parts, {leaf: ends[leaf].shape for leaf in leaves}, alone, new)
+        gap = probed(parts[0], parts[1], {leaf: ends[leaf].shape for leaf in leaves}, alone, new)
         return replace(gap, leaves=tuple(ends[leaf] for leaf in leaves))
 
     def part(self, side: Side, name: str, ends: Mapping[str, Leaf]) -> Part:
@@ -488,24 +490,24 @@ def skeleton(model: onnx.ModelProto) -> bytes:
         for part in ("node", "value_info", "initializer"):
             if hasattr(graph, part):
                 graph.ClearField(part)
-    return bare.SerializeToString(deterministic=True)
+    return bytes(bare.SerializeToString(deterministic=True))
 
 
-def prove(a: str | Path, b: str | Path) -> list[Region]:
+def prove(a: str | os.PathLike[str], b: str | os.PathLike[str]) -> list[Region]:
     """The regions in which B is not A, each with its bound or why it is not proved."""
-    sides, found = [], list[Region]()
+    sides, found = list[Side](), list[Region]()
     models = [onnx.load(path, load_external_data=False) for path in (a, b)]
     for stored, (path, model) in enumerate(zip((a, b), models, strict=True)):
         types = inferred(models[0], {}) if not stored else inferred(model, sides[0].types)
         sides.append(Side(model.graph, model.opset_import, str(Path(path).parent), types, stored, {}))
-    Prover(*sides, models[0].graph.name, found).prove()
+    Prover(sides[0], sides[1], models[0].graph.name, found).prove()
     functions = [{(f.domain, f.name, f.overload): f for f in model.functions} for model in models]
     for key in functions[1]:
         pair = [
             Side(known[key], known[key].opset_import, side.base, {}, side.stored, {})
             for known, side in zip(functions, sides, strict=True)
         ]
-        Prover(*pair, key[1], found).prove()
+        Prover(pair[0], pair[1], key[1], found).prove()
     if skeleton(models[0]) != skeleton(models[1]):
         found.append(
             Region(
