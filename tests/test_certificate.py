@@ -10,6 +10,7 @@ from onnx import numpy_helper
 
 import fuser
 from fuser import certificate
+from fuser.cli import run as command
 from fuser.errors import InputError, VerificationError
 from fuser.recheck import prove
 from tests.fuzz import Net
@@ -198,3 +199,15 @@ def test_bodies_are_proved_too(tmp_path: Path) -> None:
     forge(path, result)
     with pytest.raises(VerificationError, match="rounding explains"):
         certificate.check(original, result, path)
+
+
+def test_the_command_writes_one_and_refuses_by_it(tmp_path: Path) -> None:
+    original, result, path = (str(tmp_path / name) for name in ("a.onnx", "b.onnx", "b.json"))
+    onnx.save(convnet(), original)
+    assert command(["optimize", original, "-o", result, "--certificate", path]) == 0
+    assert command(["verify", original, result, "--certificate", path]) == 0
+    model = onnx.load(result)
+    assert CHANGES["pad"](model, np.random.default_rng(0))
+    onnx.save(model, result)
+    assert command(["verify", original, result, "--certificate", path]) == 1
+    assert command(["verify", original, result, "--certificate", str(tmp_path / "none.json")]) == 2
