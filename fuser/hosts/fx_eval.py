@@ -2,37 +2,25 @@
 
 from collections.abc import Callable, Mapping
 from copy import deepcopy
-from functools import cache
-from types import BuiltinFunctionType
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import fx, nn
 
-from fuser.hosts.fx_call import Call, name_of
+from fuser.hosts.fx_call import Call
+from fuser.hosts.fx_describe import described
+from fuser.hosts.fx_identity import draws, name_of, of_torch, title
+from fuser.hosts.fx_module import is_plain, tensors_of
 from fuser.hosts.fx_tensor import to_numpy, to_torch, torch_dtype
 
 Evaluate = Callable[..., tuple[NDArray[Any], ...]]
 
-RANDOM: Final = frozenset(
-    {"bernoulli", "bernoulli_", "dropout", "exponential_", "multinomial", "normal", "normal_"}
-    | {"rand", "rand_like", "randint", "randint_like", "randn", "randn_like", "randperm", "rrelu"}
-    | {"uniform_"}
-)
-
-
-def described(node: fx.Node) -> Any:
-    """What the tracer knows of the result: a fake tensor, or a tuple of them; None where it knows nothing."""
-    return node.meta.get("val", node.meta.get("example_value"))
-
 
 def evaluator(node: fx.Node, call: Call, module: nn.Module | None) -> Evaluate | None:
     """What computes the outputs of a node; None where they are not a function of its operands alone."""
-    if isinstance(node.target, torch._ops.HigherOrderOperator) or isinstance(module, fx.GraphModule):
-        return None
-    if name_of(node) in RANDOM or not pure(node.target):
+    if not repeatable(node, module):
         return None
 
     def evaluate(*arrays: NDArray[Any] | None) -> tuple[NDArray[Any], ...]:
@@ -52,18 +40,15 @@ def evaluator(node: fx.Node, call: Call, module: nn.Module | None) -> Evaluate |
     return evaluate
 
 
-def pure(target: object) -> bool:
-    """Whether a target comes with torch and draws no random numbers; methods and modules of torch do."""
-    if isinstance(target, torch._ops.OpOverload):
-        return target.namespace == "aten" and torch.Tag.nondeterministic_seeded not in target.tags
-    module = getattr(target, "__module__", None) or ""
-    return isinstance(target, str) or module.split(".")[0] in {"torch", "_operator"} or target in _builtins()
-
-
-@cache
-def _builtins() -> frozenset[object]:
-    found = (*vars(torch).values(), *vars(torch._C._nn).values())
-    return frozenset(entry for entry in found if isinstance(entry, BuiltinFunctionType))
+def repeatable(node: fx.Node, module: nn.Module | None) -> bool:
+    """Whether a node computes the same of the same operands: of torch alone, drawing no random numbers."""
+    if node.op == "call_module":
+        return module is not None and is_plain(module)
+    if isinstance(node.target, torch._ops.OpOverload | torch._ops.OpOverloadPacket):
+        known = title(node.target).startswith("torch::")
+    else:
+        known = name_of(node) != "" or of_torch(node.target)
+    return known and not draws(node)
 
 
 def _run(node: fx.Node, module: nn.Module | None, tensors: Mapping[fx.Node, torch.Tensor | int]) -> Any:
@@ -77,7 +62,7 @@ def _run(node: fx.Node, module: nn.Module | None, tensors: Mapping[fx.Node, torc
         return node.target(*args, **kwargs)
     assert module is not None, f"there is no module {node.target}"
     first = next(tensor for tensor in tensors.values() if isinstance(tensor, torch.Tensor))
-    if any(True for _ in module.parameters()) or getattr(module, "inplace", False):
+    if any(True for _ in tensors_of(module)) or getattr(module, "inplace", False):
         module = deepcopy(module).to("cpu", first.dtype if first.is_floating_point() else None)
         if hasattr(module, "inplace"):
             module.inplace = False

@@ -4,6 +4,7 @@ Nodes that no rewrite touched stay as they are. What a rewrite made takes the pl
 named after the block that it came from.
 """
 
+import operator
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -104,7 +105,7 @@ class _Export:
     @staticmethod
     def _is_part_of(node: fx.Node, alive: set[object]) -> bool:
         """Whether the node takes a part out of a tuple that is still made."""
-        return bool(node.args) and node.args[0] in alive and getattr(node.target, "__name__", "") == "getitem"
+        return node.target is operator.getitem and node.args[0] in alive
 
     def _lower(self, node: Node) -> None:
         """Insert the fx nodes for a node that a rewrite made, before the one in whose place it stands."""
@@ -223,6 +224,8 @@ def _path(node: fx.Node) -> str:
         return str(node.target)
     stack = node.meta.get("nn_module_stack")
     path = str(next(reversed(stack.values()))[0]) if stack else ""
+    if not path.startswith("L["):
+        return path or node.name
     # torch.compile has `L['self']._modules['conv']`.
     names = re.findall(r"_modules\['([^']+)'\]", path) or re.findall(
         r"\w+", re.sub(r"L\['\w+'\]\.?", "", path)

@@ -18,7 +18,7 @@ from torch.utils import _pytree as pytree
 from fuser.errors import InputError
 from fuser.hosts.fx_tensor import dtype_name, to_numpy, to_torch
 from fuser.hosts.kind import is_torch
-from fuser.hosts.torch_front import arguments, require_inference
+from fuser.hosts.torch_front import arguments, module_of_program, require_inference
 from fuser.inputs import Feeds, Shapes, Sizing, Spec, attempts
 from fuser.ir import Dim
 
@@ -56,7 +56,7 @@ def module_of(model: nn.Module | ExportedProgram, *, double: bool = False) -> nn
     A module that holds tensors computed from others, as the old weight norm does, cannot be copied; it is
     taken as it is.
     """
-    module = model.module() if isinstance(model, ExportedProgram) else model
+    module = module_of_program(model) if isinstance(model, ExportedProgram) else model
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's, about its own classes
         try:
@@ -128,7 +128,7 @@ def _like(tensor: torch.Tensor, array: NDArray[Any], device: torch.device) -> to
 
 def _parameters(model: nn.Module | ExportedProgram) -> list[str]:
     """The names of what is given by position."""
-    forward = model.module().forward if isinstance(model, ExportedProgram) else model.forward
+    forward = module_of_program(model).forward if isinstance(model, ExportedProgram) else model.forward
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     return [p.name for p in inspect.signature(forward).parameters.values() if p.kind in kinds]
 

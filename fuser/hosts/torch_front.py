@@ -13,10 +13,12 @@ from torch.utils import _pytree as pytree
 from fuser.check import check_graph
 from fuser.driver import run
 from fuser.errors import Declined, InputError, VerificationError
-from fuser.hosts.fx_call import canonical, name_of, normalise
+from fuser.hosts.fx_call import canonical, normalise
+from fuser.hosts.fx_identity import name_of
 from fuser.hosts.fx_effects import resolve_effects
-from fuser.hosts.fx_graph_module import Tensors, copied, export_module, read_tensors
+from fuser.hosts.fx_graph_module import Tensors, attribute, copied, export_module, read_tensors
 from fuser.hosts.fx_import import import_fx
+from fuser.hosts.fx_names import respelled, spell_program
 from fuser.ir import Graph
 from fuser.rewrite import Event, Log, Plan
 
@@ -141,7 +143,7 @@ def capture(
     if example_inputs is None and not example_kwargs:
         return trace(model)
     program = functional(export(model, example_inputs, dynamic_shapes, example_kwargs))
-    return named(program.module(), name)
+    return named(module_of_program(program), name)
 
 
 class _Tracer(fx.Tracer):
@@ -179,8 +181,7 @@ def trace(model: nn.Module) -> fx.GraphModule:
     """
     before = set(vars(model))
     try:
-        tracer = _Tracer()
-        traced = fx.GraphModule(model, tracer.trace(model), type(model).__name__)
+        traced = fx.GraphModule(*_spelled(model, _Tracer().trace(model)), type(model).__name__)
     except Exception as error:
         raise InputError(
             f"{type(model).__name__} cannot be captured by torch.fx.symbolic_trace: {first_line(error)}; "
@@ -195,6 +196,27 @@ def trace(model: nn.Module) -> fx.GraphModule:
             place, _, name = path.rpartition(".")
             traced.get_submodule(place)._non_persistent_buffers_set.add(name)
     return traced
+
+
+def _spelled(model: nn.Module, graph: fx.Graph) -> tuple[nn.Module | dict[str, Any], fx.Graph]:
+    """A graph with paths that torch.fx can spell, and what has them: the model, or parts of it by path."""
+    reads = [node for node in graph.nodes if node.op in {"call_module", "get_attr"}]
+    names = respelled(str(node.target) for node in reads)
+    if not names:
+        return model, graph
+    parts = {}
+    for node in reads:
+        part = attribute(model, str(node.target))
+        node.target = names.get(node.target, node.target)
+        parts[node.target] = part
+    return parts, graph
+
+
+def module_of_program(program: ExportedProgram) -> fx.GraphModule:
+    """The program as a module, its parameters and buffers under names that torch can spell."""
+    module = spell_program(program).module()
+    assert isinstance(module, fx.GraphModule), "torch.export gives a GraphModule"
+    return module
 
 
 def export(
@@ -256,9 +278,8 @@ def arguments(example_inputs: Any) -> tuple[Any, ...]:
     return tuple(example_inputs) if isinstance(example_inputs, tuple | list) else (example_inputs,)
 
 
-def named(module: nn.Module, name: str) -> fx.GraphModule:
+def named(module: fx.GraphModule, name: str) -> fx.GraphModule:
     """The GraphModule with a class called as the original's."""
-    assert isinstance(module, fx.GraphModule), "torch.export gives a GraphModule"
     module.__class__.__name__ = name
     return module
 
