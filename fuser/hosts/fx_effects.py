@@ -1,5 +1,7 @@
 """What works in place: in a graph each value is one thing for ever, in fx a tensor may be changed.
 
+An operator says what it changes, by its schema or by its name. What a function is given that is not torch's
+is taken to be left as it was, as torch.fx itself has it, unless it is a tensor of the module's own.
 Where a change is seen through its result alone, the operator computes the same out of place, and whoever
 reads the tensor later reads the result. Where the tensor has other names, views of it or the module's own
 buffer, nothing is known: all that touches it stays where it is.
@@ -44,6 +46,7 @@ def resolve_effects(graph: fx.Graph, modules: Modules) -> frozenset[fx.Node]:
             _settle(node, changed, views, order, pinned, modules)
         for source in aliased(node, modules):
             views.join(node, source)
+        pinned.update(read for read in node.all_input_nodes if read.op == "get_attr" and _may_write(node))
     for node in list(pinned):
         pinned.update(views.members(node))
     return frozenset(pinned)
@@ -117,6 +120,14 @@ def _changed(node: fx.Node, modules: Modules) -> Iterator[Any]:
             yield from node.args[:1] or list(node.kwargs.values())[:1]
         out = node.kwargs.get("out")
         yield from out if isinstance(out, list | tuple) else [out]
+
+
+def _may_write(node: fx.Node) -> bool:
+    """Whether a node calls a function, or a method of an object, of which nothing is known."""
+    operators = torch._ops.OperatorBase | torch._ops.OpOverloadPacket
+    if isinstance(node.target, operators) or node.op not in {"call_function", "call_method"}:
+        return False
+    return not name_of(node) and not of_torch(node.target)
 
 
 def _written(node: fx.Node, overload: Any) -> Iterator[Any]:

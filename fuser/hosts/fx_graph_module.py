@@ -11,6 +11,7 @@ from torch import fx, nn
 from fuser.hosts.fx_describe import refresh
 from fuser.hosts.fx_emit import ModuleEmit, computed
 from fuser.hosts.fx_export import Block, export_fx, kept
+from fuser.hosts.fx_module import duplicate
 from fuser.hosts.fx_names import Paths, node_name
 from fuser.ir import Constant, Graph
 
@@ -161,7 +162,7 @@ def assemble(
     targets = {str(node.target) for node in graph.nodes if node.op in {"call_module", "get_attr"}}
     # What holds others comes before them.
     for target in sorted(targets, key=lambda path: (path.count("."), path)):
-        value = added[target] if target in added else deepcopy(attribute(owner, target), memo)
+        value = added[target] if target in added else duplicate(attribute(owner, target), memo)
         if isinstance(value, torch.Tensor) and not isinstance(value, nn.Parameter):
             value = value.detach()
             if target not in persistent and target not in added:

@@ -1,4 +1,4 @@
-"""What a node of fx calls, told by identity: the function object, the overload, the class, a method of a tensor.
+"""What a node of fx calls, told by identity: the function, the overload, the class, a method of a tensor.
 
 What something is called says nothing: a user's function may be called `neg`, an operator of another library
 `mul`, a class `Conv2d`, a method of the user's own object `add`.
@@ -17,13 +17,11 @@ from fuser.hosts.fx_describe import described
 
 _ARITHMETIC: Final = {
     **{name: name for name in ("add", "sub", "mul", "matmul", "floordiv", "pow", "lshift", "rshift")},
-    **{
-        "truediv": "div",
-        "mod": "remainder",
-        "and_": "bitwise_and",
-        "or_": "bitwise_or",
-        "xor": "bitwise_xor",
-    },
+    "truediv": "div",
+    "mod": "remainder",
+    "and_": "bitwise_and",
+    "or_": "bitwise_or",
+    "xor": "bitwise_xor",
 }
 OPERATORS: Final[dict[Any, str]] = {
     **{getattr(operator, name): kind for name, kind in _ARITHMETIC.items()},
@@ -70,7 +68,7 @@ _DRAW: Final = frozenset({"gumbel_softmax", "dropout1d", "dropout2d", "dropout3d
 
 
 def of_torch(function: Any) -> bool:
-    """Whether torch defines a function; one that wraps it and took over its name and module is not torch's."""
+    """Whether torch defines a function; one that wraps it and took its name and module is not torch's."""
     if isinstance(function, FunctionType):
         return str(function.__globals__.get("__name__")).split(".")[0] == "torch"
     return isinstance(function, BuiltinFunctionType) and function in _builtins()

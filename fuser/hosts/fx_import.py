@@ -13,11 +13,11 @@ import torch
 from torch import fx, nn
 
 from fuser.hosts.fx_call import HOMOGENEOUS, Call, Operand, canonical, normalise, unknown
-from fuser.hosts.fx_identity import name_of
-from fuser.hosts.fx_effects import resolve_effects
 from fuser.hosts.fx_describe import described
+from fuser.hosts.fx_effects import resolve_effects
 from fuser.hosts.fx_eval import evaluator, outline
 from fuser.hosts.fx_host import FxHost
+from fuser.hosts.fx_identity import name_of
 from fuser.hosts.fx_lift import lifter, refuse
 from fuser.hosts.fx_lift_same import COPIES, is_only_computed_with
 from fuser.hosts.fx_linear import ELEMENTWISE, OF_SHAPE, linear

@@ -1,12 +1,14 @@
 """Calls of modules in the same normal form as calls of functions: their tensors become operands."""
 
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from functools import partial
 from typing import Any, Final
 
 import torch
 from torch import fx, nn
 from torch.nn.utils import parametrize
+from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
@@ -95,6 +97,16 @@ def tensors_of(module: nn.Module) -> Iterator[torch.Tensor]:
     yield from module.buffers()
 
 
+def duplicate(part: Any, memo: dict[int, Any] | None = None) -> Any:
+    """A deep copy of a module or tensor, with what a hook computed of its parameters: torch copies none."""
+    memo = {} if memo is None else memo
+    modules = part.modules() if isinstance(part, nn.Module) else ()
+    for value in (part, *(value for module in modules for value in vars(module).values())):
+        if isinstance(value, torch.Tensor) and not value.is_leaf:
+            memo.setdefault(id(value), value.detach().clone())
+    return deepcopy(part, memo)
+
+
 CALL: Final = ("forward", "__call__", "_call_impl", "_wrapped_call_impl")
 
 
@@ -122,11 +134,13 @@ def is_plain(module: nn.Module) -> bool:
     return str(defined).startswith("torch.nn.") and not own and not random and not _hooked(module)
 
 
+COMPUTE: Final = (WeightNorm, SpectralNorm, BasePruningMethod)
+"""Hooks that compute a weight of other parameters, and do nothing else."""
+
+
 def _hooked(module: nn.Module) -> str:
     """Why a module cannot be replaced: hooks would be lost. Those that only compute a weight are known."""
-    hooks = [
-        hook for hook in module._forward_pre_hooks.values() if not isinstance(hook, WeightNorm | SpectralNorm)
-    ]
+    hooks = [hook for hook in module._forward_pre_hooks.values() if not isinstance(hook, COMPUTE)]
     hooks += module._forward_hooks.values()
     if not hooks:
         return ""
@@ -141,6 +155,8 @@ def _tensor(module: nn.Module, name: str) -> Operand:
             return _computed(partial(hook.compute_weight, module))
         if isinstance(hook, SpectralNorm) and hook.name == name:
             return _computed(partial(hook.compute_weight, module, do_power_iteration=False))
+        if isinstance(hook, BasePruningMethod) and hook._tensor_name == name:
+            return _computed(partial(hook.apply_mask, module))
     if parametrize.is_parametrized(module, name):
         return _computed(lambda: getattr(module, name))
     tensor = getattr(module, name)

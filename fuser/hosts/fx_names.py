@@ -1,7 +1,7 @@
 """Paths of layers and tensors: such as are free, and such as torch.fx can spell in Python.
 
-Any text without a dot may be the key of a ModuleDict. What is called like a keyword, like a method of modules,
-or holds a quotation mark, torch.fx writes down as something that is no Python or is something else.
+Any text without a dot may be the key of a ModuleDict. What is called like a keyword, like a method of
+modules, or holds a quotation mark, torch.fx writes down as something that is no Python or is something else.
 """
 
 import re
@@ -27,7 +27,7 @@ class Paths:
         self._around: set[str] = set()
         self._counts: dict[str, int] = {}
         for path in taken:
-            self._take(path.split("."))
+            self.take(path)
 
     def fresh(self, name: str, numbered: int = 1) -> str:
         """The path `name`, or one like it if that is taken, in use from now on.
@@ -42,7 +42,7 @@ class Paths:
             base = ".".join((*parts[:place], stems[place]))
             self._counts[base] = self._counts.get(base, 0) + 1
             parts[place] = f"{stems[place]}_{self._counts[base]}"
-        self._take(parts)
+        self.take(".".join(parts))
         return ".".join(parts)
 
     def _clash(self, parts: list[str]) -> int:
@@ -51,8 +51,10 @@ class Paths:
         taken = (end for end, path in enumerate(paths, 1) if path in self._taken)
         return next(taken, len(parts) if paths[-1] in self._around else 0)
 
-    def _take(self, parts: list[str]) -> None:
-        self._taken.add(".".join(parts))
+    def take(self, path: str) -> None:
+        """Have a path in use."""
+        self._taken.add(path)
+        parts = path.split(".")
         self._around.update(".".join(parts[:end]) for end in range(1, len(parts)))
 
 
@@ -79,7 +81,8 @@ def spelled(part: str) -> str:
 
 def node_name(path: str) -> str:
     """What a node is called that reads a path: no name that Python or the code that torch.fx writes uses."""
-    return _Namespace().create_name(path.replace(".", "_"), None)
+    name: str = _Namespace().create_name(path.replace(".", "_"), None)
+    return name
 
 
 def respelled(paths: Iterable[str]) -> dict[str, str]:
