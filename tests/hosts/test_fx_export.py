@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, fx, nn
 from torch.export import Dim, ExportedProgram
+from torch.nn.utils import prune
 
 from fuser.errors import InputError
 from fuser.hosts.torch_front import capture, optimize_torch, trace
@@ -265,3 +266,33 @@ def test_a_pool_that_goes_before_a_convolution_needs_no_weights(form: str) -> No
     state = kept.state_dict if isinstance(kept, ExportedProgram) else kept.state_dict()
     assert {tuple(t.shape) for t in state.values()} == {(128, 256, 1, 1), (128,)}
     assert error(call(outcome.call, x), call(module, x)) < 1e-5
+
+
+def pruned(layer: nn.Module) -> nn.Module:
+    prune.l1_unstructured(layer, "weight", 0.5)
+    return layer
+
+
+@pytest.mark.filterwarnings("ignore:The tensor attributes")
+@pytest.mark.parametrize("form", FORMS)
+def test_pruned_layers_are_folded_and_kept(form: str) -> None:
+    """A hook of torch's computes their weight, which torch does not copy."""
+
+    def forward(m: Any, x: Tensor) -> Tensor:
+        return m.last(m.norm(m.conv(x)).sigmoid())
+
+    parts = {
+        "conv": pruned(nn.Conv2d(6, 6, 3)),
+        "norm": nn.BatchNorm2d(6),
+        "last": pruned(nn.Conv2d(6, 4, 1)),
+    }
+    module = generic(Net(forward, **parts))
+    x = torch.randn(IMAGE)
+    outcome = optimize(captured(module, x, form), x)
+    assert outcome.layers == {"Conv": 2}
+    assert error(call(outcome.call, x), call(module, x)) < 1e-6
+
+
+def test_what_has_no_shape_yet_is_refused() -> None:
+    with pytest.raises(InputError, match=r"Sequential does not know the shape of '0.weight' yet"):
+        optimize_torch(nn.Sequential(nn.LazyConv2d(4, 1)).eval(), plan=select())
