@@ -140,6 +140,12 @@ def test_a_gpu_that_is_not_there_is_said(monkeypatch: pytest.MonkeyPatch) -> Non
         require_device("abacus")
 
 
+def test_a_model_that_lies_on_another_device_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch_bench, "device_of", lambda _: torch.device("meta"))
+    with pytest.raises(InputError, match="no device 'meta': timings are taken on cpu or cuda"):
+        benchmark(generic(repvgg()), generic(repvgg()), inputs=X)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,22 @@ def test_torch_that_is_not_installed_is_said(call: str) -> None:
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert result.stderr.splitlines()[-1].startswith("fuser.errors.InputError: ")
     assert result.stderr.endswith("needs torch: pip install 'graph-fuser[torch]'\n")
+
+
+@pytest.mark.parametrize(
+    ("call", "what"),
+    [
+        (lambda: fuser.inspect_file("m.pt2"), "a .pt2 file"),
+        (lambda: fuser.optimize_file("m.pt2", "n.pt2"), "a .pt2 file"),
+        (lambda: fuser.export(0, 0, "m"), "fuser.export"),
+    ],
+)
+def test_what_needs_torch_is_said(
+    call: Callable[[], Any], what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(InputError, match=rf"{what} needs torch: pip install 'graph-fuser\[torch\]'"):
+        call()
 
 
 @pytest.mark.parametrize("name", ["inspect", "verify", "bench"])

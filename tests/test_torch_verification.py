@@ -16,7 +16,7 @@ from torch.export import Dim, ExportedProgram  # noqa: E402
 
 import fuser  # noqa: E402
 from fuser.errors import InputError  # noqa: E402
-from fuser.hosts.torch_call import Arguments, Program  # noqa: E402
+from fuser.hosts.torch_call import Arguments, Program, opened  # noqa: E402
 from fuser.inputs import SMALL  # noqa: E402
 from fuser.report import to_json  # noqa: E402
 from tests.hosts.fx_models import Net, generic, repvgg  # noqa: E402
@@ -354,3 +354,16 @@ def test_onnx_is_no_original_of_torch_and_an_object_no_model() -> None:
         fuser.verify(convnet(), network(), inputs=X)
     with pytest.raises(InputError, match=r"missing\.pt2: no such file"):
         fuser.verify("missing.pt2", "missing.pt2")
+
+
+def test_a_program_that_does_not_say_how_it_is_called_needs_inputs() -> None:
+    program = exported(network(), X)
+    program._example_inputs = None
+    with pytest.raises(InputError, match="the program has no example inputs, which say how it is called"):
+        fuser.verify(program, program)
+    assert fuser.verify(program, program, inputs=X).ok
+
+
+def test_what_is_no_model_of_torch_is_not_opened() -> None:
+    with pytest.raises(InputError, match=r"the result is no torch module, .* or \.pt2 file, but m\.onnx$"):
+        opened("m.onnx", "the result")

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.export import Dim, ExportedProgram
 
-from fuser.errors import InputError
+from fuser.errors import Declined, InputError, VerificationError
+from fuser.hosts import torch_front
 from fuser.hosts.torch_front import capture, optimize_torch, trace
 from fuser.rewrite import select
 from tests.hosts.fx_models import (
@@ -227,6 +228,8 @@ def test_training_mode_is_refused() -> None:
             InputError, match=r"module 'blocks\.0\.skip', is in training mode.*call `\.eval\(\)` first"
         ):
             optimize_torch(source, plan=select())
+    with pytest.raises(InputError, match="is in training mode"):
+        capture(module, None, None)
     with pytest.raises(InputError, match=r"call `\.eval"):
         optimize_torch(torch.export.export(module, (torch.randn(2, 3, 9, 8),)), plan=select())
 
@@ -265,3 +268,14 @@ def test_a_pool_that_goes_before_a_convolution_needs_no_weights(form: str) -> No
     state = kept.state_dict if isinstance(kept, ExportedProgram) else kept.state_dict()
     assert {tuple(t.shape) for t in state.values()} == {(128, 256, 1, 1), (128,)}
     assert error(call(outcome.call, x), call(module, x)) < 1e-5
+
+
+def test_a_check_that_fails_where_each_rewrite_was_right_is_a_bug(monkeypatch: pytest.MonkeyPatch) -> None:
+    def check(*_: object, trusted: bool = False) -> None:
+        raise Declined(f"trusted is {trusted}")
+
+    monkeypatch.setattr(torch_front, "check_graph", check)
+    with pytest.raises(
+        VerificationError, match="a kernel is wrong though each rewrite of it was right: trusted is True"
+    ):
+        optimize(trace(generic(residual())))
