@@ -107,6 +107,24 @@ def test_damaged_bytes_never_escape_as_another_error(file: Path) -> None:
             assert "\n" not in str(error)  # noqa: PT017  # most damage is refused, some leaves a valid model
 
 
+def test_a_path_that_leads_nowhere(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.symlink_to(path)
+    refused(path, "the file cannot be read: .*symbolic link")
+
+
+def test_a_part_that_is_no_message(file: Path) -> None:
+    """Field 8, the opset, holds a field number and nothing behind it."""
+    file.write_bytes(file.read_bytes() + b"\x42\x01\xff")
+    refused(file, "the file is not an ONNX model, or is damaged$")
+
+
+def test_no_graph(tmp_path: Path) -> None:
+    proto = parser.parse_model(HEAD + "{ y = Relu(x) }")
+    proto.ClearField("graph")
+    refused(written(tmp_path, proto), "not an ONNX model: it holds no graph$")
+
+
 def test_no_opset(tmp_path: Path) -> None:
     proto = parser.parse_model(HEAD + "{ y = Relu(x) }")
     proto.ClearField("opset_import")

@@ -1,5 +1,7 @@
 """Operators that torch has none for are not lowered; the reason holds both values."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from torch import fx
@@ -10,7 +12,7 @@ from fuser.hosts.fx_host import FxHost
 from fuser.ir import Op, Opaque, Sum, Value
 
 
-def kernel(*shape: int, **attributes: object) -> Conv:
+def kernel(*shape: int, **attributes: Any) -> Conv:
     return Conv.of(np.arange(1.0, 1 + np.prod(shape)).reshape(shape), **attributes)
 
 

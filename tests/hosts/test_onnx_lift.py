@@ -370,7 +370,8 @@ def test_refusals(reason: str, kind: str, inputs: dict[str, Any], attributes: di
 def test_steps_that_do_not_fit_the_kernel(name: str, values: list[int], reason: str) -> None:
     """The inference of shapes may not get that far, so that of the input is not known."""
     given: Any = {"x": None}
-    model = single("Conv", ["x", "w"], given=given, constants={"w": W}, **{name: values})
+    attributes: Any = {name: values}
+    model = single("Conv", ["x", "w"], given=given, constants={"w": W}, **attributes)
     with pytest.raises(Declined, match=reason):
         lifted(model)
 
