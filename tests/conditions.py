@@ -1,7 +1,8 @@
 """Every condition of a package, compiled so that a switch takes one away, in memory only.
 
-A condition is what refuses: a call of `require` or of a function `require_...`, and a `raise`. What states a
-fact of construction (`assert`, `raise AssertionError`) and a `raise` of what was caught are none.
+A condition is what refuses: a call of `require` or of a function `require_...`, and a `raise`. Of
+`require(a and b, reason)` a is one, `:12.1`, and b is one, `:12.2`. What states a fact of construction
+(`assert`, `raise AssertionError`) and a `raise` of what was caught are none.
 """
 
 import ast
@@ -38,6 +39,10 @@ class Switch:
             if self.refuses(place):
                 raise
 
+    def holds(self, place: str, condition: object) -> bool:
+        """The truth of a part of a condition; where it is broken, it always holds."""
+        return bool(condition) or not self.refuses(place)
+
     def refuses(self, place: str) -> bool:
         """Whether the condition at `place`, which has come to refuse, is still there."""
         self.refused.add(place)
@@ -51,7 +56,7 @@ def conditions(root: Path, packages: Sequence[str]) -> Iterator[Condition]:
             name = path.relative_to(root).as_posix()
             finder = _Switched(name)
             finder.visit(ast.parse(path.read_bytes()))
-            yield from sorted(finder.found, key=lambda condition: int(condition.place.rpartition(":")[2]))
+            yield from sorted(finder.found, key=lambda condition: float(condition.place.rpartition(":")[2]))
 
 
 def install(root: Path, packages: Sequence[str], switch: Switch) -> None:
@@ -108,9 +113,16 @@ class _Switched(ast.NodeTransformer):
         call = node.value
         if not isinstance(call, ast.Call) or not _last_name(call.func).lstrip("_").startswith("require"):
             return self.generic_visit(node)
-        text = ast.unparse(call.args[0] if _last_name(call.func) == "require" else call)
-        place = self._place(node, text)
-        switched = ast.Call(_switch("call"), [place, call.func, *call.args], call.keywords)
+        first = call.args[0] if _last_name(call.func) == "require" else call
+        if isinstance(first, ast.BoolOp) and isinstance(first.op, ast.And):
+            for number, part in enumerate(first.values):
+                place = self._place(node, ast.unparse(part), f".{number + 1}")
+                held = ast.Call(_switch("holds"), [place, part], [])
+                first.values[number] = ast.copy_location(held, part)
+            return node
+        switched = ast.Call(
+            _switch("call"), [self._place(node, ast.unparse(first)), call.func, *call.args], call.keywords
+        )
         return ast.copy_location(ast.Expr(ast.copy_location(switched, call)), node)
 
     def visit_Raise(self, node: ast.Raise) -> ast.AST:
@@ -119,8 +131,8 @@ class _Switched(ast.NodeTransformer):
         asked = ast.Call(_switch("refuses"), [self._place(node, ast.unparse(node))], [])
         return ast.copy_location(ast.If(asked, [node], []), node)
 
-    def _place(self, node: ast.stmt, text: str) -> ast.Constant:
-        self.found.append(Condition(f"{self.name}:{node.lineno}", text))
+    def _place(self, node: ast.stmt, text: str, part: str = "") -> ast.Constant:
+        self.found.append(Condition(f"{self.name}:{node.lineno}{part}", text))
         return ast.Constant(self.found[-1].place)
 
 

@@ -20,7 +20,7 @@ def require_small(n):
 
 def root(n, whole=False):
     require(n >= 0, f"{n} is negative")
-    require(isinstance(n, int | float), "no number")
+    require(isinstance(n, int | float) and n != 3, "no number, or 3")
     require_small(n)
     if whole and n**0.5 % 1:
         raise ValueError(f"{n} is no square")
@@ -48,6 +48,11 @@ def test_negative():
 def test_large():
     with pytest.raises(ValueError):
         root(16)
+
+
+def test_three():
+    with pytest.raises(ValueError):
+        root(3)
 
 
 def test_asserts_nothing():
@@ -81,7 +86,8 @@ def test_what_refuses_is_a_condition_and_what_asserts_or_passes_on_is_none(tree:
         ("small/roots.py:4", "raise ValueError(reason)"),
         ("small/roots.py:8", "n < 10"),
         ("small/roots.py:12", "n >= 0"),
-        ("small/roots.py:13", "isinstance(n, int | float)"),
+        ("small/roots.py:13.1", "isinstance(n, int | float)"),
+        ("small/roots.py:13.2", "n != 3"),
         ("small/roots.py:14", "require_small(n)"),
         ("small/roots.py:16", "raise ValueError(f'{n} is no square')"),
     ]
@@ -95,11 +101,12 @@ def test_conditions_whose_loss_nothing_notices_are_named(tree: Path) -> None:
     assert verdicts == {
         "small/roots.py:8": "tests/test_it.py::test_large",
         "small/roots.py:12": "tests/test_it.py::test_negative",
-        "small/roots.py:13": "UNNOTICED: it refuses in no test",
+        "small/roots.py:13.1": "UNNOTICED: it refuses in no test",
+        "small/roots.py:13.2": "tests/test_it.py::test_three",
         "small/roots.py:14": "tests/test_it.py::test_large",
         "small/roots.py:16": "UNNOTICED by 1 tests",
     }
-    assert "unnoticed: small/roots.py:13  isinstance(n, int | float)" in result.stdout
+    assert "unnoticed: small/roots.py:13.1  isinstance(n, int | float)" in result.stdout
 
 
 def test_a_test_that_is_mended_is_run_anew(tree: Path) -> None:

@@ -127,6 +127,7 @@ ROWS, MATRIX = described((4, 10)), torch.ones(10, 5)
                torch.arange(2.0).view(2, 1, 1, 1)),
         refuse("the mode is 'reflect'", F.pad, X, [1, 1], mode="reflect"),
         refuse("pads are not numbers: [1, 0.5]", F.pad, X, [1, 0.5]),
+        refuse("pads are not numbers: 1", F.pad, X, 1),
         refuse("'x0' has no spatial axes: (4, 10)", F.pad, ROWS, [1, 1]),
         refuse("pads [0, 0, 0, 0, 0, 1] touch the batch or channel axis", F.pad, X, [0, 0, 0, 0, 0, 1]),
         refuse("the pad value is -inf", F.pad, X, [1, 1], value=float("-inf")),

@@ -317,6 +317,7 @@ ONE, NAN = np.ones(2, np.float32), np.array([1, np.nan], np.float32)
                pads=[1, 0, 0, 0], **POOL),
         refuse("auto_pad with stride (3, 3) beyond the kernel (2, 2)", "AveragePool", {"x": CONV},
                auto_pad="SAME_UPPER", strides=[3, 3], count_include_pad=1, **POOL),
+        refuse("kernel_shape is () for 'x' of (1, 2)", "AveragePool", {"x": (1, 2)}),
         refuse("kernel_shape is (2, 2) for 'x' of (1, 2, 8)", "AveragePool", {"x": CONV[:3]}, **POOL),
         refuse("the number of channels of 'x' is not known: c", "AveragePool", {"x": (1, "c", 8, 8)}, **POOL),
         refuse("input 1 is absent", "Conv", {"x": CONV}),

@@ -177,6 +177,9 @@ def test_terms_that_cannot_be_added() -> None:
         lifted(single("Sum", ["a", "b", "c"], given={"a": (3,), "b": (3,)}, constants={"c": integers(0, 3)}))
     with pytest.raises(Declined, match=r"shapes are not known to be equal: \(3,\) of 'a' and \(1,\) of 'b'"):
         lifted(single("Sum", ["a", "b"], given={"a": (3,), "b": (1,)}))
+    empty = {"c": np.ones(0, np.float32)}
+    with pytest.raises(Declined, match="the term 'c' of 2 is a constant that is not uniform"):
+        lifted(single("Sum", ["a", "c"], given={"a": (1,)}, constants=empty))
     larger = {"c": np.ones((2, 3), np.float32)}
     with pytest.raises(Declined, match=r"the constant of shape \(2, 3\) has more axes than 'a', \(3,\)"):
         lifted(single("Sum", ["a", "b", "c"], given={"a": (3,), "b": (3,)}, constants=larger))

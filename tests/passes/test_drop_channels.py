@@ -10,7 +10,7 @@ import fuser
 from fuser.conv import Conv
 from fuser.errors import Declined
 from fuser.ir import Graph, Opaque, Value
-from passes.drop_channels import Region, drop_channels, without
+from passes.drop_channels import Region, drop_channels, entry_of, without
 from tests.graphs import Builder, operators, optimize, random_conv, relu
 from tests.small_models import normal, parsed
 
@@ -199,6 +199,15 @@ def test_declines_what_no_convolution_makes() -> None:
     b = Builder(1, 4, 6, 6)
     graph = b.finish(b.add(unread, b.add(random_conv(4, 4, 1, 1, groups=2), b.x)))
     assert reason(graph) == "2 groups do not lose channels one by one"
+
+
+def test_declines_what_is_computed_of_constants() -> None:
+    b = Builder(1, 4, 6, 6)
+    held = b.add(relu, b.constant(np.ones((1, 4, 6, 6))))
+    node = b.add(pruned(random_conv(4, 2, 1, 1), columns=[1]), held).producer
+    assert node is not None
+    with pytest.raises(Declined, match=r"channels that nothing reads come from n0 \(Relu\)"):
+        entry_of(node)
 
 
 def test_declines_far_away() -> None:
