@@ -16,10 +16,12 @@ from dataclasses import asdict, dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
 
+from fuser.blame import blames
 from fuser.errors import InputError
 from fuser.hosts.kind import is_torch, require_torch
-from fuser.inputs import LARGE, NOMINAL, Feeds, Given, attempts, given
-from fuser.runtime import CPU, Session, accepted, opened
+from fuser.inputs import LARGE, NOMINAL, Feeds, Shapes
+from fuser.runtime import CPU, Session, opened
+from fuser.samples import Samples
 
 if TYPE_CHECKING:
     from fuser.runtime import Model
@@ -92,6 +94,7 @@ class Contest:
     clock: Clock = seconds
 
 
+@blames("original", "result")
 def benchmark(
     original: Any,
     result: Any,
@@ -101,6 +104,7 @@ def benchmark(
     warmup: int = 3,
     inputs: Any = None,
     sizes: Mapping[str, int] | None = None,
+    shapes: Shapes | None = None,
     provider: str = CPU,
     backend: str | None = None,
     device: str | None = None,
@@ -117,6 +121,7 @@ def benchmark(
         warmup: pairs before that are not counted.
         inputs: as for `verify`. Without them one image of 224 x 224, or what the model takes.
         sizes: extents of symbolic dimensions by name.
+        shapes: whole shapes of some inputs by name; those of the others follow.
         provider: the execution provider of onnxruntime.
         backend: of torch: `eager` (which None means), `inductor` or `inductor-freezing`.
         device: of torch, `cpu` or `cuda`; where the original and the inputs are if None.
@@ -134,11 +139,13 @@ def benchmark(
         require_torch("a .pt2 file")
         from fuser.torch_bench import BACKENDS, contest
 
-        entered = contest(original, result, inputs, sizes, threads, backend or BACKENDS[0], device)
+        entered = contest(original, result, inputs, sizes, shapes, threads, backend or BACKENDS[0], device)
     elif backend is not None or device is not None:
         raise InputError("a backend and a device are for torch models; onnxruntime has providers")
     else:
-        entered = _contest(original, result, inputs, sizes, threads, provider)
+        # The nominal size first, the others only where the model does not take it.
+        drawn = Samples(original, inputs, 1, sizes=sizes, shapes=shapes, order=(NOMINAL, *LARGE))
+        entered = _contest(original, result, drawn, threads, provider)
     with entered as pair:
         pairs = interleave(*pair.calls, runs=runs, warmup=warmup, clock=pair.clock)
     return Benchmark(
@@ -159,8 +166,7 @@ def benchmark(
 def _contest(
     original: Model,
     result: Model,
-    inputs: Given | None,
-    sizes: Mapping[str, int] | None,
+    drawn: Samples,
     threads: int,
     provider: str,
 ) -> Iterator[Contest]:
@@ -171,7 +177,7 @@ def _contest(
         opened(original, "the original", optimise=True, threads=threads, provider=provider) as first,
         opened(result, "the result", optimise=True, threads=threads, provider=provider) as second,
     ):
-        feeds = _feeds(first, inputs, sizes)
+        ((feeds, _),) = drawn.of(first)
         second.run(feeds)  # says in one sentence what does not fit
         yield Contest(
             calls=(_call(first, feeds), _call(second, feeds)),
@@ -186,15 +192,6 @@ def processors() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def _feeds(session: Session, inputs: Given | None, sizes: Mapping[str, int] | None) -> Feeds:
-    if inputs is not None:
-        return given(inputs, session.inputs)
-    # The nominal size first, the others only where the model does not take it.
-    tried = attempts(session.inputs, sizes, order=(NOMINAL, *LARGE))
-    ((feeds, _),) = accepted(session, tried, samples=1)
-    return feeds
 
 
 def _call(session: Session, feeds: Feeds) -> Call:

@@ -1,30 +1,33 @@
 """Is what a rewrite made right? Its numbers fit the dtype, and it computes what it replaced.
 
 Two affine maps that agree on a generic input are equal (those where they agree by chance have measure zero).
-So one random input in float64, a little larger than the kernel so that both interior and border are seen,
-decides. The region before is what the nodes were in the source; how many rewrites lie in between does not
-matter.
+So random inputs in float64, at extents that leave nothing hidden (`feeds.py`), decide. The region before is
+what the source says: its own operators on its own inputs, weights included, each evaluated for what it means
+in the file. What they were lifted to has no part in it, nor how many rewrites lie in between.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from math import gcd, lcm, prod
+from functools import partial
 from typing import Final
 
 import numpy as np
 
 from fuser.conv import Conv
 from fuser.errors import Declined, require
-from fuser.ir import Apply, Concat, Graph, Node, Op, Reshape, Step, Value
+from fuser.feeds import Problem, alike, exact, several
+from fuser.ir import Apply, Graph, Node, Step, Sum, Value
 from fuser.lazy import Array, Lazy
+from fuser.replay import NOTHING, Trial, run_application, run_steps
+from fuser.support import supported
 
 # Relative to the largest output: far above float64 rounding, far below any mistake in a kernel.
 TOLERANCE: Final = 1e-9
 
-# Elements of an input that a region is tried on at its own extents, should it fail on smaller ones.
-LARGEST_TRIAL: Final = 1 << 18
+# The same where a border is taken for what it was before the exporter rounded it (`recognise.snap`).
+ROUNDING: Final = 2e-6
 
-Feed = Callable[[Value], Array]
+SAME: Final = Sum((1.0,))
 
 
 def check_graph(graph: Graph, *, trusted: bool = False) -> None:
@@ -81,6 +84,20 @@ def check_application(targets: Mapping[Value, Apply], region: Sequence[Node]) ->
     seen = [v for v in targets if v.is_output or not v.users or not v.users.keys() <= members]
     inner = {value: target for value, target in targets.items() if value not in seen}
     compare({value: _inline(targets[value], inner) for value in seen}, [Step.of(node) for node in region])
+
+
+def check_equal(graph: Graph, value: Value, other: Value, region: Sequence[Node]) -> None:
+    """Check that `other` has the elements of `value`, which `region` makes of it, before it stands for that.
+
+    A value that the source does not have is checked with its readers.
+
+    Raises:
+        Declined: it has not.
+    """
+    if value.redefined:
+        return
+    steps = [renamed(step, graph) for step in flatten(node.origin or Step.of(node) for node in region)]
+    compare({value: Apply(SAME, (other,))}, [step for step in steps if step is not None])
 
 
 def computed(conv: Conv, value: Value, held: list[Array]) -> Conv:
@@ -160,65 +177,92 @@ def compare(targets: Mapping[Value, Apply], steps: Sequence[Step], held: list[Ar
 
     Small inputs of the check's own choice tell most; but what the applications read may depend on one another
     by the steps, or hold for the extents of the source alone. So before this says no, it looks again, with
-    what the steps make, and then with those extents.
+    what the steps make, and then with those extents. Each look is a proof by itself.
 
     Raises:
         Declined: they differ, with both values, or cannot be compared.
     """
     reasons: list[Declined] = []
-    for chained, own in ((False, False), (True, False), (True, True)):
-        try:
-            _compare(targets, steps, held or [], chained=chained, own=own)
-        except Declined as reason:
-            reasons.append(reason)
-        else:
-            return
+    for chained in (False, True):
+        problem = _problem(targets, steps, chained=chained)
+        for choose in _ways(problem):
+            try:
+                _compare(targets, problem, choose, held or [], chained=chained)
+            except Declined as reason:
+                reasons.append(reason)
+            else:
+                return
     raise reasons[0]
 
 
+Choice = Callable[[int], Iterable[Trial]]
+
+
+def _ways(problem: Problem) -> Iterator[Choice]:
+    """Ways to choose extents: trials by how much they are enlarged."""
+    # Extents with different names differ, unless the source cannot be evaluated so: then they are equal.
+    apart = (True, False) if several(problem) else (False,)
+    if problem.uniform:
+        yield from (partial(alike, problem, apart=a) for a in apart)
+    yield from (lambda _, a=a: exact(problem, apart=a) for a in apart)
+
+
+def _problem(targets: Mapping[Value, Apply], steps: Sequence[Step], *, chained: bool) -> Problem:
+    """`chained`: what the steps make of what the applications read is fed to these."""
+    read = dict.fromkeys(leaf for target in targets.values() for leaf in target.leaves())
+    made = {value for step in steps for value in step.outputs}
+    chain = {leaf for leaf in read if leaf in made} if chained else set()
+    leaves = {leaf for leaf in read if leaf not in chain}
+    region = supported(_needed([*targets, *chain], steps, leaves), leaves)
+    made = {value for step in region for value in step.outputs} - leaves
+    inputs = dict.fromkeys(v for step in region for v in step.inputs if v is not None)
+    outside = dict.fromkeys((*(leaf for leaf in read if leaf in leaves), *inputs))
+    fed = [value for value in outside if value not in made and value.constant is None]
+    return Problem([part for target in targets.values() for part in target.applications()], region, fed)
+
+
 def _compare(
-    targets: Mapping[Value, Apply], steps: Sequence[Step], held: list[Array], *, chained: bool, own: bool
+    targets: Mapping[Value, Apply], problem: Problem, choose: Choice, held: list[Array], *, chained: bool
 ) -> None:
-    """`chained`: what the steps make of what the applications read is fed to these. `own`: at own extents."""
-    read = {leaf for target in targets.values() for leaf in target.leaves()}
-    chain = read & {value for step in steps for value in step.outputs} if chained else set()
-    leaves = read - chain
-    region = _needed([*targets, *chain], steps, leaves)
-    applications = [part for target in targets.values() for part in target.applications()]
-    pairs: list[tuple[Value, Array, Array]] = []
+    reason = ""
     # A pool or a stride inside the region may leave nothing of a small input.
     for enlarged in (1, 2, 4, 8):
-        feed = _feed(_own_shapes(region, leaves) if own else _shapes(applications, region, enlarged))
-        try:
-            linked = _evaluate_steps(region, feed, leaves) if chain else {}
-            after = {value: _evaluate(target, feed, linked) for value, target in targets.items()}
-            held.clear()
-            before = linked or _evaluate_steps(region, feed, leaves)
-            pairs = [(value, before[value], after[value]) for value in targets]
-        except (ValueError, IndexError, KeyError) as error:
-            raise Declined(f"the region cannot be evaluated: {error}") from error
-        if all(old.size for _, old, _ in pairs):
+        trials = list(choose(enlarged))
+        _run(targets, problem, trials, held, chained=chained)
+        failed = [trial for trial in trials if trial.needed and trial.failed]
+        if not failed:
             break
-    for value, old, new in pairs:
-        _require_equal(value, old, new)
+        reason = f"the region cannot be evaluated: {failed[0].failed}"
+        require(NOTHING in failed[0].failed, reason)
+    else:
+        raise Declined(reason)
+    rounded = any(step.rounded for step in problem.steps)
+    tolerance = ROUNDING if rounded else TOLERANCE
+    compared = [trial for trial in trials if not trial.failed]
+    require(bool(compared), "the region cannot be evaluated at any extents")
+    for trial in compared:
+        require(not trial.refused, trial.refused)
+        for value, target in targets.items():
+            _require_equal(value, trial.made[value], trial.rewritten[target], tolerance)
 
 
-def apply(op: Op, inputs: Sequence[Array | None]) -> tuple[Array, ...]:
-    """The outputs of any operator, computed directly."""
-    if op.evaluate is None:
-        raise Declined(f"{op} cannot be evaluated")
-    if isinstance(op, Concat):
-        inputs = _with_channels(inputs, op.axis)
-    result = op.evaluate(*inputs)  # type: ignore[arg-type]  # only an Opaque has absent inputs
-    return result if isinstance(result, tuple) else (result,)
-
-
-def _with_channels(parts: Sequence[Array | None], axis: int) -> list[Array | None]:
-    """The parts of a concatenation; a scalar, a value that only this reads, is one channel beside them."""
-    shape = next((list(part.shape) for part in parts if part is not None and part.ndim), [])
-    if shape:
-        shape[axis] = 1
-    return [np.broadcast_to(part, shape) if part is not None and not part.ndim else part for part in parts]
+def _run(
+    targets: Mapping[Value, Apply],
+    problem: Problem,
+    trials: Sequence[Trial],
+    held: list[Array],
+    *,
+    chained: bool,
+) -> None:
+    """Evaluate both sides; without the chain the rewrite first, so that its kernel need not be kept."""
+    fed = set(problem.fed)
+    if chained:
+        run_steps(problem.steps, fed, trials)
+    for target in targets.values():
+        run_application(target, trials, linked=chained)
+    held.clear()
+    if not chained:
+        run_steps(problem.steps, fed, trials)
 
 
 def _inline(application: Apply, inner: Mapping[Value, Apply]) -> Apply:
@@ -245,113 +289,13 @@ def _needed(targets: Iterable[Value], steps: Sequence[Step], leaves: set[Value])
     return [step for step in steps if step in found]
 
 
-def _feed(shapes: Mapping[Value, tuple[int, ...]]) -> Feed:
-    """Random data for each value from outside, the same at each look; what only sums read is a scalar."""
-    generator = np.random.default_rng(0)
-    fed: dict[Value, Array] = {}
-
-    def feed(value: Value) -> Array:
-        if value not in fed:
-            random = np.asarray(generator.standard_normal(shapes.get(value, ())))
-            fed[value] = random if value.constant is None else value.constant.lazy()
-        return fed[value]
-
-    return feed
-
-
-def _evaluate_steps(steps: Sequence[Step], feed: Feed, leaves: set[Value]) -> dict[Value, Array]:
-    made: dict[Value, Array] = {}
-    for step in steps:
-        inputs = [
-            None if v is None else made[v] if v in made and v not in leaves else feed(v) for v in step.inputs
-        ]
-        made.update(zip(step.outputs, apply(step.op, inputs), strict=False))
-    return made
-
-
-def _evaluate(application: Apply, feed: Feed, linked: Mapping[Value, Array]) -> Array:
-    made: dict[Value | Apply, Array] = {value: array for value, array in linked.items()}  # noqa: C416  # widens the key
-    for part in application.applications():
-        inputs = [feed(v) if isinstance(v, Value) and v not in made else made[v] for v in part.inputs]
-        made[part] = apply(part.op, inputs)[0]
-    return made[application]
-
-
-def _require_equal(value: Value, old: Array, new: Array) -> None:
+def _require_equal(value: Value, old: Array, new: Array, tolerance: float) -> None:
     require(old.shape == new.shape, f"{value.name}: the check gives shape {new.shape} instead of {old.shape}")
     scale = max(float(np.abs(old).max(initial=0.0)), float(np.finfo(np.float64).tiny))
     error = np.abs(old - new) / scale
-    if not error.max(initial=0.0) <= TOLERANCE:
+    if not error.max(initial=0.0) <= tolerance:
         at = np.unravel_index(int(error.argmax()), old.shape)
         raise Declined(
             f"{value.name}: the check differs by {float(error[at]):.1e} of the output's scale: "
             f"{float(new[at]):.9g} instead of {float(old[at]):.9g} at {tuple(map(int, at))}"
         )
-
-
-def _shapes(
-    applications: Sequence[Apply], region: Sequence[Step], enlarged: int
-) -> dict[Value, tuple[int, ...]]:
-    """A shape for each value from outside that reaches a convolution, through other operators too."""
-    convs = [op for op in (*(a.op for a in applications), *(s.op for s in region)) if isinstance(op, Conv)]
-    given = next((part.extent for part in applications if part.extent), None)
-    shapes: dict[Value | Apply, tuple[int, ...]] = {}
-    edges: list[tuple[Op, Sequence[Value | Apply | None], Value | Apply]]
-    edges = [(step.op, step.inputs, step.outputs[0]) for step in region]
-    edges += [(part.op, part.inputs, part) for part in applications]
-    sizes = [prod(op.shape) for op, *_ in edges if isinstance(op, Reshape)]
-    for value in (part for _, inputs, _ in edges for part in inputs if isinstance(part, Value)):
-        # A reshape is for one extent, and so is then all that leads to it.
-        extents = [dim for dim in (value.shape or ())[1:] if isinstance(dim, int)]
-        if sizes and value.shape and len(extents) == len(value.shape) - 1:
-            shapes[value] = (_batch(extents, sizes), *extents)
-    for op, inputs, output in reversed(edges):
-        for part in inputs:
-            if part is None:
-                continue
-            if isinstance(op, Conv):
-                shapes.setdefault(part, _shape(op, convs, given, enlarged))
-            elif output in shapes:
-                shapes.setdefault(part, shapes[output])
-    return {value: shape for value, shape in shapes.items() if isinstance(value, Value)}
-
-
-def _own_shapes(region: Sequence[Step], leaves: Iterable[Value]) -> dict[Value, tuple[int, ...]]:
-    """The shapes that the source states, of two samples where it does not say how many.
-
-    Raises:
-        Declined: it does not say, or they are too large to try.
-    """
-    shapes: dict[Value, tuple[int, ...]] = {}
-    for value in dict.fromkeys((*leaves, *(v for step in region for v in step.inputs if v is not None))):
-        batch, *extents = value.shape or (None,)
-        known = tuple(dim for dim in extents if isinstance(dim, int))
-        require(
-            value.shape is not None and len(known) == len(extents),
-            f"the shape of {value.name!r} is not known",
-        )
-        shapes[value] = (batch if isinstance(batch, int) else 2, *known) if value.shape else ()
-        size = prod(shapes[value])
-        require(size <= LARGEST_TRIAL, f"{value.name!r} has {size} elements, more than {LARGEST_TRIAL}")
-    return shapes
-
-
-def _batch(extents: Sequence[int], sizes: Sequence[int]) -> int:
-    """The least batch of samples of `extents` whose elements come out as rows of each of `sizes`."""
-    return lcm(*(size // gcd(size, prod(extents)) for size in sizes))
-
-
-def _shape(op: Conv, convs: Sequence[Conv], given: tuple[int, ...] | None, enlarged: int) -> tuple[int, ...]:
-    if op.axis == -1:
-        return (3, op.inputs)
-    if given is not None:
-        return (1, op.inputs, *given)
-    # One more on each further axis, so that swapped axes do not pass for right.
-    peers = [conv for conv in (*convs, op) if conv.rank == op.rank]
-    extents = (
-        enlarged
-        * max(d * (k - 1) + 1 + s for c in peers for k, d, s in [(c.size[i], c.dilation[i], c.stride[i])])
-        + i
-        for i in range(op.rank)
-    )
-    return (1, op.inputs, *extents)

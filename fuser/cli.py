@@ -1,15 +1,17 @@
 """The command line: thin. Results go to stdout, progress and complaints to stderr.
 
-Exit status 0: done. 1: verification failed, and nothing was written. 2: bad input or usage.
-70: a mistake of ours, with a traceback. 130: interrupted.
+Exit status 0: done. 1: verification failed, and nothing was written. 2: bad input or usage, or output that
+cannot be written. 70: a mistake of ours, with a traceback. 128 and the number of a signal: stopped.
 The compiler is imported inside the commands, so that `--help` answers at once.
 """
 
 from __future__ import annotations
 
+import logging
 import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Final, NoReturn
 import typer
 
 from fuser.errors import FuserError, InputError, OutputError, VerificationError
+from fuser.terminal import Stopped, Unread, complain, end, prepare
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -52,10 +55,32 @@ ZeroBelow = Annotated[
         metavar="X", show_default=False, help="Weights up to X times their kernel's largest count as zero."
     ),
 ]
+Strict = Annotated[bool, typer.Option("--strict", help="What could not be proved is a failure too.")]
+Inputs = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", show_default=False, help="Inputs as .npz or .npy, in place of random ones."),
+]
+Shape = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--shape",
+        metavar="NAME=1,3,224,224",
+        show_default=False,
+        help="The shape of an input; those of others follow. May be given for several inputs.",
+    ),
+]
 Json = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE", show_default=False, help="Write the result as JSON too; - prints it instead."
+    ),
+]
+Certificate = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        show_default=False,
+        help="The proof of every rewrite: written by optimize, checked by verify.",
     ),
 ]
 
@@ -74,11 +99,14 @@ def optimize(
     no_verify: Annotated[
         bool, typer.Option("--no-verify", help="Do not compare the result with IN.")
     ] = False,
+    strict: Strict = False,
     bench: Annotated[bool, typer.Option("--bench", help="Time the result against IN.")] = False,
+    inputs: Inputs = None,
+    shape: Shape = None,
+    certificate: Certificate = None,
 ) -> None:
     """Optimize IN, verify the result, and write it to OUT."""
-    if json is not None and json.resolve() in {source.resolve(), output.resolve()}:
-        raise InputError(f"--json {json} is also the path of a model")
+    guard(json, source, inputs=inputs, output=output)
     with working(f"Optimizing {source}"):
         import fuser
         from fuser.report import print_report
@@ -90,8 +118,14 @@ def optimize(
             exclude=names(exclude) or (),
             zero_below=zero_below,
             verify=not no_verify,
+            strict=strict,
             bench=bench,
+            inputs=inputs,
+            shapes=shapes(shape),
+            certificate=certificate,
         )
+    if report.verification is not None and not report.verification.ok:
+        warn(f"{output} was written, but could not be proved right: {report.verification.reason}")
     emit(report.to_dict, json, lambda console: print_report(report, console))
 
 
@@ -102,17 +136,25 @@ def inspect(
     passes: Passes = None,
     exclude: Exclude = None,
     zero_below: ZeroBelow = 0.0,
+    inputs: Inputs = None,
+    shape: Shape = None,
 ) -> None:
     """Say what `optimize` would do to IN, and why not the rest.
 
     Writes no model.
     """
+    guard(json, source)
     with working(f"Inspecting {source}"):
         import fuser
         from fuser.report import print_inspection
 
         report = fuser.inspect_file(
-            source, passes=names(passes), exclude=names(exclude) or (), zero_below=zero_below
+            source,
+            passes=names(passes),
+            exclude=names(exclude) or (),
+            zero_below=zero_below,
+            inputs=inputs,
+            shapes=shapes(shape),
         )
     emit(report.to_dict, json, lambda console: print_inspection(report, console))
 
@@ -121,26 +163,34 @@ def inspect(
 def verify(
     a: Original,
     b: Other,
-    inputs: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE", show_default=False, help="Inputs as .npz or .npy, in place of random ones."
-        ),
-    ] = None,
+    inputs: Inputs = None,
+    shape: Shape = None,
+    strict: Strict = False,
+    certificate: Certificate = None,
     json: Json = None,
 ) -> None:
     """Compare what A and B compute; exit status 1 if they differ.
 
+    What cannot be compared here is a warning.
+
     Of an A of torch, B may be the ONNX file that was exported.
     """
+    guard(json, a, b, inputs=inputs)
     with working(f"Comparing {a} and {b}"):
         import fuser
         from fuser.report import print_verification
 
-        result = fuser.verify(a, b, inputs=inputs)
-    emit(result.to_dict, json, lambda console: print_verification(result, console))
-    if not result.ok:
-        raise VerificationError(f"{b} does not compute what {a} computes: {result.reason}")
+        result = fuser.verify(a, b, inputs=inputs, shapes=shapes(shape), certificate=certificate)
+    try:
+        emit(result.to_dict, json, lambda console: print_verification(result, console))
+    finally:  # whether it can be printed or not
+        if result.verdict == "differs":
+            raise VerificationError(f"{b} does not compute what {a} computes: {result.reason}")
+        if not result.ok:
+            unproved = f"{b} could not be proved to compute what {a} computes: {result.reason}"
+            if strict or certificate is not None:
+                raise VerificationError(unproved)
+            warn(unproved)
 
 
 @app.command()
@@ -167,17 +217,22 @@ def bench(
             metavar="cpu|cuda", show_default=False, help="For .pt2 files; where they are if not given."
         ),
     ] = None,
+    inputs: Inputs = None,
+    shape: Shape = None,
     json: Json = None,
 ) -> None:
     """Time B against A on onnxruntime, or .pt2 files on torch.
 
     Both run in turn, in one process; onnxruntime with all its optimizations on.
     """
+    guard(json, a, b)
     with working(f"Timing {a} and {b}"):
         import fuser
         from fuser.report import print_benchmark
 
-        result = fuser.benchmark(a, b, threads=threads, backend=backend, device=device)
+        result = fuser.benchmark(
+            a, b, threads=threads, backend=backend, device=device, inputs=inputs, shapes=shapes(shape)
+        )
     emit(result.to_dict, json, lambda console: print_benchmark(result, console))
 
 
@@ -209,9 +264,32 @@ def demo() -> None:
     emit(report.to_dict, None, lambda console: print_report(report, console))
 
 
+def warn(text: str) -> None:
+    """Say on stderr what is no failure, but should be known."""
+    complain(f"graph-fuser: warning: {text}\n")
+
+
 def names(text: str | None) -> list[str] | None:
     """`A,B` as a list; None where the option was not given."""
     return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+
+
+def shapes(texts: Sequence[str] | None) -> dict[str, tuple[int, ...]]:
+    """`NAME=1,3,224,224` by name; nothing behind the sign is the shape of a scalar.
+
+    Raises:
+        InputError: a text is of another form, or two are for one input.
+    """
+    found: dict[str, tuple[int, ...]] = {}
+    for text in texts or ():
+        name, sign, listed = text.rpartition("=")
+        extents = [part.strip() for part in listed.split(",") if part.strip()]
+        if not name or not sign or not all(extent.isdecimal() for extent in extents):
+            raise InputError(f"--shape {text}: not of the form NAME=1,3,224,224")
+        if name in found:
+            raise InputError(f"--shape {text}: {name} has shape {list(found[name])} already")
+        found[name] = tuple(map(int, extents))
+    return found
 
 
 @contextmanager
@@ -227,6 +305,32 @@ def working(what: str) -> Iterator[None]:
         yield
 
 
+def guard(json: Path | None, *models: Path, inputs: Path | None = None, output: Path | None = None) -> None:
+    """Refuse to write a report where something else is read or written.
+
+    Raises:
+        InputError: it is the place of a model, of weights or of inputs.
+    """
+    if json is None or json == Path("-"):
+        return
+    from fuser.hosts.kind import is_program
+    from fuser.hosts.output import data_name, same
+
+    if any(same(json, path) for path in (*models, output) if path is not None):
+        raise InputError(f"--json {json} is also the path of a model")
+    if inputs is not None and same(json, inputs):
+        raise InputError(f"--json {json} is also the path of the inputs")
+    if output is not None and data_name(output.name).fullmatch(json.name):
+        raise InputError(f"--json {json} is called as the weights of {output} are")
+    if not json.exists():
+        return
+    from fuser.hosts.onnx_io import files
+
+    for model in models:
+        if not is_program(model) and any(same(json, path) for path in files(model)):
+            raise InputError(f"--json {json} is also the path of weights of {model}")
+
+
 def emit(result: Callable[[], object], json: Path | None, show: Callable[[Console], None]) -> None:
     """Put a result on stdout as text or as JSON, or as text there and as JSON in a file."""
     from rich.console import Console
@@ -237,8 +341,10 @@ def emit(result: Callable[[], object], json: Path | None, show: Callable[[Consol
         sys.stdout.write(to_json(result()))
         return
     if json is not None:
+        from fuser.hosts.output import write_text
+
         try:
-            json.write_text(to_json(result()), encoding="utf-8")
+            write_text(json, to_json(result()))
         except OSError as error:
             raise OutputError(f"{json}: cannot write the report: {error.strerror}") from error
     # Names in a model are anyone's text: brackets are not markup, numbers not to be coloured.
@@ -247,27 +353,40 @@ def emit(result: Callable[[], object], json: Path | None, show: Callable[[Consol
 
 def run(arguments: Sequence[str]) -> int:
     """Run a command and return the exit status; complaints are one sentence on stderr."""
+    # What libraries wonder about is no complaint of ours. onnx-ir tells stderr unless somebody listens.
+    logging.getLogger("onnx_ir").addHandler(logging.NullHandler())
     try:
-        app(list(arguments), prog_name="graph-fuser")
+        status = _run(arguments)
+        sys.stdout.flush()
+    except Unread:
+        return 128 + signal.SIGPIPE
     except FuserError as error:
-        sys.stderr.write(f"graph-fuser: {error}\n")
+        # Names in a model are anyone's text, and may hold line breaks.
+        complain(f"graph-fuser: {' '.join(str(error).split())}\n")
         return error.exit_status
-    except SystemExit as end:
-        return end.code if isinstance(end.code, int) else 0
     except KeyboardInterrupt:
         return 130
+    except Stopped as stopped:
+        return stopped.exit_status
     except Exception:  # noqa: BLE001  # the last resort
-        traceback.print_exc()
+        complain(traceback.format_exc())
         return BUG
+    return status
+
+
+def _run(arguments: Sequence[str]) -> int:
+    """The exit status that typer ends a command with."""
+    try:
+        with warnings.catch_warnings():
+            if not sys.warnoptions:
+                warnings.simplefilter("ignore")
+            app(list(arguments), prog_name="graph-fuser")
+    except SystemExit as done:
+        return done.code if isinstance(done.code, int) else 0
     return 0
 
 
 def main() -> NoReturn:
     """The entry point of the command."""
-    if hasattr(signal, "SIGPIPE"):
-        # `graph-fuser passes | head -1` ends like any other command there.
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-    # A name that the terminal cannot show is no reason to fail.
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a TextIOWrapper at the start
-    sys.exit(run(sys.argv[1:]))
+    prepare()
+    end(run(sys.argv[1:]))

@@ -1,4 +1,9 @@
-"""Arrays against arrays: how far a result is from the original, and how far it may be."""
+"""Arrays against arrays: how far a result is from the original, and how far it may be.
+
+One rule, without a jump: an error may be as large as `FLOOR` of the output's scale, or `OWN` times the error
+that the original itself has in its own types, but never larger than `CEILING`. What lies beyond it can only
+be decided value by value, inside of the models.
+"""
 
 from __future__ import annotations
 
@@ -10,19 +15,22 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from fuser.oracle import widen
-
 Outputs = dict[str, NDArray[Any]]
 
 FLOOR: Final = {"float64": 1e-9, "float32": 1e-5, "float16": 8 * 2.0**-10, "bfloat16": 8 * 2.0**-7}
-"""What is always allowed, relative to the output's scale, by its type; integers and booleans must be
-equal."""
+"""What is always allowed, relative to the output's scale, by the narrowest type that computes on the way to
+it; integers and booleans must be equal."""
+
+CEILING: Final = {"float64": 1e-7, "float32": 1e-3, "float16": 0.03, "bfloat16": 0.2}
+"""What no error of the original's own makes allowed; of other types `CEILING_DISCRETE` of the elements."""
+
+CEILING_DISCRETE: Final = 0.01
 
 OWN: Final = 2
 """How many times the original's own error is allowed."""
 
-OWN_CHAOTIC: Final = 10
-"""The same where float32 proves nothing and every value was found right by itself."""
+OWN_EXPLAINED: Final = 10
+"""How many times its own error explains a difference where every value was found right by itself."""
 
 WITHOUT_ORACLE: Final = 10
 """How many times the floor is allowed where the original's own error is not known."""
@@ -37,7 +45,10 @@ class Row:
 
     `error`: result against original; `own_error`: original against its float64 evaluation; `float64_error`:
     result against that. The last is compared with `tolerance`, or `error` where there is no float64
-    evaluation. `compared` is the number of elements that are finite in both. `reason` says what is wrong.
+    evaluation. `compared` is the number of elements that are finite in both. `precision` is the narrowest
+    type that computes on the way to the output, which may be narrower than its own. `reason` says what is
+    wrong, or with `unproven` why nothing was seen; `proof` what shows that it is right: "run", "float64" or
+    "values".
     """
 
     output: str
@@ -52,6 +63,24 @@ class Row:
     tolerance: float
     ok: bool
     reason: str = ""
+    precision: str = ""
+    proof: str = ""
+    unproven: bool = False
+
+    @property
+    def differs(self) -> bool:
+        """Whether it was seen to be wrong."""
+        return not self.ok and not self.unproven
+
+    @property
+    def floor(self) -> float:
+        """What is always allowed."""
+        return floor(self.precision or self.dtype)
+
+    @property
+    def ceiling(self) -> float:
+        """What is never exceeded."""
+        return CEILING.get(self.precision or self.dtype, CEILING_DISCRETE)
 
     @property
     def judged(self) -> float:
@@ -71,15 +100,30 @@ class Row:
     @property
     def inconclusive(self) -> bool:
         """Whether the original's own error is so large that an equal one of the result says little."""
-        return self.own_error is not None and self.own_error > floor(self.dtype)
+        return self.own_error is not None and self.own_error > self.floor
+
+    @property
+    def explained(self) -> bool:
+        """Whether the original's own error explains that of the result, if each value is right by itself."""
+        return (
+            self.comparable and self.own_error is not None and self.judged <= OWN_EXPLAINED * self.own_error
+        )
+
+    def without_proof(self, reason: str) -> Row:
+        """The row, of which nothing was seen."""
+        return replace(self, ok=False, unproven=True, proof="", reason=reason)
+
+    def by_values(self) -> Row:
+        """The row, right because each value is."""
+        return replace(self, ok=True, unproven=False, proof="values", reason="")
 
     def settled(self, tolerance: float) -> Row:
         """The row judged by a tolerance; what was not comparable at all stays wrong."""
         if not self.comparable:
             return self
         if self.judged <= tolerance:
-            return replace(self, tolerance=tolerance, ok=True, reason="")
-        if self.dtype in FLOOR:
+            return replace(self, tolerance=tolerance, ok=True, reason="", proof="run")
+        if (self.precision or self.dtype) in FLOOR:
             reason = f"differs by {self.judged:.2g} of its scale, and {tolerance:.2g} is allowed"
         else:
             reason = (
@@ -100,15 +144,21 @@ def judge(
     ideal: Sequence[Outputs] | None,
     dtypes: Mapping[str, str],
     *,
+    precisions: Mapping[str, str] | None = None,
     exact: bool = False,
 ) -> list[Row]:
     """A row for each output of each sample; `ideal` is the float64 evaluation of the original.
 
-    `dtypes` are the declared types of the outputs. With `exact` both sides are evaluated in float64
-    themselves.
+    `dtypes` are the declared types of the outputs, `precisions` the narrowest on the way to them.
+    With `exact` both sides are evaluated in float64 themselves.
     """
     rows = [
-        _measure(name, sample, before, after.get(name), ideal[sample].get(name) if ideal else None, dtypes)
+        replace(
+            _measure(
+                name, sample, before, after.get(name), ideal[sample].get(name) if ideal else None, dtypes
+            ),
+            precision=_named(name, precisions or {}) if before.dtype.kind in "fcV" else "",
+        )
         for sample, (outputs, after) in enumerate(zip(expected, actual, strict=True))
         for name, before in outputs.items()
     ]
@@ -117,13 +167,19 @@ def judge(
     for row in rows:
         if row.own_error is not None:
             own[row.output] = max(own.get(row.output, 0.0), row.own_error)
-    return [row.settled(_tolerance(row, own.get(row.output), exact=exact)) for row in rows]
+    settled = [row.settled(_tolerance(row, own.get(row.output), exact=exact)) for row in rows]
+    return [replace(row, proof="float64") if exact and row.ok else row for row in settled]
+
+
+def _named(name: str, types: Mapping[str, str]) -> str:
+    """The type of an output, or of the sequence or map that it is an element of."""
+    return types.get(name) or types.get(name.partition("[")[0], "")
 
 
 def _tolerance(row: Row, own: float | None, *, exact: bool) -> float:
     if row.float64_error is None or own is None:
-        return floor(row.dtype) * (1 if exact else WITHOUT_ORACLE)
-    return max(floor(row.dtype), OWN * own)
+        return row.floor * (1 if exact else WITHOUT_ORACLE)
+    return min(max(row.floor, OWN * own), max(row.floor, row.ceiling))
 
 
 def _measure(
@@ -136,7 +192,9 @@ def _measure(
 ) -> Row:
     """The errors of one output, not judged yet."""
     dtype = dtypes.get(name) or original.dtype.name
-    row = Row(name, sample, original.shape, dtype, 0, 0.0, 0.0, None, None, floor(dtype), ok=True)
+    row = Row(
+        name, sample, original.shape, dtype, 0, 0.0, 0.0, None, None, floor(dtype), ok=True, proof="run"
+    )
     if problem := _incomparable(original, result):
         return replace(row, error=math.inf, ok=False, reason=problem)
     assert result is not None
@@ -165,7 +223,7 @@ def _measure(
 def _incomparable(original: NDArray[Any], result: NDArray[Any] | None) -> str:
     if result is None:
         return "is missing"
-    if original.dtype != result.dtype:
+    if original.dtype != result.dtype and not {original.dtype.kind, result.dtype.kind} <= set("USO"):
         return f"is {result.dtype.name} instead of {original.dtype.name}"
     if original.shape != result.shape:
         return f"has shape {list(result.shape)} instead of {list(original.shape)}"
@@ -201,3 +259,9 @@ def distance(a: NDArray[Any], b: NDArray[Any], scale: float) -> float:
     """The largest difference relative to `scale`."""
     difference = largest(a - b)
     return 0.0 if difference == 0 else difference / scale if scale else math.inf
+
+
+def widen(array: NDArray[Any]) -> NDArray[Any]:
+    """Floating values (bfloat16 too) as float64, others as they are."""
+    floating = array.dtype.kind == "f" or "float" in array.dtype.name
+    return array.astype(np.float64) if floating and array.dtype != np.float64 else array

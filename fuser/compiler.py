@@ -2,26 +2,36 @@
 
 import gc
 import os
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, overload
 
+from fuser.blame import blames
 from fuser.check import check_graph
 from fuser.driver import run
 from fuser.errors import Declined, InputError, VerificationError
 from fuser.hosts.kind import from_torch, is_program, require_torch
 from fuser.ir import Graph
 from fuser.report import Report
-from fuser.rewrite import Log, Plan, available, select
+from fuser.rewrite import Event, Log, Plan, available, select
 from fuser.summary import summarise
 
 if TYPE_CHECKING:
     import onnx_ir
 
+    from fuser.inputs import Given, Shapes
+    from fuser.verification import Verification
+
 M = TypeVar("M")
 Name = str | os.PathLike[str]
+
+SUSPECTING: Final = 60.0
+"""Seconds after which no more passes are tried for what made a result wrong."""
+MOST_ROUNDS: Final = 8
+"""How often a model is read again, should there always be something left to do."""
 
 KINDS: Final = ".onnx gives .onnx and .pt2 gives .pt2"
 
@@ -35,6 +45,8 @@ def optimize(
     passes: Sequence[str] | None = None,
     exclude: Sequence[str] = (),
     zero_below: float = 0.0,
+    verify: bool = False,
+    strict: bool = False,
     return_report: Literal[False] = False,
 ) -> M: ...
 
@@ -48,10 +60,13 @@ def optimize(
     passes: Sequence[str] | None = None,
     exclude: Sequence[str] = (),
     zero_below: float = 0.0,
+    verify: bool = False,
+    strict: bool = False,
     return_report: Literal[True],
 ) -> tuple[M, Report]: ...
 
 
+@blames("model")
 def optimize(
     model: Any,
     example_inputs: Any = None,
@@ -60,6 +75,8 @@ def optimize(
     passes: Sequence[str] | None = None,
     exclude: Sequence[str] = (),
     zero_below: float = 0.0,
+    verify: bool = False,
+    strict: bool = False,
     return_report: bool = False,
 ) -> Any:
     """Return a smaller model that computes the same function; the given one is not changed.
@@ -74,25 +91,45 @@ def optimize(
         exclude: names of passes not to run.
         zero_below: weights up to this part of the largest of their kernel count as zero wherever a rewrite is
             made; the result is as much less exact. Where 0 only zeros do.
+        verify: compare the result with the model (see `fuser.verify`); a torch module is called with
+            `example_inputs`.
+        strict: with `verify`, what could not be proved here is an error too.
         return_report: return `(model, report)`; the report says what was rewritten, and what was not and why.
 
     Raises:
         InputError: the model is not valid, in training mode or cannot be captured, or no pass has one of the
         names.
+        VerificationError: the result does not compute the same, or with `strict` that is not proved.
     """
-    from fuser.hosts import onnx_io
 
-    plan = select(passes, exclude, zero_below)
-    if from_torch(model):
-        result, report = _optimize_torch(model, example_inputs, dynamic_shapes, plan)
-        return (result, report) if return_report else result
-    with _uncollected():
-        copy = onnx_io.from_any(model)
-        report = rewrite_model(copy, plan, source=type(model).__name__)
-        result = onnx_io.to_same(copy, model)
+    def rewritten(exclude: Sequence[str]) -> tuple[Any, Report]:
+        plan = select(passes, exclude, zero_below)
+        if from_torch(model):
+            return _optimize_torch(model, example_inputs, dynamic_shapes, plan)
+        return _optimize_onnx(model, plan)
+
+    result, report = rewritten(exclude)
+    if verify:
+        inputs = example_inputs if from_torch(model) else None
+
+        def without(name: str) -> "Verification":
+            return _compared(model, rewritten([*exclude, name])[0], inputs)
+
+        report.verification = _compared(model, result, inputs)
+        _require_right(report, without, strict=strict)
     return (result, report) if return_report else result
 
 
+def _optimize_onnx(model: Any, plan: Plan) -> tuple[Any, Report]:
+    from fuser.hosts import onnx_io
+
+    with _uncollected():
+        copy = onnx_io.from_any(model)
+        report = rewrite_model(copy, plan, source=type(model).__name__)
+        return onnx_io.to_same(copy, model), report
+
+
+@blames("src")
 def optimize_file(
     src: Name,
     dst: Name,
@@ -101,7 +138,11 @@ def optimize_file(
     exclude: Sequence[str] = (),
     zero_below: float = 0.0,
     verify: bool = True,
+    strict: bool = False,
     bench: bool = False,
+    inputs: "Given | None" = None,
+    shapes: "Shapes | None" = None,
+    certificate: Name | None = None,
 ) -> Report:
     """Optimize the file `src` and write the result to `dst`, which may be the same file.
 
@@ -114,32 +155,86 @@ def optimize_file(
         passes: names of the passes to run; all that are installed where None.
         exclude: names of passes not to run.
         zero_below: as for `optimize`.
-        verify: compare the written file with the original (see `verify`).
+        verify: compare the written file with the original (see `verify`). What cannot be proved here is
+            written, and `report.verification` says so.
+        strict: what cannot be proved here is not written.
         bench: time the result against the original (see `benchmark`).
+        inputs: what to verify and time with, by input name or as an `.npz` file, in place of what is drawn.
+        shapes: what to verify, time and count multiply-adds with: shapes of some inputs by name.
+        certificate: where to write the proof of an ONNX result (see `fuser/certificate.py`), for `verify`.
 
     Raises:
-        InputError: `src` cannot be read or is not valid, or no pass has one of the names.
-        OutputError: `dst` cannot be written.
-        VerificationError: the result does not compute the same. Nothing is written.
+        InputError: `src` cannot be read or is not valid, no pass has one of the names, or the inputs or
+        shapes do
+            not fit.
+        OutputError: `dst` or `certificate` cannot be written.
+        VerificationError: the result does not compute the same, or with `strict` that is not proved, or not
+            all of it where a certificate is asked for. Nothing is written.
+        ContradictionError: the verification itself is wrong, a bug of ours. Nothing is written.
     """
+    _require_apart(src, dst, certificate, inputs)
     optimized = _program if is_program(src) else _onnx
-    with optimized(src, dst, select(passes, exclude, zero_below)) as (written, report):
+
+    def without(name: str) -> "Verification":
+        plan = select(passes, [*exclude, name], zero_below)
+        with (
+            tempfile.TemporaryDirectory(prefix="graph-fuser-") as folder,
+            optimized(src, Path(folder) / Path(dst).name, plan, inputs, shapes) as (other, _),
+        ):
+            return _compared(src, other, inputs, shapes)
+
+    with optimized(src, dst, select(passes, exclude, zero_below), inputs, shapes) as (written, report):
         if verify:
-            _verify(src, written, report)
+            report.verification = _compared(src, written, inputs, shapes)
+            _require_right(report, without, strict=strict)
         if bench:
             from fuser.bench import benchmark
 
-            report.benchmark = benchmark(src, written)
+            report.benchmark = benchmark(src, written, inputs=inputs, shapes=shapes)
+        if certificate is not None:
+            from fuser import certificate as certificates
+
+            certificates.write(certificates.certify(src, written, report.applied), certificate)
     return report
 
 
+def _require_apart(src: Name, dst: Name, certificate: Name | None, inputs: "Given | None") -> None:
+    """Refuse to write where something else is read or written.
+
+    Raises:
+        InputError: a certificate is wanted of what has none.
+        OutputError: `dst` is the file of the inputs, or the certificate is any of the others.
+    """
+    from fuser.hosts import onnx_io
+    from fuser.hosts.output import require_unread
+
+    fed = [Path(inputs)] if isinstance(inputs, str | os.PathLike) else []
+    require_unread(dst, fed)
+    if certificate is None:
+        return
+    if is_program(src):
+        raise InputError(f"{os.fspath(src)} is no ONNX file, and only those have a certificate")
+    require_unread(certificate, [*onnx_io.files(src), Path(dst), *fed])
+
+
+@blames("src")
 def inspect_file(
-    src: Name, *, passes: Sequence[str] | None = None, exclude: Sequence[str] = (), zero_below: float = 0.0
+    src: Name,
+    *,
+    passes: Sequence[str] | None = None,
+    exclude: Sequence[str] = (),
+    zero_below: float = 0.0,
+    inputs: "Given | None" = None,
+    shapes: "Shapes | None" = None,
 ) -> Report:
     """Say what `optimize_file` would do to `src`, and why not the rest; nothing is written.
 
+    `inputs` and `shapes` say what multiply-adds are counted for.
+
     Raises:
-        InputError: `src` cannot be read or is not valid, or no pass has one of the names.
+        InputError: `src` cannot be read or is not valid, no pass has one of the names, or the inputs or
+        shapes do
+            not fit.
     """
     from fuser.hosts import onnx_io
 
@@ -148,10 +243,16 @@ def inspect_file(
         require_torch("a .pt2 file")
         from fuser.hosts import torch_files
 
+        if inputs is not None or shapes:
+            raise InputError(
+                f"{os.fspath(src)}: inputs and shapes say what multiply-adds are counted for, "
+                "which the report on a .pt2 file does not state"
+            )
         report = _optimize_torch(torch_files.load(src), None, None, plan)[1]
         report.source = os.fspath(src)
         return report
-    return rewrite_model(onnx_io.load(src), plan, source=os.fspath(src))
+    model = onnx_io.load(src)
+    return rewrite_model(model, plan, source=os.fspath(src), shapes=_shapes(model, inputs, shapes))
 
 
 def pass_names() -> list[tuple[str, str]]:
@@ -173,7 +274,9 @@ def _optimize_torch(model: Any, example_inputs: Any, dynamic_shapes: Any, plan: 
 
 
 @contextmanager
-def _onnx(src: Name, dst: Name, plan: Plan) -> Iterator[tuple[Path, Report]]:
+def _onnx(
+    src: Name, dst: Name, plan: Plan, inputs: "Given | None", shapes: "Shapes | None"
+) -> Iterator[tuple[Path, Report]]:
     """Where the optimized `src` is written, to be moved to `dst` at the end, and what was done."""
     from fuser.hosts import onnx_io
 
@@ -184,7 +287,7 @@ def _onnx(src: Name, dst: Name, plan: Plan) -> Iterator[tuple[Path, Report]]:
     started = perf_counter()
     with _uncollected():
         model = onnx_io.load(src)
-        report = rewrite_model(model, plan, source=os.fspath(src))
+        report = rewrite_model(model, plan, source=os.fspath(src), shapes=_shapes(model, inputs, shapes))
     with onnx_io.staged(model, dst) as written:
         del model
         report.seconds = perf_counter() - started
@@ -192,7 +295,13 @@ def _onnx(src: Name, dst: Name, plan: Plan) -> Iterator[tuple[Path, Report]]:
 
 
 @contextmanager
-def _program(src: Name, dst: Name, plan: Plan) -> Iterator[tuple[Path, Report]]:
+def _program(
+    src: Name,
+    dst: Name,
+    plan: Plan,
+    inputs: "Given | None",  # noqa: ARG001  # nothing is counted that depends on them
+    shapes: "Shapes | None",  # noqa: ARG001
+) -> Iterator[tuple[Path, Report]]:
     """The same for a file of torch.export."""
     if not is_program(dst):
         raise InputError(
@@ -208,16 +317,34 @@ def _program(src: Name, dst: Name, plan: Plan) -> Iterator[tuple[Path, Report]]:
         yield written, report
 
 
-def rewrite_model(model: "onnx_ir.Model", plan: Plan, source: str) -> Report:
-    """Rewrite `model` in place."""
+def _shapes(model: "onnx_ir.Model", inputs: "Given | None", shapes: "Shapes | None") -> "Shapes":
+    """What multiply-adds are counted for: the shapes of the user's inputs, or those that the user gave."""
+    from fuser.inputs import given, model_specs, require_shapes
+
+    if inputs is None:
+        return shapes or {}
+    found = {name: array.shape for name, array in given(inputs, model_specs(model)).items()}
+    require_shapes(found, shapes)
+    return found
+
+
+def rewrite_model(model: "onnx_ir.Model", plan: Plan, source: str, shapes: "Shapes | None" = None) -> Report:
+    """Rewrite `model` in place; `shapes` of inputs are those that multiply-adds are counted for."""
     from fuser.hosts.onnx_export import export_graph
 
     started = perf_counter()
-    before = summarise(model)
-    graphs, log = _rewritten(model, plan)
-    for graph in graphs:
-        export_graph(graph)
-    return Report(log.events, before, summarise(model), perf_counter() - started, source=source)
+    before = summarise(model, shapes)
+    events: list[Event] = []
+    for _ in range(MOST_ROUNDS):
+        graphs, log = _rewritten(model, plan)
+        for graph in graphs:
+            export_graph(graph)
+        events = [*(event for event in events if event.status == "applied"), *log.events]
+        # What pays is judged by what the file holds, so the last look is at what it will hold. A body sees
+        # only then what has become of the values around it, and a rewrite the operators that others became.
+        if not log.applied:
+            break
+    return Report(events, before, summarise(model, shapes), perf_counter() - started, source=source)
 
 
 def _rewritten(model: "onnx_ir.Model", plan: Plan) -> tuple[list[Graph], Log]:
@@ -258,13 +385,45 @@ def _uncollected() -> Iterator[None]:
             gc.enable()
 
 
-def _verify(src: Name, written: Path, report: Report) -> None:
+def _compared(
+    original: Any, result: Any, inputs: "Given | None" = None, shapes: "Shapes | None" = None
+) -> "Verification":
     from fuser.verification import verify
 
-    report.verification = verify(src, written)
-    if not report.verification.ok:
-        suspects = dict.fromkeys(event.rewrite for event in report.applied)
+    return verify(original, result, inputs=inputs, shapes=shapes)
+
+
+def _require_right(report: Report, without: Callable[[str], "Verification"], *, strict: bool) -> None:
+    """Let pass what is equal, and what could not be proved unless `strict`.
+
+    `without` verifies what comes out without one pass.
+    """
+    verification = report.verification
+    assert verification is not None
+    if verification.verdict == "differs":
         raise VerificationError(
-            f"{os.fspath(src)}: the result does not compute the same, and nothing was written: "
-            f"{report.verification.reason}; suspect: {', '.join(suspects) or 'no rewrite'}"
+            f"{report.source}: the result does not compute the same, and nothing was written: "
+            f"{verification.reason}; {_suspect(report, without)}"
         )
+    if strict and not verification.ok:
+        raise VerificationError(
+            f"{report.source}: the result could not be proved to compute the same, and nothing was written: "
+            f"{verification.reason}"
+        )
+
+
+def _suspect(report: Report, without: Callable[[str], "Verification"]) -> str:
+    """The pass without which the result is right: one after the other is left out, as time allows."""
+    started = perf_counter()
+    tried: list[str] = []
+    for name in dict.fromkeys(event.rewrite for event in report.applied):
+        if tried and perf_counter() - started > SUSPECTING:
+            return f"it is so without {' and without '.join(tried)} too; more were not tried"
+        if without(name).verdict != "differs":
+            return f"suspect: {name}, without which it does"
+        tried.append(name)
+    return (
+        f"no suspect: it is so without {' and without '.join(tried)} too"
+        if tried
+        else "nothing was rewritten"
+    )

@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from fuser.check import check_application, settle
+from fuser.check import check_application, check_equal, settle
 from fuser.conv import Conv
 from fuser.cost import result_shape
 from fuser.errors import Declined, require
@@ -114,6 +114,9 @@ class Driver:
             self._enqueue(list(node.outputs[0].users))
         elif lifted is not None:
             self.log.forget(node, "lift")
+            if not self.plan.zero_below:
+                # Where weights are taken for zero that are not, the source says something else on purpose.
+                node.stated = node.op, node.inputs
             inputs = [self.graph.current(part) for part in lifted.inputs if isinstance(part, Value)]
             parameters = [v for v in node.inputs if v is not None and v not in inputs]
             node.op, node.label = flushed(lifted.op, self.plan.zero_below), lifted.label
@@ -184,6 +187,7 @@ class Driver:
         )
         # With a reshape that does nothing goes what computed its shape.
         gone = vanishing([node], {other})
+        check_equal(self.graph, value, other, between([node], {other}, gone))
         if value.is_output:
             maker = other.producer
             if maker is None or other.is_output:
@@ -298,11 +302,12 @@ class Driver:
 
     def _remove(self, nodes: Sequence[Node]) -> None:
         for node in reversed(nodes):
-            read = [value for value in node.inputs if value is not None]
+            read = [value for value in (*node.inputs, *node.parameters) if value is not None]
             self.graph.remove(node)
             self.log.forget(node)
-            # A value with one reader left may now vanish with it.
+            # A value with one reader left may now vanish with it, and its maker go into those that are left.
             self._enqueue([next(iter(value.users)) for value in read if len(value.users) == 1])
+            self._enqueue([value.producer for value in read if value.producer is not None and value.users])
 
     def _revisit(self, values: Iterable[Value]) -> None:
         """What makes the values, and the neighbours, have a new chance."""

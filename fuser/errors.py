@@ -23,6 +23,16 @@ class VerificationError(FuserError):
     exit_status: ClassVar[int] = 1
 
 
+class ContradictionError(FuserError):
+    """Our evaluation of a model is wrong: onnxruntime contradicts it (exit status 70). Nothing is written."""
+
+    exit_status: ClassVar[int] = 70
+
+
+class OracleUnavailable(Exception):
+    """A model cannot be evaluated in float64. The message says which node and why."""
+
+
 class Declined(Exception):
     """A rewrite does not apply here. The message is the reason, with both values: an event, no error."""
 

@@ -1,7 +1,7 @@
 """Symbolic extents made concrete: `(H + 1)//2` for a given H."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from math import gcd
@@ -82,6 +82,15 @@ def window(dim: Dim, slack: int, stride: int) -> Dim:
     return max(0, size) if isinstance(size, int) else size
 
 
+def bases(shape: Sequence[Dim]) -> dict[int, str]:
+    """The symbols that the free axes of a shape are written in."""
+    return {
+        axis: Extent.parse(f"?{axis}" if dim is None else dim).base
+        for axis, dim in enumerate(shape)
+        if not isinstance(dim, int)
+    }
+
+
 @dataclass(frozen=True)
 class Binding:
     """Extents for the symbols of one shape, `own`, and for what is written in the same symbols."""
@@ -105,6 +114,27 @@ class Binding:
                 extent = Extent.parse(dim)
                 bases.setdefault(extent.base, extent.solve(size) + parity % extent.divisor)
         return Binding(self.own, bases)
+
+    @classmethod
+    def together(
+        cls, shapes: Iterable[Sequence[Dim]], wanted: Mapping[int, int], *, apart: bool
+    ) -> "Binding":
+        """The symbols of several shapes, chosen so that each axis has the extent `wanted` there, or more.
+
+        `apart`: of several symbols on one axis no two have the same extent.
+        """
+        bound: dict[str, int] = {}
+        used: set[int] = set()
+        for shape in shapes:
+            for axis, dim in enumerate(shape):
+                extent = None if isinstance(dim, int) else Extent.parse(f"?{axis}" if dim is None else dim)
+                if extent is not None and extent.base not in bound:
+                    size = extent.solve(wanted[axis])
+                    while apart and size in used:
+                        size += 1
+                    used.add(size)
+                    bound[extent.base] = size
+        return cls(tuple(f"?{axis}" for axis in range(max(wanted, default=0) + 1)), bound)
 
     def covers(self, shape: Sequence[Dim] | None) -> bool:
         """Whether every extent of `shape` is known or written in these symbols."""

@@ -1,4 +1,7 @@
-"""What to feed a model: sizes for its symbolic dimensions, values by type, or the user's own arrays.
+"""What to feed a model of which nothing but its inputs is known, or the user's own arrays.
+
+Sizes for symbolic dimensions by their place, values by type. What the graph says of its inputs is in
+`samples.py`.
 
 Everything is drawn from a fixed seed, so the same model gets the same inputs every time.
 """
@@ -110,7 +113,7 @@ def bind(specs: Sequence[Spec], sizing: Sizing, sizes: Mapping[str, int] | None 
 def _extent(dim: Dim, axis: int, dims: tuple[Dim, ...], sizing: Sizing, known: dict[str, int]) -> int:
     if isinstance(dim, int) and dim >= 0:
         return dim
-    extent = _guess(axis, dims, sizing)
+    extent = guess(axis, dims, sizing)
     if isinstance(dim, str):
         if "batch" in dim.lower():
             extent = sizing.batch
@@ -118,7 +121,7 @@ def _extent(dim: Dim, axis: int, dims: tuple[Dim, ...], sizing: Sizing, known: d
     return extent
 
 
-def _guess(axis: int, dims: tuple[Dim, ...], sizing: Sizing) -> int:
+def guess(axis: int, dims: Sequence[Dim], sizing: Sizing) -> int:
     """The extent of an unknown axis from its place: batch first, NCHW unless the last axis is colours."""
     rank = len(dims)
     if axis == 0:
@@ -144,6 +147,66 @@ def attempts(
         if shapes not in seen:
             seen.append(shapes)
             yield shapes, sizing in LARGE
+
+
+def pinned(specs: Sequence[Spec], shapes: Shapes) -> dict[str, int]:
+    """The extents of named dimensions that follow from whole shapes of some inputs.
+
+    Raises:
+        InputError: there is no such input, its shape is another one, or two shapes disagree.
+    """
+    known = {spec.name: spec for spec in specs}
+    sizes: dict[str, tuple[int, str]] = {}
+    for name, shape in shapes.items():
+        if name not in known:
+            raise InputError(
+                f"a shape for {name!r}, which is no input of the model; its inputs are {[*known]}"
+            )
+        dims = known[name].shape
+        if dims is not None and not _fits(dims, shape):
+            raise InputError(
+                f"input {name!r} cannot have shape {list(shape)}, the model takes {_wanted(dims)}"
+            )
+        for dim, extent in zip(dims or (), shape, strict=False):
+            if isinstance(dim, str):
+                other, where = sizes.setdefault(dim, (extent, name))
+                if other != extent:
+                    raise InputError(
+                        f"{dim!r} is {other} in the shape of {where!r} and {extent} in that of {name!r}"
+                    )
+    return {dim: extent for dim, (extent, _) in sizes.items()}
+
+
+def require_shapes(found: Shapes, wanted: Shapes | None) -> None:
+    """Refuse the user's inputs where the user's shapes say something else.
+
+    Raises:
+        InputError: with both.
+    """
+    for name, shape in (wanted or {}).items():
+        if found.get(name, shape) != shape:
+            raise InputError(
+                f"input {name!r} was given in shape {list(found[name])}, but its shape is to be {list(shape)}"
+            )
+        if name not in found:
+            raise InputError(
+                f"a shape for {name!r}, which is no input of the model; its inputs are {[*found]}"
+            )
+
+
+def _fits(dims: Sequence[Dim], shape: Sequence[int]) -> bool:
+    return len(dims) == len(shape) and all(
+        not isinstance(dim, int) or dim < 0 or dim == n for dim, n in zip(dims, shape, strict=True)
+    )
+
+
+def _wanted(dims: Sequence[Dim]) -> list[int | str]:
+    return [dim if dim is not None else "?" for dim in dims]
+
+
+def ceilings(specs: Sequence[Spec]) -> tuple[int, ...]:
+    """Below what integers are drawn of which nothing is known; a lower number where that is refused."""
+    return CEILINGS if any("int" in spec.dtype for spec in specs) else CEILINGS[:1]
 
 
 def draw(
@@ -250,14 +313,9 @@ def _fitted(array: NDArray[Any], spec: Spec, source: str) -> NDArray[Any]:
     dtype = numpy_dtype(spec.dtype)
     if array.dtype != dtype and not np.can_cast(array.dtype, dtype, "same_kind"):
         raise InputError(f"{source}: input {spec.name!r} is {array.dtype.name}, the model takes {spec.dtype}")
-    if spec.shape is not None:
-        fits = len(spec.shape) == array.ndim and all(
-            not isinstance(dim, int) or dim < 0 or dim == n
-            for dim, n in zip(spec.shape, array.shape, strict=True)
+    if spec.shape is not None and not _fits(spec.shape, array.shape):
+        raise InputError(
+            f"{source}: input {spec.name!r} has shape {list(array.shape)}, "
+            f"the model takes {_wanted(spec.shape)}"
         )
-        if not fits:
-            wanted = [dim if dim is not None else "?" for dim in spec.shape]
-            raise InputError(
-                f"{source}: input {spec.name!r} has shape {list(array.shape)}, the model takes {wanted}"
-            )
     return np.ascontiguousarray(array, dtype=dtype).reshape(array.shape)

@@ -8,13 +8,16 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fuser.conv import Conv, Ints
 from fuser.lazy import Array, Lazy
+from fuser.literals import RIGID, UNIFORM, Literals, anywhere, extremes
+
+FLOATS: Final = frozenset({"float64", "float32", "float16", "bfloat16"})
 
 Dim = int | str | None
 """A known extent, a named symbolic one, or nothing known."""
@@ -42,6 +45,18 @@ class Constant:
     def lazy(self) -> Lazy:
         """The values in float64, computed at each access."""
         return Lazy(self.shape, lambda: np.asarray(self.array(), dtype=np.float64), held=self.array)
+
+    @cached_property
+    def numbers(self) -> tuple[int, ...]:
+        """Whole numbers that may be positions or extents: of a long list its extremes and its length."""
+        if not self.dtype.startswith(("int", "uint")):
+            return ()
+        return extremes(np.asarray(self.array()).reshape(-1))
+
+    def wide(self) -> NDArray[Any]:
+        """The values, floating ones in float64."""
+        array = np.asarray(self.array())
+        return array.astype(np.float64) if self.dtype in FLOATS else array
 
     def __repr__(self) -> str:
         return f"Constant({self.dtype}{list(self.shape)})"
@@ -82,7 +97,8 @@ class Opaque:
     broadcast as numpy does. `linear`: sets of inputs; it is affine in those of each set together, all others
     being held fixed. `of_shape`: it looks at the shapes of its inputs alone.
     `foldable`: not so where what it makes of constants must stay computed: a kernel that was quantised on
-    purpose stays quantised.
+    purpose stays quantised. `literals` finds the numbers that it holds, given those of its
+    inputs that are constant.
     """
 
     kind: str
@@ -93,6 +109,7 @@ class Opaque:
     linear: tuple[frozenset[int], ...] = ()
     of_shape: bool = False
     foldable: bool = True
+    literals: Callable[[Sequence[Constant | None]], Literals] = anywhere
 
     def __str__(self) -> str:
         return self.kind
@@ -159,6 +176,10 @@ class Reshape:
 Op = Conv | Sum | Concat | Select | Reshape | Opaque
 
 
+ROUNDED: Final = "recognised but for its rounding"
+"""The label of a border whose value the exporter rounded, taken for the one that it was meant to be."""
+
+
 class Value:
     """An edge: one tensor, made by `producer` or given from outside, read by `users`.
 
@@ -200,7 +221,8 @@ class Node:
     what the node was in the source ("batch_norm"). `position` orders nodes: it grows along the graph, and
     what a rewrite puts in a node's place gets positions that begin with that node's own. `origin` holds what
     the node replaced: steps of the source, and origins of nodes in between, as a tree. `extent` is that of
-    the application that made it. `checked`: it was compared with its origin.
+    the application that made it. `checked`: it was compared with its origin. `stated` is what the source
+    says, operator and inputs, where `op` is what it was lifted to.
     """
 
     __slots__ = (
@@ -215,6 +237,7 @@ class Node:
         "parameters",
         "position",
         "source",
+        "stated",
     )
 
     def __init__(
@@ -239,6 +262,7 @@ class Node:
         self.label = label
         self.position = position
         self.source = source
+        self.stated: tuple[Opaque, tuple[Value | None, ...]] | None = None
 
     def __repr__(self) -> str:
         return f"Node({self.name!r}: {self.op})"
@@ -246,18 +270,32 @@ class Node:
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """A node as it was before a rewrite removed it."""
+    """A node as it was before a rewrite removed it: the source's own operator and inputs, weights included.
+
+    `lifted` is what it was taken for: of use where extents are chosen, and never evaluated. `rounded`: it holds
+    a number that its exporter rounded, so that it is equal up to the rounding of its element type.
+    """
 
     op: Op
     inputs: tuple[Value | None, ...]
     parameters: tuple[Value, ...]
     outputs: tuple[Value, ...]
     position: tuple[int, ...]
+    lifted: Op
+    rounded: bool = False
 
     @classmethod
     def of(cls, node: Node) -> "Step":
         """The node as it is now."""
-        return cls(node.op, node.inputs, node.parameters, node.outputs, node.position)
+        op, inputs = node.stated or (node.op, node.inputs)
+        return cls(op, inputs, node.parameters, node.outputs, node.position, node.op, node.label == ROUNDED)
+
+    @property
+    def literals(self) -> Literals:
+        """The numbers that the operator holds."""
+        if isinstance(self.op, Opaque):
+            return self.op.literals([None if value is None else value.constant for value in self.inputs])
+        return RIGID if isinstance(self.op, Reshape) else UNIFORM
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,7 @@ from typing import Final
 from fuser.conv import Conv
 from fuser.errors import Declined
 from fuser.extents import Binding
-from fuser.ir import Apply, Constant, Dim, Node, Opaque, Reshape, Select, Sum, Value
+from fuser.ir import ROUNDED, Apply, Constant, Dim, Node, Opaque, Reshape, Select, Sum, Value
 from fuser.recognise import snap
 from fuser.trials import Region, meaning
 
@@ -91,7 +91,9 @@ class Regions:
             return None
         maker = region.source.producer
         if maker is not None and isinstance(maker.op, Conv) and not maker.op.transposed:
-            found = _continued(found, maker.op, spacing)
+            continued = _continued(found, maker.op, spacing)
+            if continued is not found:
+                return Apply(continued, (region.source,), ROUNDED)
         return Apply(found, (region.source,), "recognised")
 
     def _examine(self, node: Node) -> tuple[Region | None, Conv | Declined | None]:
@@ -150,7 +152,7 @@ class Regions:
         """Each single value that all data comes through, on the way up, with the nodes behind it."""
         path: dict[Node, None] = {}
         front = dict.fromkeys(root.outputs)
-        while len(path) < LARGEST_PATH:
+        while front and len(path) < LARGEST_PATH:
             value = max(front, key=lambda v: v.producer.position if v.producer is not None else ())
             node = value.producer
             if node is None or not self._affine(node):

@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from fuser.summary import Summary, summarise
 
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from fuser.verification import Row, Verification
 
 __all__ = ["Report", "Summary", "summarise"]
+
+PROOFS: Final = {"run": "ok", "float64": "ok in float64", "values": "ok value by value"}
+"""What shows that an output is right, by what proved it."""
 
 
 @dataclass
@@ -151,8 +154,8 @@ def print_verification(verification: Verification, console: Console) -> None:
             f"{_judged(row):.1e}",
             "" if row.own_error is None else f"{row.own_error:.1e}",
             f"{row.tolerance:.1e}",
-            "ok" if row.ok else "DIFFERS",
-            style="" if row.ok else "red",
+            PROOFS[row.proof] if row.ok else "not proved" if row.unproven else "DIFFERS",
+            style="" if row.ok else "yellow" if row.unproven else "red",
         )
     console.print(table)
     for note in verification.notes:
@@ -162,8 +165,10 @@ def print_verification(verification: Verification, console: Console) -> None:
 
 def verdict(verification: Verification) -> str:
     """The error nearest to its tolerance in one line, beside what its own type costs the original."""
-    if not verification.ok:
+    if verification.verdict == "differs":
         return f"FAILED: {verification.reason}"
+    if verification.verdict == "unproven":
+        return f"NOT PROVED: {verification.reason}"
     row, values = verification.worst, verification.values
     if row is None:
         return "there are no outputs to compare"

@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -14,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fuser.errors import InputError
-from fuser.inputs import CEILINGS, Feeds, Shapes, Spec, draw
+from fuser.inputs import Feeds, Shapes, Spec, ceilings, draw
 
 if TYPE_CHECKING:
     import onnx
@@ -22,10 +25,15 @@ if TYPE_CHECKING:
 
     Model = str | os.PathLike[str] | onnx.ModelProto | onnx_ir.Model
 
+Outputs = dict[str, NDArray[Any]]
+
 CPU: Final = "CPUExecutionProvider"
 
 # A serialised protobuf ends at 2 GiB; what comes near goes through a file with its weights beside it.
 LARGEST_MESSAGE: Final = 1_900_000_000
+
+MOST_ELEMENTS: Final = 2**30
+"""Of an input that is drawn: 4 GiB of float32."""
 
 _DTYPES: Final = {"float": "float32", "double": "float64"}
 
@@ -64,7 +72,7 @@ class Session:
         except Exception as error:
             raise CannotRun(f"{self.name}: onnxruntime fails: {explain(error)}") from error
         return dict(
-            pair for name, value in zip(self.outputs, outputs, strict=True) for pair in _flat(name, value)
+            pair for name, value in zip(self.outputs, outputs, strict=True) for pair in flat(name, value)
         )
 
     def bare(self) -> Any:
@@ -82,22 +90,31 @@ def _dtype(kind: str) -> str:
     return _DTYPES.get(match[1], match[1]) if match else kind
 
 
-def _flat(name: str, value: Any) -> Iterator[tuple[str, NDArray[Any]]]:
+def flat(name: str, value: Any) -> Iterator[tuple[str, NDArray[Any]]]:
+    """A value as arrays with names: of sequences and maps one for each element."""
     if isinstance(value, Mapping):
         for key, part in value.items():
-            yield from _flat(f"{name}[{key!r}]", part)
+            yield from flat(f"{name}[{key!r}]", part)
     elif isinstance(value, list):
         for index, part in enumerate(value):
-            yield from _flat(f"{name}[{index}]", part)
+            yield from flat(f"{name}[{index}]", part)
     else:
         yield name, np.asarray(value)
 
 
 @contextmanager
 def opened(
-    model: Model, name: str, *, optimise: bool, threads: int | None = None, provider: str = CPU
+    model: Model,
+    name: str,
+    *,
+    optimise: bool,
+    threads: int | None = None,
+    provider: str = CPU,
+    folder: Path | None = None,
 ) -> Iterator[Session]:
     """A session of `model` for the time of the block; `name` is what errors call a model that is no file.
+
+    `folder` is where the external data of such a model lies.
 
     With `optimise` all of the runtime's optimisations are on, else none. Waiting threads sleep: those of a
     session that spins take the processor from the other one.
@@ -117,6 +134,9 @@ def opened(
     options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimise else levels.ORT_DISABLE_ALL
     options.log_severity_level = 4
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if folder is not None:
+        key = "session.model_external_initializers_file_folder_path"
+        options.add_session_config_entry(key, str(folder.resolve()))
     if threads is not None:
         options.intra_op_num_threads = threads
     name = os.fspath(model) if isinstance(model, str | os.PathLike) else name
@@ -184,6 +204,25 @@ def explain(error: Exception) -> str:
     return text.strip().removesuffix(".")[:300] or type(error).__name__
 
 
+@dataclass(frozen=True)
+class Trial:
+    """Shapes to try, and what draws a sample of them, by its number: one after the other until one is taken.
+
+    A `large` one is tried only while none of any size runs. `kind` tells trials of equal shapes apart: one of
+    each is tried.
+    """
+
+    shapes: Shapes
+    large: bool
+    feeds: Callable[[int], Iterator[Feeds]]
+    kind: str = ""
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """Equal for trials that are the same."""
+        return self.kind, *self.shapes.items()
+
+
 def accepted(
     runner: Runner,
     attempts: Iterable[tuple[Shapes, bool]],
@@ -191,37 +230,70 @@ def accepted(
     samples: int,
     seed: int = 0,
     known: Feeds | None = None,
-) -> Iterator[tuple[Feeds, dict[str, NDArray[Any]]]]:
-    """Random inputs that the model runs with, up to `samples` of them, and its outputs.
+) -> Iterator[tuple[Feeds, Outputs]]:
+    """Random inputs of given shapes that the model runs with; the flag marks the large ones.
 
-    Shapes are tried in order; the large ones (flagged) only until one of any size runs. Where only one shape
-    runs, its second sample has other values. Inputs that are `known` have those values, repeated.
+    Inputs that are `known` have those values, repeated.
 
     Raises:
-        CannotRun: the model takes none of them; the message is that of the first attempt.
-        InputError: an input is not a tensor of numbers.
+        CannotRun: the model takes none of them.
     """
-    refusal: CannotRun | None = None
-    shapes: Shapes = {}
-    found = 0
-    integers = any("int" in spec.dtype for spec in runner.inputs)
-    for candidate, large in attempts:
-        if found == samples or (large and found):
+
+    def drawn(shapes: Shapes, sample: int) -> Iterator[Feeds]:
+        for ceiling in ceilings(runner.inputs):
+            yield draw(runner.inputs, shapes, seed=seed, sample=sample, ceiling=ceiling, known=known)
+
+    trials = (Trial(shapes, large, partial(drawn, shapes)) for shapes, large in attempts)
+    return ran(runner, trials, samples=samples)
+
+
+def ran(runner: Runner, trials: Iterable[Trial], *, samples: int) -> Iterator[tuple[Feeds, Outputs]]:
+    """Up to `samples` inputs that the model runs with, and its outputs.
+
+    Where only one shape runs, its second sample has other values.
+
+    Raises:
+        CannotRun: the model takes none of them, or none can be made. The message says what was tried.
+    """
+    refusal: InputError | None = None
+    taken: list[Trial] = []
+    tried: dict[tuple[Any, ...], Shapes] = {}
+    for trial in trials:
+        if len(taken) == samples or (trial.large and taken):
             break
-        for ceiling in CEILINGS if integers else CEILINGS[:1]:
-            feeds = draw(runner.inputs, candidate, seed=seed, sample=found, ceiling=ceiling, known=known)
-            try:
-                outputs = runner.run(feeds)
-            except CannotRun as error:
-                refusal = refusal or error
-                continue
-            found, shapes = found + 1, candidate
-            yield feeds, outputs
-            break
-    if refusal is not None and not found:
-        raise refusal
-    if found == 1 and samples > 1:
-        feeds = draw(runner.inputs, shapes, seed=seed, sample=1, ceiling=CEILINGS[-1], known=known)
+        if trial.key in tried:
+            continue
+        tried[trial.key] = trial.shapes
+        try:
+            yield _run(runner, trial, len(taken))
+            taken.append(trial)
+        except InputError as error:
+            refusal = refusal or error
+    if not taken:
+        raise CannotRun(
+            f"no sample ran: {_tried(tried.values())}; {refusal or 'there was none to try'}"
+        ) from refusal
+    if len(taken) == 1 and samples > 1:
         with suppress(CannotRun):
-            outputs = runner.run(feeds)
-            yield feeds, outputs
+            yield _run(runner, taken[0], 1)
+
+
+def _run(runner: Runner, trial: Trial, sample: int) -> tuple[Feeds, Outputs]:
+    for name, shape in trial.shapes.items():
+        if prod(shape) > MOST_ELEMENTS:
+            raise CannotRun(f"input {name!r} of shape {list(shape)} is too large to be made up")
+    refusal: CannotRun | None = None
+    for feeds in trial.feeds(sample):
+        try:
+            return feeds, runner.run(feeds)
+        except CannotRun as error:
+            refusal = refusal or error
+    raise refusal or CannotRun("nothing was drawn")
+
+
+def _tried(tried: Iterable[Shapes]) -> str:
+    """The shapes of some trials in words."""
+    listed = ["; ".join(f"{name} {list(shape)}" for name, shape in shapes.items()) for shapes in tried]
+    different = list(dict.fromkeys(listed))
+    more = f" and {len(different) - 6} more" if len(different) > 6 else ""
+    return f"tried {', or '.join(different[:6]) or 'nothing'}{more}"

@@ -63,9 +63,9 @@ class Summary:
         }
 
 
-def summarise(model: onnx_ir.Model) -> Summary:
-    """Summarise `model`. Quick: one walk over the nodes, and no weight is read."""
-    walk = _Walk(model)
+def summarise(model: onnx_ir.Model, shapes: Shapes | None = None) -> Summary:
+    """Summarise `model`, some inputs in given shapes. One walk over the nodes; no weight is read."""
+    walk = _Walk(model, shapes or {})
     return Summary(
         operators=dict(sorted(walk.operators.items())),
         parameters=sum(size for size, _ in walk.weights.values()),
@@ -78,14 +78,15 @@ def summarise(model: onnx_ir.Model) -> Summary:
 class _Walk:
     """One walk over a model: counts what is there, and copies all but the weights into `proto`."""
 
-    def __init__(self, model: onnx_ir.Model) -> None:
+    def __init__(self, model: onnx_ir.Model, shapes: Shapes) -> None:
         import onnx
 
-        from fuser.inputs import model_specs, nominal_shapes
+        from fuser.inputs import model_specs, nominal_shapes, pinned
 
         self.operators: Counter[str] = Counter()
         self.weights: dict[int, tuple[int, int]] = {}  # elements and bytes of each tensor, by identity
-        self.nominal = nominal_shapes(model_specs(model))
+        specs = model_specs(model)
+        self.nominal = {**nominal_shapes(specs, pinned(specs, shapes)), **shapes}
         self.proto = onnx.ModelProto(ir_version=model.ir_version)
         for domain, version in model.opset_imports.items():
             self.proto.opset_import.add(domain=domain, version=version)
@@ -156,7 +157,7 @@ class _Walk:
         """Take a constant into account; returns its shape."""
         shape = tuple(tensor.shape.numpy())
         size = prod(shape)
-        self.weights[id(tensor)] = (size, math.ceil(tensor.dtype.itemsize * size))
+        self.weights[id(tensor)] = (size, _bytes(tensor, size))
         return shape
 
     def constant(self, name: str | None, tensor: onnx_ir.TensorProtocol, graph: onnx.GraphProto) -> None:
@@ -173,6 +174,15 @@ class _Walk:
         given.type.tensor_type.elem_type = tensor.dtype.value
         for extent in shape:
             given.type.tensor_type.shape.dim.add(dim_value=extent)
+
+
+def _bytes(tensor: onnx_ir.TensorProtocol, size: int) -> int:
+    """What a tensor takes in memory: strings what their characters take."""
+    import onnx_ir
+
+    if isinstance(tensor, onnx_ir.StringTensor):
+        return sum(map(len, tensor.string_data()))
+    return math.ceil(tensor.dtype.itemsize * size)
 
 
 def _tensor(node: onnx_ir.Node) -> Any:

@@ -12,7 +12,7 @@ from fuser.bench import Call, Clock, Contest, seconds
 from fuser.errors import InputError
 from fuser.hosts.torch_call import bound, device_of, module_of, opened, require_model
 from fuser.hosts.torch_front import first_line
-from fuser.inputs import LARGE, NOMINAL
+from fuser.inputs import LARGE, NOMINAL, Shapes
 from fuser.torch_verification import TorchModels
 
 BACKENDS: Final = ("eager", "inductor", "inductor-freezing")
@@ -27,6 +27,7 @@ def contest(
     result: Any,
     inputs: Any,
     sizes: Mapping[str, int] | None,
+    shapes: Shapes | None,
     threads: int,
     backend: str,
     device: str | None,
@@ -41,7 +42,7 @@ def contest(
         require_device(device)
     for model, name in ((original, "the original"), (result, "the result")):
         require_model(model, name)
-    models = TorchModels(original, result, inputs, 1, sizes=sizes, order=(NOMINAL, *LARGE))
+    models = TorchModels(original, result, inputs, 1, sizes=sizes, shapes=shapes, order=(NOMINAL, *LARGE))
     with models.original(precise=False) as runner:
         ((feeds, _),) = models.samples(runner)
     first, second = (module_on(model, device) for model in (models.first, opened(result, "the result")))
@@ -85,16 +86,10 @@ def require_device(device: str) -> None:
 
 
 def module_on(model: nn.Module | ExportedProgram, device: str | None) -> nn.Module:
-    """A copy of a model as a module, on `device` or else where it is.
-
-    Raises:
-        InputError: it cannot be copied there.
-    """
+    """A copy of a model as a module, on `device` or else where it is."""
     module = module_of(model)
     if device is None or device_of(module) == torch.device(device):
         return module
-    if module is model:
-        raise InputError(f"{type(model).__name__} holds tensors that cannot be copied to {device}")
     for part in module.modules():
         if isinstance(part, fx.GraphModule):
             _move(part, torch.device(device))

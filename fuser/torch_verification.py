@@ -18,12 +18,12 @@ from fuser.compare import Outputs
 from fuser.errors import InputError
 from fuser.hosts import kind
 from fuser.hosts.fx_tensor import dtype_name, to_numpy
+from fuser.hosts.onnx_oracle import Float64
 from fuser.hosts.torch_call import Arguments, Program, bound, device_of, given, module_of, opened, results
-from fuser.hosts.torch_double import in_double, widen
+from fuser.hosts.torch_double import Narrowest, in_double, widen
 from fuser.hosts.torch_front import first_line
 from fuser.inputs import LARGE, SMALL, Feeds, Shapes, Sizing, Spec
 from fuser.runtime import CannotRun, Runner, accepted
-from fuser.verification import Float64
 
 
 @dataclass
@@ -36,6 +36,7 @@ class TorchModels:
     count: int
     seed: int = 0
     sizes: Mapping[str, int] | None = None
+    shapes: Shapes | None = None
     order: Sequence[Sizing] = SMALL + LARGE
     stated: Program | None = None
     """What says which extents of the given inputs are free."""
@@ -53,6 +54,12 @@ class TorchModels:
         self.first = opened(self.first, "the original")
         self.program = self._program()
         self.arguments = self.program.examples if self.program else given(self.first, self.inputs)
+        if self.shapes:
+            if self.program is None:
+                raise InputError(
+                    "the inputs have shapes already: shapes are for an exported program without them"
+                )
+            self.sizes = {**(self.sizes or {}), **inputs.pinned(self.program.specs, self.shapes)}
 
     def _program(self) -> Program | None:
         """What states the inputs where no arguments are given."""
@@ -101,6 +108,7 @@ class TorchModels:
     def _samples(self, runner: Runner) -> Iterator[tuple[Feeds, Outputs]]:
         if self.program is not None and self.inputs is not None:
             feeds = inputs.given(self.inputs, self.program.specs)
+            inputs.require_shapes({name: array.shape for name, array in feeds.items()}, self.shapes)
             yield feeds, runner.run(feeds)
             return
         example = self.arguments.feeds
@@ -129,6 +137,24 @@ class TorchModels:
                 yield near, False
             yield from (pair for pair in self.stated.attempts(self.sizes, self.order) if pair[0] != shapes)
         yield shapes, False
+
+    def precisions(self) -> Mapping[str, str]:
+        """The narrowest type that the original computes in, which is not told apart by output."""
+        seen = Narrowest()
+        with suppress(CannotRun), self.original(precise=False) as runner, seen:
+            runner.run(self.arguments.feeds)
+        return {} if seen.dtype is None else dict.fromkeys(self.outputs, dtype_name(seen.dtype))
+
+    def open(self, refusal: CannotRun) -> bool:  # noqa: ARG002  # the protocol
+        """Nothing is taken out of a module."""
+        return False
+
+    def closed(self) -> Mapping[str, str]:
+        """Nothing was."""
+        return {}
+
+    def agree(self, feeds: Feeds) -> None:
+        """In float64 a module runs by the same code: there is nothing else that it could contradict."""
 
     def values(self, feeds: Feeds) -> None:
         """Values inside a torch model have no names that both know."""

@@ -1,6 +1,6 @@
 """What a region computes: it is evaluated on small inputs, at extents that leave nothing hidden."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -10,31 +10,20 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from fuser.choices import LARGEST_BOUND, choices, sides
 from fuser.conv import Conv
 from fuser.errors import Declined, require
 from fuser.extents import Binding
-from fuser.ir import Constant, Dim, Node, Sum, Value
+from fuser.feeds import LARGEST_INPUT
+from fuser.ir import FLOATS, Constant, Dim, Node, Step, Sum, Value
+from fuser.literals import ENDLESS, Literals
 from fuser.recognise import recognise
-
-LARGEST_INPUT: Final = 1 << 22
-"""Elements of an input that a region is evaluated on."""
-
-LARGEST_BOUND: Final = 1 << 10
-"""An integer in the graph may cut an axis off there; extents beyond it must be tried, and these are not."""
-
-LARGE_BATCH_BOUND: Final = 64
-"""With larger numbers in the graph the inputs to try are large enough without a batch of several."""
-
-ENDLESS: Final = 1 << 30
-"""Integers from here on mean 'to the end'."""
 
 WIDEST_BORDER: Final = 8
 """How much smaller than a number in the graph an extent is looked for that it was computed from."""
 
 MOST_NUMBERS: Final = 16
 """With more different numbers in the graph it is not looked for."""
-
-FLOATS: Final = frozenset({"float64", "float32", "float16", "bfloat16"})
 
 Fixed = Mapping[int, int]
 
@@ -60,14 +49,29 @@ class Region:
         return [constant for constant in found if constant is not None]
 
     @cached_property
-    def numbers(self) -> list[NDArray[np.float64]]:
-        """The constants that may be positions: integers and lone numbers, but for those that mean the end."""
-        found = []
-        for constant in self.constants:
-            if constant.dtype.startswith(("int", "uint")) or constant.size == 1:
-                values = np.asarray(constant.array(), dtype=np.float64).reshape(-1)
-                found.append(values[np.abs(values) < ENDLESS])
+    def steps(self) -> list[Literals]:
+        """What each node that carries data holds against positions and extents."""
+        return [Step.of(node).literals for node in self.path]
+
+    @cached_property
+    def computed(self) -> set[int]:
+        """The numbers that shapes, indices and borders are computed from; they may act on any axis."""
+        found: set[int] = set()
+        for value in (v for node in self.free for v in node.inputs if v is not None):
+            held = value.constant
+            if held is not None and held.dtype in FLOATS and held.size == 1:
+                number = float(np.asarray(held.array()).reshape(()))
+                found.update([int(number)] if number.is_integer() and abs(number) < ENDLESS else [])
+            elif held is not None:
+                found.update(n for n in held.numbers if abs(n) < ENDLESS)
         return found
+
+    def numbers(self, axis: int) -> tuple[set[int], int]:
+        """The numbers that may act on an axis, and how far those of the path reach together."""
+        moved = any(held.axes is None for held in self.steps)
+        acting = [held for held in self.steps if moved or held.on(axis, len(self.shape))]
+        reach = sum(max(map(abs, held.numbers), default=0) for held in acting)
+        return self.computed.union(*(held.numbers for held in acting)), reach
 
     @property
     def shape(self) -> tuple[Dim, ...]:
@@ -98,38 +102,57 @@ def meaning(region: Region) -> Conv | None:
 
 
 def _recognised(evaluation: "Evaluation", fixed: Fixed) -> Conv | None:
-    region = evaluation.region
-    bindings = {binding.shape(region.shape): binding for binding in _trials(region, fixed)}
-    for made in bindings:
+    found = _recognise(evaluation, list(_trials(evaluation.region, fixed)))
+    stride = max(found.stride, default=1) if found is not None else 1
+    # Behind a stride a number acts as many times farther out.
+    return found if stride == 1 else _recognise(evaluation, list(_trials(evaluation.region, fixed, stride)))
+
+
+def _recognise(evaluation: "Evaluation", bindings: Sequence[tuple[Binding, bool]]) -> Conv | None:
+    """Raises `Unfit` where a binding that is needed cannot be evaluated; others are then left out."""
+    shape = evaluation.region.shape
+    trials = {binding.shape(shape): (binding, needed) for binding, needed in bindings}
+    for made in trials:
         require(
             prod(made) <= LARGEST_INPUT,
             f"an input of {made} is too large to try: over {LARGEST_INPUT} elements",
         )
-    return recognise(lambda x: evaluation.run(x, bindings[x.shape]), list(bindings))
+    try:
+        return recognise(lambda x: evaluation.run(x, trials[x.shape][0]), list(trials))
+    except Unfit:
+        fit = [made for made, (binding, needed) in trials.items() if _fits(evaluation, binding, needed)]
+    return recognise(lambda x: evaluation.run(x, trials[x.shape][0]), fit)
 
 
-def _trials(region: Region, fixed: Fixed) -> Iterator[Binding]:
-    """Extents to try: those that the source has, or where they are free, small and large, odd and even ones.
+def _fits(evaluation: "Evaluation", binding: Binding, needed: bool) -> bool:
+    """Whether the region can be evaluated. Where it cannot, the file itself does not run."""
+    try:
+        evaluation.run(np.broadcast_to(np.zeros(1), binding.shape(evaluation.region.shape)), binding)
+    except Unfit:
+        if needed:
+            raise
+        return False
+    return True
 
-    `fixed` are axes that have one extent only, whatever their symbol says.
+
+def _trials(region: Region, fixed: Fixed, stride: int = 1) -> Iterator[tuple[Binding, bool]]:
+    """Extents to try: those that the source has, or where they are free, on both sides of every number.
+
+    `fixed` are axes that have one extent only, whatever their symbol says. Each comes with whether the region
+    must be fit to be evaluated there.
     """
     rank = len(region.shape)
-    free = [axis for axis in range(2, rank) if not isinstance(region.shape[axis], int) and axis not in fixed]
-    small = {axis: 2 + 3 * axis for axis in range(2, rank)}
-    yield _bound(region, {0: 2, **small, **fixed})
-    # A number in the graph may act only beyond some extent: x[:, :, :32] changes nothing that is smaller.
-    bound = int(max((np.abs(values).max(initial=0.0) for values in region.numbers), default=0.0))
-    require(
-        not free or bound <= LARGEST_BOUND,
-        f"the graph has the number {bound}, and extents beyond {LARGEST_BOUND} are not tried",
-    )
-    if not free and not isinstance(region.shape[0], int):
-        # A number may be that of the samples while it was exported.
-        yield _bound(region, {0: 3, **small, **fixed})
-    for index, axis in enumerate(free):
-        sizes = {a: bound + 3 + axis if a == axis else 1 + 2 * a for a in range(2, rank)}
-        batch = 3 if index and bound <= LARGE_BATCH_BOUND else 1
-        yield _bound(region, {0: batch, **sizes, **fixed}, parity=1 + index)
+    free = [axis for axis in range(rank) if not isinstance(region.shape[axis], int) and axis not in fixed]
+    plain = {axis: 2 + 3 * axis for axis in range(rank)}
+    options = {}
+    for axis in free:
+        numbers, reach = region.numbers(axis)
+        *inner, last = sides(numbers, reach * stride)
+        options[axis] = [*inner, max(last, plain[axis] + 1)]
+    taken = {dim for dim in (*region.shape, *fixed.values()) if isinstance(dim, int)}
+    tried = choices(options, {axis: plain[axis] for axis in free}, taken)
+    for turn, (wanted, needed) in enumerate(tried):
+        yield _bound(region, {**plain, **wanted, **fixed}, parity=turn), needed
 
 
 def _bound(region: Region, sizes: Fixed, parity: int = 0) -> Binding:
@@ -146,7 +169,7 @@ def _pinned(evaluation: "Evaluation") -> Fixed:
     """
     region = evaluation.region
     values = {n for constant in region.constants for n in constant.shape}
-    values.update(int(n) for numbers in region.numbers if numbers.size > 1 for n in numbers)
+    values.update(n for constant in region.constants if constant.size > 1 for n in constant.numbers)
     values = {n for n in values if 1 < n <= LARGEST_BOUND}
     spatial = [dim for dim in region.shape[2:] if not isinstance(dim, int)]
     if not spatial or len(values) > MOST_NUMBERS:
@@ -182,7 +205,7 @@ def _pinned(evaluation: "Evaluation") -> Fixed:
 def _reached(evaluation: "Evaluation", fixed: Fixed) -> int:
     """How many nodes can be evaluated with these extents."""
     region = evaluation.region
-    binding = next(_trials(region, fixed))
+    binding, _ = next(_trials(region, fixed))
     made = binding.shape(region.shape)
     if prod(made) > LARGEST_INPUT:
         return 0
@@ -206,6 +229,7 @@ class Evaluation:
 
     def __init__(self, region: Region) -> None:
         self.region = region
+        self.path = frozenset(region.path)
         self.last = {value: node for node in region.nodes for value in node.inputs if value is not None}
         self.constants: dict[Value, NDArray[Any]] = {}
 
@@ -229,7 +253,9 @@ class Evaluation:
         # A sum that changes nothing leaves integers as they are.
         neutral = isinstance(node.op, Sum) and node.op.neutral
         made: Any = inputs[0] if neutral else node.op.evaluate(*inputs)  # type: ignore[arg-type]  # absent ones
-        env.update(zip(node.outputs, made if isinstance(made, tuple) else (made,), strict=False))
+        results = made if isinstance(made, tuple) else (made,)
+        require(node not in self.path or all(np.size(array) for array in results), "nothing is left")
+        env.update(zip(node.outputs, results, strict=False))
         for value in node.inputs:
             if value is not None and self.last[value] is node:
                 env.pop(value, None)
@@ -241,6 +267,5 @@ class Evaluation:
             # Only its shape is looked at.
             return np.broadcast_to(np.zeros(1), binding.shape(value.shape or ()))
         if value not in self.constants:
-            array = np.asarray(value.constant.array())
-            self.constants[value] = array.astype(np.float64) if value.constant.dtype in FLOATS else array
+            self.constants[value] = value.constant.wide()
         return self.constants[value]

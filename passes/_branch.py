@@ -9,6 +9,7 @@ from fuser import algebra, channels
 from fuser.conv import Conv, Ints, scale_shift
 from fuser.errors import Declined, require
 from fuser.ir import Apply, Concat, Node, Select, Sum, Value
+from fuser.rewrite import describe
 
 # A rewrite looks at most this many nodes upstream: far enough for every published block, and the compiler
 # stays linear.
@@ -162,6 +163,20 @@ def channels_of(value: Value, axis: int) -> int:
     require(isinstance(size, int), f"{value.name!r} has {size} channels")
     assert isinstance(size, int)
     return size
+
+
+def readers(value: Value) -> list[Node]:
+    """The nodes that compute with a value.
+
+    Raises:
+        Declined: a node was lifted for what it means together with what makes the value, and reads what lies
+        before that; it stands for both.
+    """
+    for user in value.users:
+        require(
+            value in user.inputs, f"{describe(user)} stands for what makes {value.name!r} and itself together"
+        )
+    return list(value.users)
 
 
 def affine(node: Node) -> bool:

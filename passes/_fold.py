@@ -6,7 +6,7 @@ from fuser.conv import Conv
 from fuser.errors import Declined, require
 from fuser.ir import Apply, Node, Sum, Value
 from fuser.rewrite import Candidate, describe
-from passes._branch import Branch, affine
+from passes._branch import Branch, affine, readers
 
 
 def upstream(node: Node) -> Iterator[Candidate]:
@@ -22,7 +22,7 @@ def upstream(node: Node) -> Iterator[Candidate]:
 def downstream(node: Node) -> Iterator[Candidate]:
     """f(node(x)), g(node(x)), ...  ->  f'(x), g'(x), ...: into every reader, so that the node vanishes."""
     targets: dict[Value, Apply] = {}
-    for user in node.outputs[0].users:
+    for user in readers(node.outputs[0]):
         require(isinstance(user.op, Conv), f"{describe(user)} ({user.op}) reads it and is no convolution")
         assert isinstance(user.op, Conv)
         targets[user.outputs[0]] = Branch(user.op, node.outputs[0], user.extent).after(node).apply

@@ -10,14 +10,14 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from fuser.check import apply
 from fuser.conv import Conv
 from fuser.errors import Declined, require
 from fuser.ir import Apply, Node, Opaque, Sum, Value
 from fuser.lazy import Array
 from fuser.narrowing import fix_inputs, require_border, take_outputs, zero_columns, zero_rows
+from fuser.replay import apply
 from fuser.rewrite import NARROW, Candidate, describe, rewrite
-from passes._branch import REACH
+from passes._branch import REACH, readers
 
 # Positions along each spatial axis on which it is seen what an operator makes of a constant channel.
 EXTENT = 16
@@ -67,7 +67,7 @@ class Region:
         values = [entry.outputs[0]]
         for value in values:
             require(not value.is_output, f"{value.name!r} is a graph output")
-            for user in value.users:
+            for user in readers(value):
                 if user in region.exits or user in region.between:
                     continue
                 if is_exit(user, entry):

@@ -12,7 +12,7 @@ from fuser.conv import Conv, scale_shift
 from fuser.errors import Declined, require
 from fuser.ir import Apply, Node, Sum
 from fuser.rewrite import FOLD, Candidate, describe, rewrite
-from passes._branch import Branch, unary
+from passes._branch import Branch, readers, unary
 from passes._fold import both_ways
 
 
@@ -35,7 +35,7 @@ def scale_forward(node: Node) -> Iterator[Candidate]:
     value, source = node.outputs[0], node.inputs[0]
     assert source is not None
     assert isinstance(node.op, Conv | Sum)
-    for user in value.users:
+    for user in readers(value):
         require(isinstance(user.op, Conv), f"{describe(user)} ({user.op}) reads it and is no convolution")
     # Mul and Add are often two nodes: only with what is upstream does the scale come into sight.
     for branch in Branch(node.op, source).upstream():

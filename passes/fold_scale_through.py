@@ -8,7 +8,7 @@ from fuser.conv import Conv
 from fuser.errors import require
 from fuser.ir import Apply, Node, Opaque, Sum, Value
 from fuser.rewrite import FOLD, Candidate, describe, rewrite
-from passes._branch import Branch, unary
+from passes._branch import Branch, readers, unary
 
 
 @rewrite(Conv, Sum, stage=FOLD)
@@ -19,19 +19,19 @@ def fold_scale_through(node: Node) -> Iterator[Candidate]:
     operator with convolutions behind it; so it vanishes.
     """
     source, value = node.inputs[0], node.outputs[0]
-    readers = list(value.users)
-    if source is None or not readers or not all(is_homogeneous(user) for user in readers):
+    users = list(value.users)
+    if source is None or not users or not all(is_homogeneous(user) for user in users):
         return
     if not unary(node) and not (isinstance(node.op, Conv) and node.op.pointwise):
         return
     require_positive(node.op)
     targets: dict[Value, Apply] = {}
-    for reader in readers:
+    for reader in readers(value):
         result = reader.outputs[0]
         require(not result.is_output, f"{result.name!r} is a graph output")
         parameters = [v for v in reader.inputs[1:] if v is not None]
         targets[result] = Apply(reader.op, (source, *parameters))
-        for user in result.users:
+        for user in readers(result):
             require(isinstance(user.op, Conv), f"{describe(user)} ({user.op}) reads it and is no convolution")
             assert isinstance(user.op, Conv)
             # The same scale behind the non-linearity, as if the node had stood there.

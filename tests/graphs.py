@@ -4,12 +4,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fuser.check import apply, check_graph
+from fuser.check import check_graph
 from fuser.conv import Conv, scale_shift
 from fuser.driver import run
 from fuser.errors import require
 from fuser.ir import Constant, Graph, Node, Op, Opaque, Reshape, Sum, Value
 from fuser.lazy import Array
+from fuser.replay import apply
 from fuser.rewrite import Event, Log, Plan, Rewrite
 
 relu = Opaque("Relu", lambda x: (np.maximum(x, 0.0),), homogeneous=True)

@@ -337,3 +337,11 @@ def test_batch_norm_behind_a_grouped_transposed_convolution() -> None:
 def test_compose_with_a_transposed_convolution_says_why_not(outer: Conv, inner: Conv, reason: str) -> None:
     with pytest.raises(Declined, match=re.escape(reason)):
         compose(outer, inner)
+
+
+def test_a_transposed_kernel_does_not_change_places() -> None:
+    """How many of its taps add up, and so what becomes of the bias before it, differs between positions."""
+    outer = Conv.of(np.ones((4, 1, 3)), groups=4, stride=(2,), transposed=True)
+    inner = Conv.of(integers(1, 4, 2, 1), integers(2, 4))
+    with pytest.raises(Declined, match="mixes channels"):
+        algebra.swap(outer, inner)

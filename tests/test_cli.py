@@ -5,8 +5,10 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -394,3 +396,59 @@ def test_the_weights_of_the_output_are_those_of_the_model(
     np.testing.assert_array_equal(
         numpy_helper.to_array(before["head.weight"]), numpy_helper.to_array(after["head.weight"])
     )
+
+
+# --- inputs and shapes -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["optimize", "inspect", "verify", "bench"])
+def test_inputs_and_shapes_are_taken_by_all_commands(
+    command: Command, training_form: Path, tmp_path: Path, name: str
+) -> None:
+    np.savez(tmp_path / "x.npz", image=np.zeros((1, 3, 40, 56), np.float32))
+    rest = {"optimize": ["-o", tmp_path / "o.onnx", "--bench"], "inspect": []}.get(name, [training_form])
+    for options in (["--inputs", tmp_path / "x.npz"], ["--shape", "image=1,3,40,56"]):
+        done = command(name, training_form, *rest, *options, "--json", "-")
+        assert done.returncode == 0, done.stderr
+        report = json.loads(done.stdout)
+        found = list(_shapes_in(report))
+        assert found
+        assert all(shape == {"image": [1, 3, 40, 56]} for shape in found)
+
+
+def _shapes_in(report: dict[str, Any]) -> Iterator[object]:
+    """What was fed and counted, in the report of any command."""
+    for side in (report[name] for name in ("before", "after") if name in report):
+        yield side["nominal_inputs"]
+    for verdict in (report, report.get("verification") or {}):
+        yield from verdict.get("samples", ())
+    for timing in (report, report.get("benchmark") or {}):
+        yield from [timing["inputs"]] if "inputs" in timing else []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--shape", "input"], "--shape input: not of the form NAME=1,3,224,224"),
+        (["--shape", "input=1,x"], "--shape input=1,x: not of the form NAME=1,3,224,224"),
+        (["--shape", "input=1,-3"], "--shape input=1,-3: not of the form"),
+        (["--shape", "a=1", "--shape", "a=2"], "--shape a=2: a has shape [1] already"),
+        (["--shape", "z=1"], "a shape for 'z', which is no input of the model; its inputs are ['image']"),
+        (["--shape", "image=1,3,8"], "input 'image' cannot have shape [1, 3, 8], the model takes"),
+        (["--inputs", "none.npz"], "none.npz: no such file"),
+    ],
+)
+@pytest.mark.parametrize("name", ["optimize", "inspect", "verify", "bench"])
+def test_inputs_and_shapes_that_make_no_sense_are_refused_in_one_sentence(
+    command: Command, training_form: Path, tmp_path: Path, name: str, options: list[str], message: str
+) -> None:
+    rest = {"optimize": ["-o", tmp_path / "o.onnx"], "inspect": []}.get(name, [training_form])
+    done = command(name, training_form, *rest, *options)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "o.onnx").exists()
+
+
+def test_a_scalar_has_an_empty_shape() -> None:
+    assert cli.shapes(["sr=", "x:0=1, 2", "a=b=3"]) == {"sr": (), "x:0": (1, 2), "a=b": (3,)}

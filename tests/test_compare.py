@@ -5,9 +5,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from fuser.compare import Row, distance, floor, judge, largest
+from fuser.compare import CEILING, FLOOR, OWN, Row, distance, floor, judge, largest
 
 
 def single(values: list[float]) -> NDArray[Any]:
@@ -19,23 +21,51 @@ def row(error: float, own: float | None, float64: float | None, dtype: str = "fl
 
 
 def test_errors_are_relative_to_the_scale_of_the_reference() -> None:
-    original, result = single([1.0, -8.0, 3.0]), single([1.0, -8.0, 4.0])
-    (found,) = judge([{"y": original}], [{"y": result}], [{"y": np.array([1.0, -10.0, 3.5])}], {})
+    original, result = single([1.0, -9.998, 3.0]), single([1.0, -9.998, 3.001])
+    (found,) = judge([{"y": original}], [{"y": result}], [{"y": np.array([1.0, -10.0, 3.0005])}], {})
     assert found.scale == 10.0
-    assert found.error == pytest.approx(0.1)
-    assert found.own_error == pytest.approx(0.2)
-    assert found.float64_error == pytest.approx(0.2)
-    assert found.tolerance == pytest.approx(0.4)
+    assert found.error == pytest.approx(1e-4, rel=1e-2)
+    assert found.own_error == pytest.approx(2e-4, rel=1e-2)
+    assert found.float64_error == pytest.approx(2e-4, rel=1e-2)
+    assert found.tolerance == pytest.approx(4e-4, rel=1e-2)
     assert found.ok
 
 
 def test_the_own_error_of_all_samples_counts() -> None:
     exact, ideal = {"y": single([1.0])}, {"y": np.array([1.0])}
-    off = {"y": single([1.001])}
+    off = {"y": single([1.0001])}
     first, second = judge([exact, off], [off, off], [ideal, ideal], {})
     assert first.own_error == 0
-    assert first.tolerance == second.tolerance == pytest.approx(2e-3, rel=1e-4)
+    assert first.tolerance == second.tolerance == pytest.approx(2e-4, rel=1e-2)
     assert first.ok
+
+
+@given(st.floats(0, 10), st.floats(0, 1e-3), st.sampled_from(list(FLOOR)))
+def test_the_tolerance_has_no_jump_and_a_ceiling(own: float, more: float, dtype: str) -> None:
+    """Whatever the original's own error is: a little more of it never allows much more."""
+
+    def allowed(error: float) -> float:
+        sample = {"y": np.array([1.0 + error])}
+        (found,) = judge([sample], [sample], [{"y": np.array([1.0])}], {"y": dtype})
+        return found.tolerance
+
+    assert floor(dtype) <= allowed(own) <= CEILING[dtype]
+    assert -1e-12 <= allowed(own + more) - allowed(own) <= OWN * more + 1e-12
+
+
+def test_the_narrowest_type_that_computes_says_what_is_allowed() -> None:
+    original, result = {"y": single([1.0])}, {"y": single([1.004])}
+    found = [
+        judge([original], [result], None, {}, precisions={"y": kind})[0] for kind in ("float16", "float32")
+    ]
+    assert [row.ok for row in found] == [True, False]
+    assert [row.dtype for row in found] == ["float32", "float32"]
+
+
+def test_elements_of_a_sequence_have_the_precision_of_the_whole() -> None:
+    arrays = {"y[0]": single([1.0]), "y[1]['a']": single([1.0])}
+    rows = judge([arrays], [arrays], None, {}, precisions={"y": "float16"})
+    assert [row.precision for row in rows] == ["float16", "float16"]
 
 
 def test_without_an_ideal_ten_times_the_floor_is_allowed_and_between_float64_once() -> None:

@@ -1,6 +1,6 @@
 """The compiler end to end: same type out, nothing changed that was given, same bytes, nothing left to do."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from fuser import compiler
 from fuser.algebra import compose
 from fuser.conv import Conv
 from fuser.demo import build_repvgg
-from fuser.errors import InputError, VerificationError
+from fuser.errors import Declined, InputError, VerificationError
 from fuser.ir import Apply, Node
 from fuser.rewrite import FOLD, Candidate, Plan, Rewrite
 from tests.small_models import normal, parsed
@@ -91,9 +91,12 @@ def off_by_one(node: Node) -> Iterator[Candidate]:
 
 @pytest.fixture
 def faulty_pass(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        compiler, "select", lambda *_: Plan((Rewrite("off_by_one", (Conv,), FOLD, off_by_one),))
-    )
+    faulty = Rewrite("off_by_one", (Conv,), FOLD, off_by_one)
+
+    def select(_: object, exclude: Sequence[str], *__: object) -> Plan:
+        return Plan(() if faulty.name in exclude else (faulty,))
+
+    monkeypatch.setattr(compiler, "select", select)
 
 
 @pytest.mark.usefixtures("faulty_pass")
@@ -248,3 +251,21 @@ def test_a_matmul_and_its_bias_stay_as_they_are() -> None:
     result, report = fuser.optimize(model, return_report=True)
     assert report.applied == []
     assert [t.name for t in result.graph.initializer] == ["w", "b"]
+
+
+def test_a_check_that_fails_where_each_rewrite_was_right_is_a_bug(
+    model: onnx.ModelProto, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def check(*_: object, trusted: bool) -> None:
+        raise Declined(f"trusted is {trusted}")
+
+    monkeypatch.setattr(compiler, "check_graph", check)
+    with pytest.raises(
+        VerificationError, match="a kernel is wrong though each rewrite of it was right: trusted is True"
+    ):
+        fuser.optimize(model)
+
+
+def test_what_the_package_does_not_have() -> None:
+    with pytest.raises(AttributeError, match="module 'fuser' has no attribute 'pessimize'"):
+        fuser.pessimize  # noqa: B018  # looked up

@@ -2,10 +2,11 @@
 
 import pytest
 
-from tests.fuzz import check
+from tests.fuzz.check import check
 
 
-@pytest.mark.parametrize("first", range(0, 60, 10))
-def test_random_networks_compute_the_same(first: int) -> None:
-    removed = [check(seed) for seed in range(first, first + 10)]
-    assert sum(removed) > 0
+@pytest.mark.parametrize("first", [29, 37])
+def test_random_networks_stay_what_they_are(first: int) -> None:
+    outcomes = {seed: check(seed) for seed in range(first, first + 8)}
+    assert {seed: outcome.faults for seed, outcome in outcomes.items() if outcome.faults} == {}
+    assert sum(outcome.removed for outcome in outcomes.values()) > 0

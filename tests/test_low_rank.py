@@ -106,3 +106,10 @@ def test_merged_factors_of_half_precision_are() -> None:
 )
 def test_no_smaller_factors(whole: Conv) -> None:
     assert factor(whole) is None
+
+
+def test_a_kernel_that_holds_nan_where_it_is_not_looked_at_first() -> None:
+    weight = integers(0, 40, 2) @ integers(1, 2, 30)
+    weight[-1, -1] = np.nan
+    with pytest.raises(Declined, match="the weight holds NaN or infinity"):
+        factor(Conv.of(weight, axis=-1), ())

@@ -212,3 +212,24 @@ def test_snap_leaves_another_value() -> None:
     assert snap(other, np.array([0.1, 0.2, 0.30001]), 2.0**-23) is other
     crop = pad(3, (-1, 0), (0, 0))
     assert snap(crop, np.ones(3), 2.0**-23) is crop
+
+
+def test_a_constant_is_no_convolution() -> None:
+    with pytest.raises(Declined, match="the result does not depend on the input"):
+        recognise(lambda x: np.ones((len(x), 4, 1, 1)), SHAPES)
+
+
+def test_channels_that_are_more_in_a_larger_image() -> None:
+    def function(x: Array) -> Array:
+        return np.concatenate([x[:, :, 1:]] * (x.shape[2] // 4), axis=1)
+
+    with pytest.raises(Declined, match=r"the shapes differ: \(1, 12, 11, 5\) here, \(1, 4, 11, 5\) from"):
+        recognise(function, SHAPES)
+
+
+def test_a_border_that_is_another_in_a_larger_image() -> None:
+    def function(x: Array) -> Array:
+        return np.pad(x, [(0, 0), (0, 0), (1, 1), (1, 1)], constant_values=x.shape[2])
+
+    with pytest.raises(Declined, match=r"for zeros, channel 0 holds 12 at \(0, 0\), where .* gives 7"):
+        recognise(function, SHAPES)

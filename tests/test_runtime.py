@@ -121,3 +121,8 @@ def test_lower_integers_are_tried_where_higher_ones_are_refused() -> None:
 def test_the_first_refusal_is_reported() -> None:
     with pytest.raises(CannotRun, match=r"not \(1, 2\)"):
         shapes(Picky(), [(1, 2), (2, 2)])
+
+
+def test_what_no_memory_holds_is_not_made_up() -> None:
+    with pytest.raises(CannotRun, match=r"'x' of shape \[1099511627776, 2\] is too large to be made up"):
+        shapes(Picky(), [(2**40, 2)])

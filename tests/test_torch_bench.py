@@ -107,9 +107,8 @@ def test_a_captured_graph_is_moved_with_what_it_creates() -> None:
     assert {tensor.device.type for tensor in program.state_dict.values()} == {"cpu"}
     with pytest.warns(FutureWarning, match="weight_norm"):
         computed = nn.utils.weight_norm(nn.Conv2d(6, 4, 1)).eval()
-    with pytest.raises(InputError, match="Conv2d holds tensors that cannot be copied to meta"):
-        module_on(computed, "meta")
-    assert module_on(computed, "cpu") is computed
+    assert module_on(computed, "meta")(X.to("meta")).device.type == "meta"
+    assert {tensor.device.type for tensor in computed.parameters()} == {"cpu"}
 
 
 def test_the_clock_of_the_processor_counts_seconds() -> None:
@@ -138,6 +137,12 @@ def test_a_gpu_that_is_not_there_is_said(monkeypatch: pytest.MonkeyPatch) -> Non
         benchmark(generic(repvgg()), generic(repvgg()), inputs=X, device="cuda")
     with pytest.raises(InputError, match="no device 'abacus': timings are taken on cpu or cuda"):
         require_device("abacus")
+
+
+def test_a_model_that_lies_on_another_device_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch_bench, "device_of", lambda _: torch.device("meta"))
+    with pytest.raises(InputError, match="no device 'meta': timings are taken on cpu or cuda"):
+        benchmark(generic(repvgg()), generic(repvgg()), inputs=X)
 
 
 @pytest.mark.parametrize(

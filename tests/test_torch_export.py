@@ -195,3 +195,12 @@ def test_what_cannot_be_captured_says_why(tmp_path: Path) -> None:
     module = Net(lambda m, x: m.conv(x) if x.sum() > 0 else x, conv=nn.Conv2d(6, 6, 1)).eval()
     with pytest.raises(InputError, match=r"Net cannot be captured by torch\.export"):
         export(module, torch.randn(2, 6, 9, 8), tmp_path / "model.onnx")
+
+
+def test_what_onnx_has_no_operator_for_is_told_in_one_line(tmp_path: Path) -> None:
+    module = generic(Net(lambda m, x: m.linear(torch.linalg.eigvalsh(x)), linear=nn.Linear(3, 3)))
+    path = tmp_path / "m.onnx"
+    with pytest.raises(InputError, match=r"Net cannot be exported by torch\.onnx: ") as error:
+        export(module, torch.eye(3), path)
+    assert "\n" not in str(error.value)
+    assert not path.exists()

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,22 @@ def test_torch_that_is_not_installed_is_said(call: str) -> None:
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert result.stderr.splitlines()[-1].startswith("fuser.errors.InputError: ")
     assert result.stderr.endswith("needs torch: pip install 'graph-fuser[torch]'\n")
+
+
+@pytest.mark.parametrize(
+    ("call", "what"),
+    [
+        (lambda: fuser.inspect_file("m.pt2"), "a .pt2 file"),
+        (lambda: fuser.optimize_file("m.pt2", "n.pt2"), "a .pt2 file"),
+        (lambda: fuser.export(0, 0, "m"), "fuser.export"),
+    ],
+)
+def test_what_needs_torch_is_said(
+    call: Callable[[], Any], what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(InputError, match=rf"{what} needs torch: pip install 'graph-fuser\[torch\]'"):
+        call()
 
 
 @pytest.mark.parametrize("name", ["inspect", "verify", "bench"])
@@ -157,7 +174,9 @@ def test_a_wrong_result_is_not_written(
         return staged(result, path)
 
     monkeypatch.setattr(torch_files, "staged", broken)
-    with pytest.raises(VerificationError, match=r"nothing was written: .*suspect: fold_batch_norm"):
+    with pytest.raises(
+        VerificationError, match=r"nothing was written: .*no suspect: it is so without fold_batch_norm too"
+    ):
         fuser.optimize_file(program, tmp_path / "out.pt2")
     assert [path.name for path in tmp_path.iterdir()] == ["model.pt2"]
 
@@ -227,3 +246,43 @@ def test_code_in_a_program_is_not_run(
         status, _, complaints = command(capfd, name, *pair)
         assert status == 2
         assert "is code or a Python object, and reading it could run anything" in complaints
+
+
+# --- inputs and shapes -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def dynamic(tmp_path: Path) -> Path:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU()).eval()
+    free = {0: torch.export.Dim("n"), 2: torch.export.Dim("h", min=4), 3: torch.export.Dim("w", min=4)}
+    path = tmp_path / "dynamic.pt2"
+    torch.export.save(torch.export.export(model, (torch.randn(2, 3, 8, 9),), dynamic_shapes=(free,)), path)
+    return path
+
+
+def test_shapes_are_those_that_a_program_is_fed(dynamic: Path, tmp_path: Path) -> None:
+    shapes = {"input": (5, 3, 10, 12)}
+    report = fuser.optimize_file(dynamic, tmp_path / "out.pt2", shapes=shapes, bench=True)
+    assert report.verification is not None
+    assert report.benchmark is not None
+    assert all(sample == shapes for sample in report.verification.samples)
+    assert report.benchmark.inputs == shapes
+    with pytest.raises(InputError, match=r"cannot have shape \[5, 4, 10, 12\], the model takes"):
+        fuser.verify(dynamic, dynamic, shapes={"input": (5, 4, 10, 12)})
+
+
+def test_a_fixed_program_takes_its_own_shape_only(program: Path) -> None:
+    assert fuser.verify(program, program, shapes={"input": (1, 3, 8, 8)}).ok
+    with pytest.raises(InputError, match=r"cannot have shape \[2, 3, 8, 8\], the model takes \[1, 3, 8, 8\]"):
+        fuser.verify(program, program, shapes={"input": (2, 3, 8, 8)})
+
+
+def test_arguments_have_their_shapes(program: Path) -> None:
+    module = torch.export.load(program).module()
+    with pytest.raises(InputError, match="the inputs have shapes already"):
+        fuser.verify(module, module, inputs=torch.randn(1, 3, 8, 8), shapes={"input": (1, 3, 8, 8)})
+
+
+def test_an_inspection_of_a_program_does_not_depend_on_shapes(program: Path) -> None:
+    with pytest.raises(InputError, match=r"the report on a \.pt2 file does not state"):
+        fuser.inspect_file(program, shapes={"input": (1, 3, 8, 8)})

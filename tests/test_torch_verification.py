@@ -15,8 +15,9 @@ from torch import Tensor, nn  # noqa: E402
 from torch.export import Dim, ExportedProgram  # noqa: E402
 
 import fuser  # noqa: E402
+from fuser.compare import floor  # noqa: E402
 from fuser.errors import InputError  # noqa: E402
-from fuser.hosts.torch_call import Arguments, Program  # noqa: E402
+from fuser.hosts.torch_call import Arguments, Program, opened  # noqa: E402
 from fuser.inputs import SMALL  # noqa: E402
 from fuser.report import to_json  # noqa: E402
 from tests.hosts.fx_models import Net, generic, repvgg  # noqa: E402
@@ -194,7 +195,7 @@ def test_tensors_keep_the_order_of_their_axes_in_memory() -> None:
 
 
 def test_mixed_types_have_a_reference_in_float64() -> None:
-    """What bfloat16 inside costs the original is known, and allowed twice."""
+    """What bfloat16 inside costs the original is known, and bfloat16 is what the result is judged by."""
     module = generic(Net(lambda m, x: m.conv(x.bfloat16()).float(), conv=nn.Conv2d(6, 4, 3).bfloat16()))
     for original in (module, exported(module, X)):
         verdict = fuser.verify(original, module, inputs=X)
@@ -203,7 +204,16 @@ def test_mixed_types_have_a_reference_in_float64() -> None:
         assert row.dtype == "float32"
         assert row.own_error is not None
         assert 1e-4 < row.own_error < 1e-2
-        assert row.tolerance == 2 * row.own_error
+        assert row.precision == "bfloat16"
+        assert row.tolerance == floor("bfloat16")
+
+
+def test_what_is_optimized_may_be_verified_against_the_module() -> None:
+    module = generic(nn.Sequential(nn.Conv2d(6, 4, 3), nn.BatchNorm2d(4)))
+    _, report = fuser.optimize(module, X, verify=True, return_report=True)
+    assert report.verification is not None
+    assert report.verification.ok
+    assert report.applied
 
 
 def test_without_a_float64_reference_the_original_itself_is_it() -> None:
@@ -354,3 +364,16 @@ def test_onnx_is_no_original_of_torch_and_an_object_no_model() -> None:
         fuser.verify(convnet(), network(), inputs=X)
     with pytest.raises(InputError, match=r"missing\.pt2: no such file"):
         fuser.verify("missing.pt2", "missing.pt2")
+
+
+def test_a_program_that_does_not_say_how_it_is_called_needs_inputs() -> None:
+    program = exported(network(), X)
+    program._example_inputs = None
+    with pytest.raises(InputError, match="the program has no example inputs, which say how it is called"):
+        fuser.verify(program, program)
+    assert fuser.verify(program, program, inputs=X).ok
+
+
+def test_what_is_no_model_of_torch_is_not_opened() -> None:
+    with pytest.raises(InputError, match=r"the result is no torch module, .* or \.pt2 file, but m\.onnx$"):
+        opened("m.onnx", "the result")

@@ -8,10 +8,9 @@ from numpy.typing import NDArray
 
 from fuser.conv import Conv, scale_shift
 from fuser.errors import Declined, require
-from fuser.ir import Apply, Constant, Dim, Node, Reshape, Sum, Value
+from fuser.ir import FLOATS, Apply, Constant, Dim, Node, Reshape, Sum, Value
 from fuser.lazy import Array, Lazy, arrange, defer
 from fuser.region import among_images
-from fuser.trials import FLOATS
 
 NOTHING = Sum((1.0,))
 """The operator that returns its input."""

@@ -4,15 +4,15 @@ A `Call` says what is computed (`kind`), of which operands, with which attribute
 operator have the same order in all ways of writing it, so one signature serves them all.
 """
 
-import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Final, TypeAlias
 
 import torch
-from torch import fx, nn
+from torch import fx
 
+from fuser.hosts.fx_identity import is_quantized, name_of, title
 from fuser.ir import Constant
 
 Operand: TypeAlias = fx.Node | torch.Tensor | Constant | float | int | None
@@ -67,6 +67,7 @@ ALIASES: Final = {
     "alpha_dropout": "dropout",
     "concat": "cat",
     "divide": "div",
+    "dsmm": "mm",
     "dropout1d": "dropout",
     "dropout2d": "dropout",
     "dropout3d": "dropout",
@@ -122,58 +123,6 @@ SIGNATURES: Final[dict[str, str]] = {
     "to": "input|self dtype|device|other=None",
 }
 
-NAMED: Final = frozenset(
-    {"alpha_dropout", "chunk", "clone", "concat", "contiguous", "detach", "divide", "dropout1d"}
-    | {"dropout2d", "dropout3d", "expand", "feature_alpha_dropout", "feature_dropout", "interpolate"}
-    | {"multiply", "negative", "permute", "reshape", "reshape_as", "split", "squeeze", "subtract"}
-    | {"sum", "tile", "transpose", "true_divide", "unbind", "unflatten", "unsqueeze"}
-).union(UNARY, SIGNATURES)
-"""Functions of torch that are recognised."""
-
-OPERATORS: Final[dict[Any, str]] = {
-    operator.add: "add",
-    operator.iadd: "add_",
-    operator.sub: "sub",
-    operator.isub: "sub_",
-    operator.mul: "mul",
-    operator.imul: "mul_",
-    operator.truediv: "div",
-    operator.itruediv: "div_",
-    operator.neg: "neg",
-    operator.matmul: "matmul",
-    operator.getitem: "getitem",
-    operator.setitem: "setitem_",
-    getattr: "getattr",
-    nn.functional.batch_norm: "functional_batch_norm",
-    nn.functional.pad: "pad",
-}
-
-
-@cache
-def functions() -> dict[Any, str]:
-    """The name of every function that is known, by identity: others may be called the same."""
-    found = dict(OPERATORS)
-    for owner in (torch, nn.functional, torch._C._nn):
-        for name in NAMED:
-            for spelling in (name, f"{name}_"):
-                function = getattr(owner, spelling, None)
-                if function is not None:
-                    found.setdefault(function, spelling)
-    return found
-
-
-def name_of(node: fx.Node) -> str:
-    """What a function or method is called, `add_` for one that works in place; empty if unknown."""
-    if node.op == "call_method":
-        return str(node.target)
-    if node.op != "call_function":
-        return ""
-    if isinstance(node.target, torch._ops.OpOverload):
-        namespace, _, name = node.target._schema.name.partition("::")
-        odd = "out" in node.target._overloadname.split("_") or node.target._overloadname == "no_stats"
-        return name if namespace == "aten" and not odd else ""
-    return functions().get(node.target, "")
-
 
 def canonical(name: str) -> str:
     """The kind behind a name; what works in place computes what the others compute."""
@@ -184,12 +133,18 @@ def canonical(name: str) -> str:
 def normalise(node: fx.Node) -> Call:
     """The normal form of a call of a function or method.
 
-    What is not known reads all its operands and has no attributes.
+    What is not known reads all its operands, has no attributes, and a title that no kind has.
     """
     kind = canonical(name_of(node))
-    arguments = bind(node, SIGNATURES[kind]) if kind in SIGNATURES else None
+    if not kind:
+        return unknown(node, node.target)
+    if kind not in SIGNATURES:
+        # Operands are told by their place, which those that are given by name do not have.
+        ordered = len(node.all_input_nodes) < 2 or not _reads(node.kwargs)
+        return Call(kind, tuple(node.all_input_nodes)) if ordered else unknown(node, node.target)
+    arguments = bind(node, SIGNATURES[kind])
     if arguments is None:
-        return Call(kind or _title(node.target), tuple(node.all_input_nodes))
+        return unknown(node, node.target)
     build = BUILDERS.get(kind, _data)
     call = build(kind, arguments)
     known = {operand for operand in call.operands if isinstance(operand, fx.Node)}
@@ -199,8 +154,17 @@ def normalise(node: fx.Node) -> Call:
     return Call(kind, tuple(node.all_input_nodes), refusal="an attribute is computed in the graph")
 
 
-def _title(target: object) -> str:
-    return str(getattr(target, "__name__", target))
+def unknown(node: fx.Node, target: Any, tensors: Iterable[torch.Tensor] = ()) -> Call:
+    """A call of which nothing is known but what it reads, `tensors` of a module among it."""
+    refusal = "it computes with quantized values, which are left as they are" if is_quantized(target) else ""
+    return Call(title(target), (*node.all_input_nodes, *tensors), refusal=refusal)
+
+
+def _reads(arguments: Any) -> bool:
+    """Whether a node is among the arguments."""
+    found: list[fx.Node] = []
+    fx.map_arg(arguments, found.append)
+    return bool(found)
 
 
 def bind(node: fx.Node, signature: str) -> dict[str, Any] | None:
@@ -224,7 +188,7 @@ def bind(node: fx.Node, signature: str) -> dict[str, Any] | None:
             found[spellings[0]] = _default(default)
         else:
             return None
-    extra = [value for value in node.args[len(parts) :] if value not in {False, None}]
+    extra = [value for value in node.args[len(parts) :] if value is not None and value is not False]
     return None if extra or any(value is not None for value in keywords.values()) else found
 
 

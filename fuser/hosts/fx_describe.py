@@ -10,6 +10,11 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 Read = Callable[[str], Any]
 
 
+def described(node: fx.Node) -> Any:
+    """What the tracer knows of the result: a fake tensor, or a tuple of them; None where it knows nothing."""
+    return node.meta.get("val", node.meta.get("example_value"))
+
+
 def refresh(graph: fx.Graph, known: set[fx.Node], read: Read) -> None:
     """Describe the nodes that are not in `known`, and again what reads a result that is not as it was.
 

@@ -1,5 +1,7 @@
 """What works in place: in a graph each value is one thing for ever, in fx a tensor may be changed.
 
+An operator says what it changes, by its schema or by its name. What a function is given that is not torch's
+is taken to be left as it was, as torch.fx itself has it, unless it is a tensor of the module's own.
 Where a change is seen through its result alone, the operator computes the same out of place, and whoever
 reads the tensor later reads the result. Where the tensor has other names, views of it or the module's own
 buffer, nothing is known: all that touches it stays where it is.
@@ -13,7 +15,9 @@ from typing import Any, Final
 import torch
 from torch import fx, nn
 
-from fuser.hosts.fx_call import ADAPTIVE_POOLS, AVERAGE_POOLS, MAX_POOLS, UNARY, canonical, name_of, normalise
+from fuser.hosts.fx_call import ADAPTIVE_POOLS, AVERAGE_POOLS, MAX_POOLS, UNARY, canonical, normalise
+from fuser.hosts.fx_identity import name_of, of_torch
+from fuser.hosts.fx_module import is_plain, makes_its_own
 
 FRESH: Final = frozenset(
     {"add", "addmm", "batch_norm", "bmm", "cat", "clone", "conv", "conv1d", "conv2d", "conv3d"}
@@ -23,17 +27,6 @@ FRESH: Final = frozenset(
     | {"sum"}
 ).union(UNARY, AVERAGE_POOLS, MAX_POOLS, ADAPTIVE_POOLS)
 """The result is a tensor of its own. What is not listed may return its operand or a view of it."""
-
-FRESH_MODULES: Final = (
-    nn.modules.conv._ConvNd,
-    nn.modules.batchnorm._BatchNorm,
-    nn.Linear,
-    nn.AvgPool2d,
-    nn.MaxPool2d,
-    nn.AdaptiveAvgPool2d,
-    nn.LayerNorm,
-    nn.GroupNorm,
-)
 
 HARMLESS: Final = frozenset({"detach_", "requires_grad_"})
 
@@ -53,6 +46,7 @@ def resolve_effects(graph: fx.Graph, modules: Modules) -> frozenset[fx.Node]:
             _settle(node, changed, views, order, pinned, modules)
         for source in aliased(node, modules):
             views.join(node, source)
+        pinned.update(read for read in node.all_input_nodes if read.op == "get_attr" and _may_write(node))
     for node in list(pinned):
         pinned.update(views.members(node))
     return frozenset(pinned)
@@ -86,11 +80,12 @@ class _Views:
         return self._groups.get(node, [node])
 
     def join(self, a: fx.Node, b: fx.Node) -> None:
-        if self.members(a) is self.members(b):
+        large, small = sorted((self.members(a), self.members(b)), key=len, reverse=True)
+        if large is small:
             return
-        merged = self.members(a) + self.members(b)
-        for member in merged:
-            self._groups[member] = merged
+        large.extend(small)
+        for member in (large[0], *small):
+            self._groups[member] = large
 
 
 def mutated(node: fx.Node, modules: Modules) -> Iterator[fx.Node]:
@@ -116,7 +111,10 @@ def _changed(node: fx.Node, modules: Modules) -> Iterator[Any]:
         call = normalise(node)
         yield from call.operands[3:] if call.attributes.get("training") else ()
     elif isinstance(node.target, torch._ops.OpOverload):
-        yield from _written(node)
+        yield from _written(node, node.target)
+    elif isinstance(node.target, torch._ops.OpOverloadPacket):
+        for overload in node.target.overloads():
+            yield from _written(node, getattr(node.target, overload))
     elif not isinstance(node.target, torch._ops.HigherOrderOperator):
         if in_place_name(node) or node.kwargs.get("inplace") is True or _positional_inplace(node):
             yield from node.args[:1] or list(node.kwargs.values())[:1]
@@ -124,14 +122,21 @@ def _changed(node: fx.Node, modules: Modules) -> Iterator[Any]:
         yield from out if isinstance(out, list | tuple) else [out]
 
 
-def _written(node: fx.Node) -> Iterator[Any]:
-    """The operands that the schema of an aten operator says are written to."""
-    assert isinstance(node.target, torch._ops.OpOverload)
-    arguments = node.target._schema.arguments
-    written = {a.name for a in arguments if a.alias_info is not None and a.alias_info.is_write}
+def _may_write(node: fx.Node) -> bool:
+    """Whether a node calls a function, or a method of an object, of which nothing is known."""
+    operators = torch._ops.OperatorBase | torch._ops.OpOverloadPacket
+    if isinstance(node.target, operators) or node.op not in {"call_function", "call_method"}:
+        return False
+    return not name_of(node) and not of_torch(node.target)
+
+
+def _written(node: fx.Node, overload: Any) -> Iterator[Any]:
+    """The operands that the schema of an operator says are written to."""
+    arguments = overload._schema.arguments
     given = dict(zip((a.name for a in arguments), node.args, strict=False)) | dict(node.kwargs)
-    for name in written & given.keys():
-        yield from given[name] if isinstance(given[name], list | tuple) else [given[name]]
+    for a in arguments:
+        if a.name in given and a.alias_info is not None and a.alias_info.is_write:
+            yield from given[a.name] if isinstance(given[a.name], list | tuple) else [given[a.name]]
 
 
 def in_place_name(node: fx.Node) -> bool:
@@ -164,7 +169,7 @@ _INPLACE_POSITION: Final[dict[str, int]] = {
 
 
 def _positional_inplace(node: fx.Node) -> bool:
-    position = _INPLACE_POSITION.get(getattr(node.target, "__name__", ""))
+    position = _INPLACE_POSITION.get(name_of(node)) if node.op == "call_function" else None
     return position is not None and len(node.args) > position and node.args[position] is True
 
 
@@ -174,7 +179,7 @@ def aliased(node: fx.Node, modules: Modules) -> list[fx.Node]:
     if changed:
         return changed
     if node.op == "call_module":
-        return [] if isinstance(modules(node), FRESH_MODULES) else list(node.all_input_nodes)
+        return [] if makes_its_own(modules(node)) else list(node.all_input_nodes)
     if node.op in {"placeholder", "get_attr", "output"} or canonical(name_of(node)) in FRESH:
         return []
     if name_of(node) == "getattr" and node.args[1] in {"shape", "ndim", "dtype", "device"}:
@@ -186,20 +191,20 @@ def functional(node: fx.Node, modules: Modules) -> Any:
     """What computes out of place what `node` computes in place: a target or a module, or None."""
     if node.op == "call_module":
         module = modules(node)
-        return type(module) if module is not None else None
-    if node.op == "call_method":
-        name = str(node.target)
-        bare = name.removesuffix("_")
-        return bare if bare != name and hasattr(torch.Tensor, bare) else None
-    if isinstance(node.target, torch._ops.OpOverload):
-        packet = getattr(torch.ops.aten, node.target._schema.name.partition("::")[2].removesuffix("_"), None)
-        return getattr(packet, node.target._overloadname, None)
+        return type(module) if module is not None and is_plain(module) else None
     if node.kwargs.get("inplace") is True or _positional_inplace(node):
-        return node.target
+        return node.target if name_of(node) else None
     if node.target in _OPERATORS:
         return _OPERATORS[node.target]
-    name = name_of(node)
-    return getattr(torch, name.removesuffix("_"), None) if name.endswith("_") else None
+    bare = name_of(node).removesuffix("_")
+    if bare in {"", name_of(node)}:
+        return None
+    if node.op == "call_method":
+        return bare if hasattr(torch.Tensor, bare) else None
+    if isinstance(node.target, torch._ops.OpOverload):
+        return getattr(getattr(torch.ops.aten, bare, None), node.target._overloadname, None)
+    function = getattr(torch, bare, None)
+    return function if of_torch(function) else None
 
 
 _OPERATORS: Final[dict[Any, Any]] = {
@@ -223,7 +228,7 @@ def make_functional(node: fx.Node, modules: Modules) -> nn.Module | None:
         return copied
     if "inplace" in node.kwargs:
         node.kwargs = {**node.kwargs, "inplace": False}
-    position = _INPLACE_POSITION.get(getattr(node.target, "__name__", ""), len(node.args))
+    position = _INPLACE_POSITION.get(name_of(node), len(node.args))
     node.args = tuple(False if i == position else value for i, value in enumerate(node.args))
     node.target = target
     return None

@@ -2,37 +2,26 @@
 
 from collections.abc import Callable, Mapping
 from copy import deepcopy
-from functools import cache
-from types import BuiltinFunctionType
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import fx, nn
+from torch.nn.utils import parametrize
 
-from fuser.hosts.fx_call import Call, name_of
+from fuser.hosts.fx_call import Call
+from fuser.hosts.fx_describe import described
+from fuser.hosts.fx_identity import draws, name_of, of_torch, title
+from fuser.hosts.fx_module import is_plain, tensors_of
 from fuser.hosts.fx_tensor import to_numpy, to_torch, torch_dtype
 
 Evaluate = Callable[..., tuple[NDArray[Any], ...]]
 
-RANDOM: Final = frozenset(
-    {"bernoulli", "bernoulli_", "dropout", "exponential_", "multinomial", "normal", "normal_"}
-    | {"rand", "rand_like", "randint", "randint_like", "randn", "randn_like", "randperm", "rrelu"}
-    | {"uniform_"}
-)
-
-
-def described(node: fx.Node) -> Any:
-    """What the tracer knows of the result: a fake tensor, or a tuple of them; None where it knows nothing."""
-    return node.meta.get("val", node.meta.get("example_value"))
-
 
 def evaluator(node: fx.Node, call: Call, module: nn.Module | None) -> Evaluate | None:
     """What computes the outputs of a node; None where they are not a function of its operands alone."""
-    if isinstance(node.target, torch._ops.HigherOrderOperator) or isinstance(module, fx.GraphModule):
-        return None
-    if name_of(node) in RANDOM or not pure(node.target):
+    if not idle(call) and not repeatable(node, module):
         return None
 
     def evaluate(*arrays: NDArray[Any] | None) -> tuple[NDArray[Any], ...]:
@@ -52,18 +41,20 @@ def evaluator(node: fx.Node, call: Call, module: nn.Module | None) -> Evaluate |
     return evaluate
 
 
-def pure(target: object) -> bool:
-    """Whether a target comes with torch and draws no random numbers; methods and modules of torch do."""
-    if isinstance(target, torch._ops.OpOverload):
-        return target.namespace == "aten" and torch.Tag.nondeterministic_seeded not in target.tags
-    module = getattr(target, "__module__", None) or ""
-    return isinstance(target, str) or module.split(".")[0] in {"torch", "_operator"} or target in _builtins()
+def idle(call: Call) -> bool:
+    """Whether a call that may draw random numbers draws none: dropout outside training."""
+    return call.kind == "dropout" and call.attributes.get("training") is False
 
 
-@cache
-def _builtins() -> frozenset[object]:
-    found = (*vars(torch).values(), *vars(torch._C._nn).values())
-    return frozenset(entry for entry in found if isinstance(entry, BuiltinFunctionType))
+def repeatable(node: fx.Node, module: nn.Module | None) -> bool:
+    """Whether a node computes the same of the same operands: of torch alone, drawing no random numbers."""
+    if node.op == "call_module":
+        return module is not None and is_plain(module)
+    if isinstance(node.target, torch._ops.OpOverload | torch._ops.OpOverloadPacket):
+        known = title(node.target).startswith("torch::")
+    else:
+        known = name_of(node) != "" or of_torch(node.target)
+    return known and not draws(node)
 
 
 def _run(node: fx.Node, module: nn.Module | None, tensors: Mapping[fx.Node, torch.Tensor | int]) -> Any:
@@ -77,11 +68,56 @@ def _run(node: fx.Node, module: nn.Module | None, tensors: Mapping[fx.Node, torc
         return node.target(*args, **kwargs)
     assert module is not None, f"there is no module {node.target}"
     first = next(tensor for tensor in tensors.values() if isinstance(tensor, torch.Tensor))
-    if any(True for _ in module.parameters()) or getattr(module, "inplace", False):
-        module = deepcopy(module).to("cpu", first.dtype if first.is_floating_point() else None)
-        if hasattr(module, "inplace"):
-            module.inplace = False
+    if any(True for _ in tensors_of(module)) or getattr(module, "inplace", False):
+        module = _converted(module, first.dtype if first.is_floating_point() else None)
     return module(*args, **kwargs)
+
+
+def _converted(module: nn.Module, dtype: torch.dtype | None) -> nn.Module:
+    """A copy of the module that computes in `dtype`, of what it holds too, and changes nothing in place.
+
+    A weight that the module computes is computed in the module's own type: that is the weight that it has.
+    """
+
+    def convert(held: Any) -> Any:
+        if isinstance(held, torch.Tensor):
+            return held.detach().to("cpu", dtype if held.is_floating_point() else None)
+        return held
+
+    module = _with_its_weights(module)
+    made: nn.Module = object.__new__(type(module))
+    made.__dict__.update({name: convert(held) for name, held in module.__dict__.items()})
+    made._parameters = {
+        name: None if held is None else nn.Parameter(convert(held), requires_grad=False)
+        for name, held in module._parameters.items()
+    }
+    made._buffers = {name: convert(held) for name, held in module._buffers.items()}
+    made._modules = {
+        name: None if part is None else _converted(part, dtype) for name, part in module._modules.items()
+    }
+    if hasattr(made, "inplace"):
+        made.inplace = False
+    return made
+
+
+def _with_its_weights(module: nn.Module) -> nn.Module:
+    """The module with what parametrisations and torch's own hooks compute in their place."""
+    hooks = {k: h for k, h in module._forward_pre_hooks.items() if type(h).__module__.startswith("torch.nn.")}
+    computed = list(module.parametrizations) if parametrize.is_parametrized(module) else []
+    if not hooks and not computed:
+        return module
+    made: nn.Module = object.__new__(type(module).__bases__[0] if computed else type(module))
+    made.__dict__.update(module.__dict__)
+    made._parameters = dict(module._parameters)
+    made._modules = {name: part for name, part in module._modules.items() if name != "parametrizations"}
+    made._parameters.update({name: nn.Parameter(getattr(module, name).detach()) for name in computed})
+    made._forward_pre_hooks = type(module._forward_pre_hooks)()
+    made._forward_pre_hooks.update(
+        {key: hook for key, hook in module._forward_pre_hooks.items() if key not in hooks}
+    )
+    for hook in hooks.values():
+        hook(made, ())
+    return made
 
 
 def is_extent(node: fx.Node) -> bool:

@@ -4,6 +4,7 @@ Nodes that no rewrite touched stay as they are. What a rewrite made takes the pl
 named after the block that it came from.
 """
 
+import operator
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -104,7 +105,7 @@ class _Export:
     @staticmethod
     def _is_part_of(node: fx.Node, alive: set[object]) -> bool:
         """Whether the node takes a part out of a tuple that is still made."""
-        return bool(node.args) and node.args[0] in alive and getattr(node.target, "__name__", "") == "getitem"
+        return node.target is operator.getitem and node.args[0] in alive
 
     def _lower(self, node: Node) -> None:
         """Insert the fx nodes for a node that a rewrite made, before the one in whose place it stands."""
@@ -171,7 +172,9 @@ class _Export:
         steps = [(step, self.host.order[step.position[0]]) for step in flatten(node.origin)]
         found = [tensor for _, source in steps for tensor in self._tensors(source)]
         floats = [tensor for tensor in found if tensor.is_floating_point()]
-        layers = [source for step, source in steps if isinstance(step.op, Conv) and not step.op.pointwise]
+        layers = [
+            source for step, source in steps if isinstance(step.lifted, Conv) and not step.lifted.pointwise
+        ]
         dtype = node.outputs[0].dtype
         assert dtype is not None, f"the element type of {node.outputs[0].name} is not known"
         return Block(
@@ -223,6 +226,8 @@ def _path(node: fx.Node) -> str:
         return str(node.target)
     stack = node.meta.get("nn_module_stack")
     path = str(next(reversed(stack.values()))[0]) if stack else ""
+    if not path.startswith("L["):
+        return path or node.name
     # torch.compile has `L['self']._modules['conv']`.
     names = re.findall(r"_modules\['([^']+)'\]", path) or re.findall(
         r"\w+", re.sub(r"L\['\w+'\]\.?", "", path)

@@ -11,6 +11,8 @@ from torch import fx, nn
 from fuser.hosts.fx_describe import refresh
 from fuser.hosts.fx_emit import ModuleEmit, computed
 from fuser.hosts.fx_export import Block, export_fx, kept
+from fuser.hosts.fx_module import duplicate
+from fuser.hosts.fx_names import Paths, node_name
 from fuser.ir import Constant, Graph
 
 Tensors = dict[fx.Node, tuple[str, torch.Tensor]]
@@ -70,9 +72,7 @@ def export_module(
         if node.op == "get_attr" and not node.users:
             source.erase_node(node)
     refresh(source, known, lambda path: store.added[path] if path in store.added else attribute(owner, path))
-    for node in source.nodes:
-        if node not in known:
-            _rename(node, store)
+    _rename((node for node in source.nodes if node not in known), store)
     return assemble(owner, source, store.added, name)
 
 
@@ -94,7 +94,7 @@ class _Store:
 
     def __init__(self, owner: nn.Module, kept: Iterable[str]) -> None:
         self.owner = owner
-        self.taken = set(kept)
+        self.paths = Paths(kept)
         self.added: dict[str, nn.Module | torch.Tensor] = {}
         self.shared: dict[str, str] = {}
         self.graph: fx.Graph | None = None
@@ -125,12 +125,7 @@ class _Store:
 
     def keep(self, name: str, value: nn.Module | torch.Tensor) -> str:
         """Keep what is new under `name`, or one like it if that is taken."""
-        path = name
-        count = 0
-        while clashes(path, self.taken):
-            count += 1
-            path = f"{name}_{count}"
-        self.taken.add(path)
+        path = self.paths.fresh(name)
         self.added[path] = value
         return path
 
@@ -141,19 +136,15 @@ class _Store:
         return graph.create_node("get_attr", path, name=path.replace(".", "_"))
 
 
-def clashes(path: str, taken: Iterable[str]) -> bool:
-    """Whether `path` is one of those, or inside one, or around one."""
-    return any(
-        path == other or path.startswith(f"{other}.") or other.startswith(f"{path}.") for other in taken
-    )
-
-
-def _rename(node: fx.Node, store: _Store) -> None:
-    """Call a node as what it calls or reads, now that the old nodes are gone."""
-    if str(node.target) in store.added:
-        name = str(node.target).replace(".", "_")
-        name = f"_{name}" if name[0].isdigit() else name
-        if all(other.name != name for other in node.graph.nodes):
+def _rename(made: Iterable[fx.Node], store: _Store) -> None:
+    """Call nodes as what they call or read, now that the old nodes are gone."""
+    made = [node for node in made if str(node.target) in store.added]
+    used = {node.name for node in made[0].graph.nodes} if made else set()
+    for node in made:
+        name = node_name(str(node.target))
+        if name not in used:
+            used.remove(node.name)
+            used.add(name)
             node.name = name
 
 
@@ -171,7 +162,7 @@ def assemble(
     targets = {str(node.target) for node in graph.nodes if node.op in {"call_module", "get_attr"}}
     # What holds others comes before them.
     for target in sorted(targets, key=lambda path: (path.count("."), path)):
-        value = added[target] if target in added else deepcopy(attribute(owner, target), memo)
+        value = added[target] if target in added else duplicate(attribute(owner, target), memo)
         if isinstance(value, torch.Tensor) and not isinstance(value, nn.Parameter):
             value = value.detach()
             if target not in persistent and target not in added:

@@ -12,13 +12,16 @@ import numpy as np
 import torch
 from torch import fx, nn
 
-from fuser.hosts.fx_call import HOMOGENEOUS, Call, Operand, canonical, name_of, normalise
+from fuser.hosts.fx_call import HOMOGENEOUS, Call, Operand, canonical, normalise, unknown
+from fuser.hosts.fx_describe import described
 from fuser.hosts.fx_effects import resolve_effects
-from fuser.hosts.fx_eval import described, evaluator, outline
+from fuser.hosts.fx_eval import evaluator, outline
 from fuser.hosts.fx_host import FxHost
+from fuser.hosts.fx_identity import name_of
 from fuser.hosts.fx_lift import lifter, refuse
 from fuser.hosts.fx_lift_same import COPIES, is_only_computed_with
 from fuser.hosts.fx_linear import ELEMENTWISE, OF_SHAPE, linear
+from fuser.hosts.fx_literals import Finder
 from fuser.hosts.fx_module import normalise_module
 from fuser.hosts.fx_shapes import Shape, Types, demand, infer, named, types_of
 from fuser.hosts.fx_sizes import Sizes
@@ -73,6 +76,7 @@ class _Importer:
         name: str,
     ) -> None:
         self.source = graph
+        self.owner = owner
         self.modules = dict(owner.named_modules(remove_duplicate=False))
         self.tensors = tensors
         self.host = FxHost(graph)
@@ -85,6 +89,14 @@ class _Importer:
 
     def run(self, examples: Sequence[object]) -> Graph:
         """Import every node."""
+        self.source.owning_module = self.owner
+        try:
+            return self._imported(examples)
+        finally:
+            # New nodes are no business of what the graph was traced from.
+            self.source.owning_module = None
+
+    def _imported(self, examples: Sequence[object]) -> Graph:
         for node in self.source.nodes:
             self._ask_earlier(node)
         self.pinned = self.host.pinned = resolve_effects(
@@ -202,7 +214,7 @@ class _Importer:
             return normalise(node)
         module = self.modules.get(str(node.target))
         if module is None or isinstance(module, fx.GraphModule):
-            return Call(str(node.target), tuple(node.all_input_nodes))
+            return unknown(node, fx.GraphModule)
         return normalise_module(node, module)
 
     def _operator(self, node: fx.Node, call: Call) -> Opaque:
@@ -221,6 +233,7 @@ class _Importer:
             elementwise=call.kind in ELEMENTWISE,
             linear=affine,
             of_shape=call.kind in OF_SHAPE,
+            literals=Finder(node, call),
         )
 
     def _operand(self, operand: Operand) -> Value | None:

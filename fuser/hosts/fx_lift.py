@@ -47,7 +47,6 @@ class Lifter:
         """
         if node.inputs and all(value is None or value.constant is not None for value in node.inputs):
             return None
-        require(not self.call.refusal, self.call.refusal)
         lifted = self.rule(self.call, node)
         if lifted is not None and self.floating:
             (x, *_), output = lifted.inputs, node.outputs[0]
@@ -59,18 +58,21 @@ class Lifter:
         return lifted
 
 
-def lifter(call: Call) -> Lifter | None:
+def lifter(call: Call) -> Callable[[Node], Apply | None] | None:
     """What lifts the call; None where it is never affine."""
+    if call.refusal:
+        return refuse(call.refusal)
     if call.kind in RULES:
         return Lifter(call, RULES[call.kind], floating=True)
     return Lifter(call, SAME[call.kind], floating=False) if call.kind in SAME else None
 
 
 def refuse(reason: str) -> Callable[[Node], Apply | None]:
-    """What declines every time."""
+    """What declines every time, unless all is known."""
 
     def decline(node: Node) -> Apply | None:
-        del node
+        if node.inputs and all(value is None or value.constant is not None for value in node.inputs):
+            return None
         raise Declined(reason)
 
     return decline

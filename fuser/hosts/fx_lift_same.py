@@ -10,8 +10,8 @@ from fuser.conv import Conv
 from fuser.errors import require
 from fuser.hosts.affine import nothing, reshape, same_shape
 from fuser.hosts.fx_call import Call
+from fuser.hosts.fx_describe import described
 from fuser.hosts.fx_effects import FRESH
-from fuser.hosts.fx_eval import described
 from fuser.hosts.fx_lift_channels import lift_cat, lift_split, select
 from fuser.hosts.fx_operands import data
 from fuser.hosts.fx_tensor import dtype_name

@@ -1,16 +1,19 @@
 """Calls of modules in the same normal form as calls of functions: their tensors become operands."""
 
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from functools import partial
 from typing import Any, Final
 
 import torch
 from torch import fx, nn
 from torch.nn.utils import parametrize
+from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
-from fuser.hosts.fx_call import Call, Operand
+from fuser.hosts.fx_call import Call, Operand, unknown
+from fuser.hosts.fx_identity import title
 from fuser.hosts.fx_tensor import dtype_name, read_tensor
 from fuser.ir import Constant
 
@@ -61,15 +64,31 @@ ADAPTIVE_POOLS: Final = tuple(
     getattr(nn, f"Adaptive{kind}Pool{n}d") for kind in ("Avg", "Max") for n in (1, 2, 3)
 )
 
+FRESH: Final = (
+    *CONVS,
+    *TRANSPOSED,
+    *NORMS,
+    *AVERAGE_POOLS,
+    *MAX_POOLS,
+    *ADAPTIVE_POOLS,
+    nn.GroupNorm,
+    nn.LayerNorm,
+    nn.Linear,
+)
+
 
 def normalise_module(node: fx.Node, module: nn.Module) -> Call:
     """The normal form of a call of a module."""
     nodes = tuple(node.all_input_nodes)
     if len(nodes) == 1 and node.args == nodes and not node.kwargs:
         call = _known(module, nodes[0])
+        hook = _hooked(module)
+        if call is not None and not hook:
+            return call
         if call is not None:
-            return Call(call.kind, call.operands, call.attributes, call.refusal or _hooked(module))
-    return Call(type(module).__name__, (*nodes, *tensors_of(module)))
+            # What comes out may be anything, but the reason is worth telling.
+            return Call(title(type(module)), (*nodes, *tensors_of(module)), refusal=hook)
+    return unknown(node, type(module), tensors_of(module))
 
 
 def tensors_of(module: nn.Module) -> Iterator[torch.Tensor]:
@@ -78,18 +97,50 @@ def tensors_of(module: nn.Module) -> Iterator[torch.Tensor]:
     yield from module.buffers()
 
 
+def duplicate(part: Any, memo: dict[int, Any] | None = None) -> Any:
+    """A deep copy of a module or tensor, with what a hook computed of its parameters: torch copies none."""
+    memo = {} if memo is None else memo
+    modules = part.modules() if isinstance(part, nn.Module) else ()
+    for value in (part, *(value for module in modules for value in vars(module).values())):
+        if isinstance(value, torch.Tensor) and not value.is_leaf:
+            memo.setdefault(id(value), value.detach().clone())
+    return deepcopy(part, memo)
+
+
+CALL: Final = ("forward", "__call__", "_call_impl", "_wrapped_call_impl")
+
+
 def _same(module: nn.Module, kind: type[nn.Module], *methods: str) -> bool:
-    """Whether the module does what `kind` does; a subclass may only add what does not compute."""
+    """Whether the module does what `kind` does; a subclass may only add what does not compute.
+
+    Nor may the module have a `forward` of its own.
+    """
     return isinstance(module, kind) and all(
-        getattr(type(module), method) is getattr(kind, method) for method in ("forward", *methods)
+        getattr(type(module), method) is getattr(kind, method) and method not in vars(module)
+        for method in (*CALL, *methods)
     )
+
+
+def makes_its_own(module: nn.Module | None) -> bool:
+    """Whether the result is a tensor of its own, and neither the operand nor a view of it."""
+    return module is not None and not _hooked(module) and any(_same(module, kind) for kind in FRESH)
+
+
+def is_plain(module: nn.Module) -> bool:
+    """Whether a module computes as torch defines it, the same whenever it is called in evaluation mode."""
+    defined = getattr(type(module).forward, "__globals__", {}).get("__name__", "")
+    random = isinstance(module, nn.FractionalMaxPool2d | nn.FractionalMaxPool3d)
+    own = any(method in vars(module) for method in CALL)
+    return str(defined).startswith("torch.nn.") and not own and not random and not _hooked(module)
+
+
+COMPUTE: Final = (WeightNorm, SpectralNorm, BasePruningMethod)
+"""Hooks that compute a weight of other parameters, and do nothing else."""
 
 
 def _hooked(module: nn.Module) -> str:
     """Why a module cannot be replaced: hooks would be lost. Those that only compute a weight are known."""
-    hooks = [
-        hook for hook in module._forward_pre_hooks.values() if not isinstance(hook, WeightNorm | SpectralNorm)
-    ]
+    hooks = [hook for hook in module._forward_pre_hooks.values() if not isinstance(hook, COMPUTE)]
     hooks += module._forward_hooks.values()
     if not hooks:
         return ""
@@ -104,6 +155,8 @@ def _tensor(module: nn.Module, name: str) -> Operand:
             return _computed(partial(hook.compute_weight, module))
         if isinstance(hook, SpectralNorm) and hook.name == name:
             return _computed(partial(hook.compute_weight, module, do_power_iteration=False))
+        if isinstance(hook, BasePruningMethod) and hook._tensor_name == name:
+            return _computed(partial(hook.apply_mask, module))
     if parametrize.is_parametrized(module, name):
         return _computed(lambda: getattr(module, name))
     tensor = getattr(module, name)
@@ -143,7 +196,7 @@ def _identity(module: nn.Module, x: fx.Node) -> Call | None:
 
 def _unary(module: nn.Module, x: fx.Node) -> Call | None:
     name = UNARY_MODULES.get(type(module))
-    if name is None:
+    if name is None or not _same(module, type(module)):
         return None
     attributes = {"negative_slope": module.negative_slope} if name == "leaky_relu" else {}
     return Call(name, (x, *tensors_of(module)), attributes)

@@ -23,8 +23,9 @@ from fuser.errors import InputError
 from fuser.hosts.fx_describe import fake_mode, refresh
 from fuser.hosts.fx_emit import AtenEmit, computed
 from fuser.hosts.fx_export import Block, export_fx, kept
-from fuser.hosts.fx_graph_module import Tensors, attribute, clashes, copied, read_tensors
+from fuser.hosts.fx_graph_module import Tensors, attribute, copied, read_tensors
 from fuser.hosts.fx_import import import_fx
+from fuser.hosts.fx_names import Paths, spell_program
 from fuser.hosts.torch_front import TRAINING, Imported, functional, rewritten, trains
 from fuser.ir import Constant
 from fuser.rewrite import Event, Plan
@@ -41,7 +42,7 @@ def optimize_program(program: ExportedProgram, plan: Plan) -> tuple[ExportedProg
     for node in program.graph.nodes:
         if trains(node):
             raise InputError(f"the program, node {node.name}, {TRAINING}")
-    program = functional(program)
+    program = functional(spell_program(program))
 
     def prepare() -> Imported:
         source = copied(program.graph)
@@ -92,7 +93,7 @@ class _Store:
         self.state: dict[str, torch.Tensor] = {}
         self.constants: dict[str, torch.Tensor] = {}
         self.first = next(node for node in graph.nodes)
-        self.taken = taken
+        self.paths = Paths(taken)
 
     def emit(self, graph: fx.Graph, block: Block) -> AtenEmit:
         return AtenEmit(graph, block, self, training=self.training)
@@ -106,7 +107,7 @@ class _Store:
 
     def tensor(self, name: str, tensor: nn.Parameter) -> fx.Node:
         """An input for a new parameter."""
-        path = self._fresh(name)
+        path = self.paths.fresh(name, numbered=2)
         self.state[path] = tensor
         return self._input(InputKind.PARAMETER, f"p_{path}", path, tensor)
 
@@ -116,19 +117,9 @@ class _Store:
         tensor = computed(constant, block)
         if isinstance(tensor, nn.Parameter):
             return self.tensor(block.name, tensor)
-        path = self._fresh(block.name)
+        path = self.paths.fresh(block.name)
         self.constants[path] = tensor
         return self._input(InputKind.CONSTANT_TENSOR, f"c_{path}", path, tensor)
-
-    def _fresh(self, name: str) -> str:
-        path = name
-        count = 0
-        while clashes(path, self.taken):
-            count += 1
-            owner, _, last = name.rpartition(".")
-            path = f"{owner}_{count}.{last}" if owner else f"{name}_{count}"
-        self.taken.add(path)
-        return path
 
     def _input(self, kind: InputKind, name: str, path: str, tensor: torch.Tensor) -> fx.Node:
         with self.graph.inserting_before(self.first):

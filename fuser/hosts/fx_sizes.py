@@ -7,7 +7,8 @@ from typing import Any
 from torch import fx
 
 from fuser.extents import affine
-from fuser.hosts.fx_call import canonical, name_of
+from fuser.hosts.fx_call import canonical
+from fuser.hosts.fx_identity import name_of
 from fuser.hosts.fx_shapes import product, remainder
 from fuser.ir import Dim, Value
 

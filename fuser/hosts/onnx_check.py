@@ -3,64 +3,59 @@
 `onnx.checker` refuses operators and opsets that it does not know; here they are left alone.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Hashable, Iterable, Sequence
 
 import onnx
 
 from fuser.errors import InputError
+from fuser.hosts.onnx_walk import bodies
 
 Nodes = Sequence[onnx.NodeProto]
 
 
-@dataclass
-class Found:
-    """Whether every node is behind those whose results it reads, and the names of all `value_info`."""
-
-    sorted: bool = True
-    declared: set[str] = field(default_factory=set)
-
-
-def check(model: onnx.ModelProto, where: str) -> Found:
-    """Check a model called `where`.
+def check(model: onnx.ModelProto, where: str) -> bool:
+    """Check a model called `where`; True if every node is behind those whose results it reads.
 
     Raises:
-        InputError: a name is defined twice or not at all, or nodes read one another's results in a cycle.
+        InputError: a name is defined twice or not at all, something that needs a name or a type has none, or
+            nodes read one another's results in a cycle.
     """
     checker = _Check(where)
     missing = checker.graph(model.graph, frozenset())
     assert not missing, "names that nothing defines are refused where they are read"
     for function in model.functions:
         checker.function(function)
-    return checker.found
+    checker.once([(f.domain, f.name, f.overload) for f in model.functions], "local functions")
+    return checker.sorted
 
 
 class _Check:
     def __init__(self, where: str) -> None:
         self.where = where
-        self.found = Found()
+        self.sorted = True
 
     def graph(self, graph: onnx.GraphProto, around: frozenset[str]) -> set[str]:
         """Check a graph inside a scope that has the names `around`; returns those of them that it reads."""
         inputs = [value.name for value in graph.input]
         stored = [tensor.name for tensor in graph.initializer]
         stored += [tensor.values.name for tensor in graph.sparse_initializer]
-        self._once(inputs, "graph input")
-        self._once(stored, "initializer")
+        self.once(inputs, "graph inputs")
+        self.once(stored, "initializers")
+        if "" in stored:
+            raise self._invalid(f"an initializer of {graph.name!r} has no name")
         outputs = [value.name for value in graph.output]
-        self.found.declared.update(info.name for info in graph.value_info)
         return self._nodes(graph.node, {*inputs, *stored}, around, outputs, graph.name)
 
     def function(self, function: onnx.FunctionProto) -> None:
         """Check a local function, which sees nothing around it."""
-        self._once(function.input, f"input of the function {function.name}")
+        self.once(function.input, f"inputs of the function {function.name}")
         self._nodes(function.node, set(function.input), frozenset(), function.output, function.name)
 
-    def _once(self, names: Iterable[str], what: str) -> None:
-        seen: set[str] = set()
+    def once(self, names: Iterable[Hashable], what: str) -> None:
+        seen: set[Hashable] = set()
         for name in names:
             if name in seen:
-                raise self._invalid(f"two {what}s are called {name!r}")
+                raise self._invalid(f"two {what} are called {name!r}")
             seen.add(name)
 
     def _nodes(
@@ -73,20 +68,28 @@ class _Check:
         outer: set[str] = set()
         for index, node in enumerate(nodes):
             names = {name for name in node.input if name}
-            for body in _bodies(node):
-                names |= self.graph(body, visible)
+            if node.attribute:
+                self._attributes(node)
+                for body in bodies(node.attribute):
+                    names |= self.graph(body, visible)
             for name in sorted(names - visible):
                 raise self._invalid(f"node {_label(node)} reads {name!r}, which nothing defines")
             reads.append(sorted(makers[name] for name in names if name in makers))
-            self.found.sorted &= not reads[-1] or reads[-1][-1] < index
+            self.sorted &= not reads[-1] or reads[-1][-1] < index
             outer |= names
         for name in outputs:
             if name not in visible:
                 raise self._invalid(f"nothing makes the output {name!r} of {graph!r}")
             outer.add(name)
-        if not self.found.sorted:
+        if not self.sorted:
             self._acyclic(nodes, reads)
         return outer - given - makers.keys()
+
+    def _attributes(self, node: onnx.NodeProto) -> None:
+        self.once([entry.name for entry in node.attribute], f"attributes of node {_label(node)}")
+        for entry in node.attribute:
+            if entry.type == onnx.AttributeProto.UNDEFINED and not entry.ref_attr_name:
+                raise self._invalid(f"the attribute {entry.name!r} of node {_label(node)} has no type")
 
     def _makers(self, nodes: Nodes, given: set[str]) -> dict[str, int]:
         """The index of the node that makes each name."""
@@ -117,14 +120,6 @@ class _Check:
 
     def _invalid(self, what: str) -> InputError:
         return InputError(f"{self.where}: the graph is invalid: {what}")
-
-
-def _bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    for attribute in node.attribute:
-        if attribute.type == onnx.AttributeProto.GRAPH:
-            yield attribute.g
-        elif attribute.type == onnx.AttributeProto.GRAPHS:
-            yield from attribute.graphs
 
 
 def _label(node: onnx.NodeProto) -> str:

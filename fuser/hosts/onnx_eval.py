@@ -121,7 +121,7 @@ class Kernel:
         try:
             with np.errstate(all="ignore"):
                 result = self.compute(self, *inputs)
-        except (ValueError, IndexError, TypeError):
+        except Exception:  # noqa: BLE001  # numpy raises many kinds
             # A rare form, or a wrong one: the reference knows which.
             result = NotImplemented
         if result is NotImplemented:
@@ -129,9 +129,11 @@ class Kernel:
         return tuple(map(np.asarray, result)) if isinstance(result, (tuple, list)) else (np.asarray(result),)
 
     def attribute(self, name: str, default: Any = None) -> Any:
-        """The value of an attribute, or `default` where the node does not have it."""
+        """The value of an attribute, or `default` where the node does not have it: a float in float32."""
         entry = self.node.attributes.get(name)
-        return default if entry is None else entry.value
+        if entry is None:
+            return float(np.float32(default)) if isinstance(default, float) else default
+        return entry.value
 
     def list_of(self, name: str, given: NDArray[Any] | None) -> list[int] | None:
         """Integers that are an attribute in older opsets and an input in newer ones."""
@@ -147,6 +149,31 @@ def evaluator(node: onnx_ir.Node, opset: int) -> Callable[..., Arrays] | None:
     if node.op_type in NOT_EVALUATED or not onnx.defs.has(node.op_type, min(opset, NEWEST)):
         return None
     return Reference(node, opset)
+
+
+def of_other_domains(node: onnx.NodeProto, opset: int) -> Callable[..., Arrays] | None:
+    """What computes a node of the standard's other domains, as `onnx.reference` does; None if it does not."""
+    from onnx.reference import ReferenceEvaluator
+
+    proto = onnx.NodeProto()
+    proto.CopyFrom(node)
+    if not onnx.defs.has(node.op_type, node.domain):
+        return None
+
+    def evaluate(*inputs: Any) -> Arrays:
+        names = ["" if given is None else f"i{k}" for k, given in enumerate(inputs)]
+        del proto.input[:]
+        proto.input.extend(names)
+        given, made = (
+            [onnx.ValueInfoProto(name=name) for name in listed if name] for listed in (names, proto.output)
+        )
+        graph = onnx.helper.make_graph([proto], "node", given, made)
+        opsets = [onnx.helper.make_opsetid(node.domain, opset), onnx.helper.make_opsetid("", NEWEST)]
+        model = onnx.helper.make_model(graph, opset_imports=opsets)
+        feeds = {name: array for name, array in zip(names, inputs, strict=True) if name}
+        return tuple(ReferenceEvaluator(model).run(None, feeds))
+
+    return evaluate
 
 
 def call_evaluator(model: onnx_ir.Model, node: onnx_ir.Node, opset: int) -> Callable[..., Arrays] | None:

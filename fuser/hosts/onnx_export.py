@@ -71,20 +71,29 @@ class _Export:
         return all(self.host.values.get(value) is output for value, output in pairs)
 
     def _move(self, node: Node) -> ir.Node:
-        """Insert a copy of the ONNX node of `node`, which makes other values now."""
+        """Insert a node in the place of the ONNX node of `node`, which makes other values now.
+
+        Its bodies go over: what is taken out is detached from all that it reads, and must not have them.
+        Other attributes it keeps, for constants may be computed by it when the file is written.
+        """
         source = _source(node)
+        attributes = list(source.attributes.values())
+        for attribute in attributes:
+            if next(_graphs(attribute), None) is not None:
+                source.attributes.pop(attribute.name)
         made = ir.Node(
             source.domain,
             source.op_type,
             source.inputs,
-            source.attributes.values(),
+            attributes,
             overload=source.overload,
             num_outputs=len(source.outputs),
-            name=self.names.fresh_node(source.name or ""),
+            name=self.names.fresh_node(source.name) if source.name else source.name,
             doc_string=source.doc_string,
             metadata_props=dict(source.metadata_props),
             device_configurations=source.device_configurations,
         )
+        made.meta.update(source.meta)  # with what the source said of it
         for value, output in zip(node.outputs, made.outputs, strict=True):
             self._produce(value, output)
         self._insert(node.position[0], made)
@@ -289,7 +298,7 @@ class _Names:
             made = (output for node in part for output in node.outputs)
             for value in (*part.inputs, *part.initializers.values(), *made):
                 self.values.add(value.name or "")
-                self.annotations.update(value.meta.get("quant_parameter_tensor_names", {}).values())
+                self.annotations.update((value.meta.get("quant_parameter_tensor_names") or {}).values())
             self.nodes.update(node.name or "" for node in part)
 
     def release(self, nodes: Iterable[ir.Node], staying: Iterable[ir.Node]) -> None:
@@ -332,8 +341,12 @@ def _latest(value: ir.Value) -> ir.Value:
 
 def _succeed(old: ir.Value, new: ir.Value) -> None:
     """Let `new` have the name, readers, type and notes of `old`."""
-    new.name = old.name
-    new.type, new.shape, new.doc_string = old.type or new.type, old.shape or new.shape, old.doc_string
+    new.name, new.doc_string = old.name, old.doc_string
+    # What callers see is stated as it was, or not at all. A scalar has a shape: an empty one, which is false.
+    if old.type is not None or old.is_graph_output():
+        new.type = old.type
+    if old.shape is not None or old.is_graph_output():
+        new.shape = old.shape
     new.metadata_props.update(old.metadata_props)
     new.meta.update(old.meta)
     old.replace_all_uses_with(new, replace_graph_outputs=True)
@@ -356,19 +369,18 @@ def _source(node: Node) -> ir.Node:
     return node.source
 
 
-def _bodies(node: ir.Node) -> Iterator[ir.Graph]:
-    for attribute in node.attributes.values():
-        if attribute.is_ref():
-            continue
-        if attribute.type == ir.AttributeType.GRAPH:
-            yield attribute.as_graph()
-        elif attribute.type == ir.AttributeType.GRAPHS:
-            yield from attribute.as_graphs()
+def _graphs(attribute: ir.Attr) -> Iterator[ir.Graph]:
+    if attribute.is_ref():
+        return
+    if attribute.type == ir.AttributeType.GRAPH:
+        yield attribute.as_graph()
+    elif attribute.type == ir.AttributeType.GRAPHS:
+        yield from attribute.as_graphs()
 
 
 def _detach(node: ir.Node) -> Iterator[ir.Value]:
     """Let a node, and the bodies in it, read nothing any more; yields what they read."""
-    for body in _bodies(node):
+    for body in (body for attribute in node.attributes.values() for body in _graphs(attribute)):
         body.meta[_REMOVED] = True
         for inner in body:
             yield from _detach(inner)

@@ -81,7 +81,8 @@ def _slice(node: Node, extents: Extents) -> Shape | None:
     bounds = [
         ints(node, name) or extents.elements(operand(node, i)) for i, name in ((1, "starts"), (2, "ends"))
     ]
-    step = extents.elements(operand(node, 4)) or (1,)
+    # Steps that are not known are not steps of 1.
+    step = (1,) if operand(node, 4) is None else extents.elements(operand(node, 4))
     if x is None or any(bound is None or len(bound) != 1 for bound in (*bounds, step)):
         return None
     first, last, by = (bound[0] for bound in (*bounds, step) if bound is not None)

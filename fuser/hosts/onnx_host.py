@@ -6,6 +6,7 @@ The weights in it are computed when the file is written.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
@@ -17,6 +18,9 @@ from fuser.errors import Declined, require
 from fuser.ir import Concat, Op, Reshape, Sum, Value
 
 FLOATS: Final = frozenset({"float16", "bfloat16", "float32", "float64"})
+
+SINGLE_ONLY: Final = frozenset({"AveragePool", "Conv", "ConvTranspose"})
+"""What onnxruntime has for float32 and float16, and not for float64."""
 
 OLDEST_OPSET: Final = 7
 """Since this one Add and Mul broadcast as numpy does."""
@@ -50,30 +54,50 @@ class Step:
 
 
 class OnnxHost:
-    """One ONNX graph, function or body behind a `Graph`: its values, its opset, and what it can express."""
+    """One ONNX graph, function or body behind a `Graph`: its values, its opset, and what it can express.
+
+    `opset` is that of the default domain: 0, which is none, where it is not imported. A body imports nothing;
+    its opset is that of what it is in, a function's its own.
+    """
 
     def __init__(self, model: ir.Model, graph: ir.Graph | ir.Function, opset: int | None = None) -> None:
         self.model = model
         self.graph = graph
-        # A body imports no opsets of its own.
-        imports = graph.opset_imports or model.opset_imports
-        self.opset = opset if opset is not None else imports.get("", OLDEST_OPSET)
+        imports = graph.opset_imports if isinstance(graph, ir.Function) else model.opset_imports
+        named = imports.get("", imports.get("ai.onnx", 0))
+        self.opset = named if opset is None else opset
         self.values: dict[Value, ir.Value] = {}
 
     def require_lowerable(self, op: Op, output: Value) -> None:
-        """Ask for a plan.
+        """Ask for a plan, of operators that a runtime has or that the source has too.
 
         Raises:
-            Declined: ONNX has no operator for it; the reason holds both values.
+            Declined: ONNX has no operator for it, or onnxruntime none of that type; the reason holds both
+                values.
         """
-        plan(op, output, self.opset)
+        for step in plan(op, output, self.opset).steps():
+            require(
+                output.dtype != "float64" or step.kind not in SINGLE_ONLY or step.kind in self._of_float64,
+                f"onnxruntime has no {step.kind} of float64, and the source has none either: {output.name!r}",
+            )
+
+    @cached_property
+    def _of_float64(self) -> frozenset[str]:
+        """The kinds of operators that make a float64 value in the source."""
+        makers = (host.producer() for value, host in self.values.items() if value.dtype == "float64")
+        return frozenset(maker.op_type for maker in makers if maker is not None)
 
     def kernels(self, op: Op, output: Value) -> int:
-        """The number of ONNX operators, one for what cannot be lowered."""
+        """The number of ONNX operators, one for what cannot be lowered.
+
+        A Pad in front of a convolution counts twice: it moves the whole input, so that no rewrite that leaves
+        one there gains by it.
+        """
         try:
-            return len(plan(op, output, self.opset).steps())
+            steps = plan(op, output, self.opset).steps()
         except Declined:
             return 1
+        return len(steps) + sum(step.kind == "Pad" for step in steps[:-1])
 
 
 def plan(op: Op, output: Value, opset: int) -> Step:

@@ -5,18 +5,21 @@ and how to lift it; initializers and Constant nodes become constants that are re
 them. The model is not changed.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from math import inf, prod
+from typing import Any, Final
 
 import numpy as np
 import onnx_ir
+from numpy.typing import NDArray
 
 from fuser.errors import Declined
 from fuser.hosts.onnx_eval import call_evaluator, evaluator
 from fuser.hosts.onnx_host import OnnxHost
 from fuser.hosts.onnx_lift import lifter
 from fuser.hosts.onnx_linear import OF_SHAPE, linear
+from fuser.hosts.onnx_literals import Finder
 from fuser.hosts.onnx_node import host_dtype, read_tensor
 from fuser.hosts.onnx_shapes import Body, infer_shapes
 from fuser.ir import Apply, Constant, Dim, Graph, Node, Opaque, Value
@@ -50,6 +53,7 @@ ARITHMETIC: Final = frozenset(
     }
     | {"Mod", "Shape", "Slice", "Squeeze", "Sub", "Transpose", "Unsqueeze", "Where"}
 )
+BROADCASTING: Final = frozenset({"Add", "Div", "Equal", "Mod", "Mul", "Sub", "Where"})
 MANY: Final = 4096
 """More numbers than these are no shapes and no indices of a border."""
 NO_NAMES: Final = frozenset({None, "", "?", "-1", "*", "None"})
@@ -90,7 +94,7 @@ class _Importer:
 
     def run(self, source: onnx_ir.Graph | onnx_ir.Function, name: str, outer: _Scope | None = None) -> _Scope:
         """Import one graph, and the bodies in it."""
-        host = OnnxHost(self.model, source)
+        host = OnnxHost(self.model, source, None if outer is None else outer.host.opset)
         scope = _Scope(Graph(name, host), host, outer)
         self.graphs.append(scope.graph)
         inputs = list(source.inputs)
@@ -145,6 +149,7 @@ class _Importer:
             lift=_computing(rule) if node.op_type in ARITHMETIC else rule,
             linear=affine,
             of_shape=node.op_type in OF_SHAPE,
+            literals=Finder(node),
             foldable=node.op_type != "DequantizeLinear",
             homogeneous=node.op_type in HOMOGENEOUS,
             elementwise=node.op_type in ELEMENTWISE,
@@ -170,12 +175,30 @@ def _numbers(node: Node, *, whole: bool = True) -> Constant | None:
     ):
         return None
     arrays = [constant.array() for constant in known]
-    if op.kind in {"ConstantOfShape", "Range"} and any(np.abs(np.prod(array)) > MANY for array in arrays):
-        return None
     try:
+        if made_of(op.kind, arrays) > MANY:
+            return None
         return Constant.of(np.asarray(op.evaluate(*arrays)[0]))
-    except Declined:
+    except (Declined, ValueError, IndexError):
         return None
+
+
+def made_of(kind: str, arrays: Sequence[NDArray[Any]]) -> float:
+    """How many elements an operator makes of constants, at most: numbers in a file may be anything.
+
+    Raises:
+        ValueError: the constants do not fit together.
+    """
+    if kind == "ConstantOfShape":
+        return prod(abs(int(n)) for n in arrays[0].flat)
+    if kind == "Expand":
+        return arrays[0].size * prod(abs(int(n)) for n in arrays[1].flat)
+    if kind == "Range":
+        start, limit, step = (array.item() for array in arrays)
+        return abs(limit - start) / abs(step) if step else inf
+    if kind == "Gather":
+        return arrays[1].size * arrays[0].size / max(1, min(arrays[0].shape, default=1))
+    return prod(np.broadcast_shapes(*(array.shape for array in arrays))) if kind in BROADCASTING else 0
 
 
 def _computing(rule: Lift | None) -> Lift:

@@ -15,6 +15,9 @@ import numpy as np
 import onnx_ir
 from numpy.typing import NDArray
 
+from fuser.hosts.onnx_special import erf, gather_elements, gelu, resize, scatter_elements
+from fuser.hosts.onnx_windows import batch_norm, conv, conv_transpose, pool
+
 if TYPE_CHECKING:
     from fuser.hosts.onnx_eval import Kernel
 
@@ -307,92 +310,30 @@ def gemm(node: "Kernel", a: Array, b: Array, c: Array | None = None) -> Result:
     return total.astype(np.result_type(a, b))
 
 
-def pool(node: "Kernel", x: Array) -> Result:
-    """Max or average of each window, with explicit pads, whole windows and no indices."""
-    plain = node.attribute("auto_pad", "NOTSET") in ("NOTSET", "VALID") and not node.attribute("ceil_mode", 0)
-    if not plain or len(node.node.outputs) > 1 or x.dtype.kind != "f":
-        return NotImplemented
-    size = node.attribute("kernel_shape")
-    rank = len(size)
-    stride, dilation = node.attribute("strides") or [1] * rank, node.attribute("dilations") or [1] * rank
-    pads = (
-        (node.attribute("pads") or [0] * (2 * rank))
-        if node.attribute("auto_pad", "NOTSET") == "NOTSET"
-        else [0] * (2 * rank)
-    )
-    widths = [(0, 0), (0, 0), *zip(pads[:rank], pads[rank:], strict=True)]
-    if node.node.op_type == "MaxPool":
-        return _slide(np.pad(x, widths, constant_values=-np.inf), size, stride, dilation, np.maximum)
-    total = _slide(np.pad(x, widths), size, stride, dilation, np.add)
-    if node.attribute("count_include_pad", 0):
-        return total / prod(size)
-    inside = np.pad(np.ones((1, 1, *x.shape[2:]), dtype=x.dtype), widths)
-    return total / _slide(inside, size, stride, dilation, np.add)
-
-
-def resize(node: "Kernel", x: Array, *rest: Array | None) -> Result:
-    """Nearest neighbours by whole factors, as networks enlarge; everything else is left to the reference."""
-    mode = node.attribute("coordinate_transformation_mode", "half_pixel")
-    rounding = node.attribute("nearest_mode", "round_prefer_floor")
-    # With whole factors all of these repeat each element.
-    plain = (mode == "half_pixel" and "round" in rounding) or (mode == "asymmetric" and rounding == "floor")
-    known = node.attribute("axes") is None and node.attribute("mode", "nearest") in ("nearest", b"nearest")
-    scales = rest[0] if node.opset < 11 and rest else rest[1] if len(rest) > 1 else None
-    sizes = rest[2] if len(rest) > 2 else None
-    if not plain or not known or (scales is None and sizes is None):
-        return NotImplemented
-    if sizes is not None and sizes.size:
-        factors = [m / n for m, n in zip(sizes.tolist(), x.shape, strict=True)]
-    else:
-        factors = [] if scales is None else scales.tolist()
-    if len(factors) != x.ndim or any(f != int(f) or f < 1 for f in factors):
-        return NotImplemented
-    for axis, factor in enumerate(factors):
-        x = np.repeat(x, int(factor), axis=axis) if factor != 1 else x
-    return x
-
-
-def _slide(
-    x: Array,
-    size: list[int],
-    stride: list[int],
-    dilation: list[int],
-    function: Callable[[Array, Array], Array],
-) -> Array:
-    """`function` over the taps of each window of `x [N, C, *extent]`."""
-    extent = [
-        (n - (k - 1) * d - 1) // s + 1 for n, k, s, d in zip(x.shape[2:], size, stride, dilation, strict=True)
-    ]
-    result: Array | None = None
-    for tap in np.ndindex(*size):
-        window = tuple(
-            slice(t * d, t * d + (m - 1) * s + 1, s)
-            for t, d, m, s in zip(tap, dilation, extent, stride, strict=True)
-        )
-        part = x[(slice(None), slice(None), *window)]
-        result = part.copy() if result is None else function(result, part)
-    assert result is not None, "a window has at least one tap"
-    return result
-
-
 KERNELS: Final[dict[str, Compute]] = {
     "Abs": _unary(np.abs),
     "Add": _fold(np.add),
     "And": _fold(np.logical_and),
     "AveragePool": pool,
+    "BatchNormalization": batch_norm,
     "Cast": cast,
     "Clip": clip,
     "Concat": concat,
     "Constant": constant,
     "ConstantOfShape": constant_of_shape,
+    "Conv": conv,
+    "ConvTranspose": conv_transpose,
     "Div": divide,
     "Elu": elu,
     "Equal": _fold(np.equal),
+    "Erf": erf,
     "Exp": _unary(np.exp),
     "Expand": expand,
     "Flatten": flatten,
     "Gather": gather,
+    "GatherElements": gather_elements,
     "GatherND": gather_nd,
+    "Gelu": gelu,
     "Gemm": gemm,
     "GlobalAveragePool": _global(np.mean),
     "GlobalMaxPool": _global(np.max),
@@ -425,6 +366,7 @@ KERNELS: Final[dict[str, Compute]] = {
     "Relu": _unary(lambda x: np.maximum(x, x.dtype.type(0))),
     "Reshape": reshape,
     "Resize": resize,
+    "ScatterElements": scatter_elements,
     "ScatterND": scatter_nd,
     "Shape": shape,
     "Sigmoid": sigmoid,

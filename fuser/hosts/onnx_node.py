@@ -29,9 +29,14 @@ def source(node: Node) -> onnx_ir.Node:
 
 
 def attribute(node: Node, name: str, default: Any = None) -> Any:
-    """The value of an attribute, or `default` where the node does not have it."""
+    """The value of an attribute, or `default` where the node does not have it: a float in float32.
+
+    In the standard attributes are float32, and so are their defaults: an epsilon of 1e-5 is 9.99999975e-06.
+    """
     entry = source(node).attributes.get(name)
-    return default if entry is None else entry.value
+    if entry is None:
+        return float(np.float32(default)) if isinstance(default, float) else default
+    return entry.value
 
 
 def ints(node: Node, name: str, default: Ints | None = None) -> Ints | None:
@@ -175,6 +180,8 @@ def host_dtype(value: onnx_ir.Value) -> str | None:
     return DTYPES.get(kind.dtype) if isinstance(kind, onnx_ir.TensorType) else None
 
 
-def read_tensor(tensor: onnx_ir.TensorProtocol) -> Constant:
-    """A tensor as a constant that is read when it is looked at."""
+def read_tensor(tensor: onnx_ir.TensorProtocol) -> Constant | None:
+    """A tensor as a constant that is read when it is looked at; None for strings: they are not computed."""
+    if tensor.dtype == onnx_ir.DataType.STRING:
+        return None
     return Constant(tuple(tensor.shape.numpy()), DTYPES.get(tensor.dtype, ""), tensor.numpy)

@@ -4,7 +4,6 @@ import inspect
 import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,9 +15,10 @@ from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
 from fuser.errors import InputError
+from fuser.hosts.fx_module import duplicate
 from fuser.hosts.fx_tensor import dtype_name, to_numpy, to_torch
 from fuser.hosts.kind import is_torch
-from fuser.hosts.torch_front import arguments, require_inference
+from fuser.hosts.torch_front import arguments, module_of_program, require_inference
 from fuser.inputs import Feeds, Shapes, Sizing, Spec, attempts
 from fuser.ir import Dim
 
@@ -51,18 +51,11 @@ def require_model(model: Any, name: str) -> None:
 
 
 def module_of(model: nn.Module | ExportedProgram, *, double: bool = False) -> nn.Module:
-    """What can be called, its state its own: a forward may change buffers; `double` in double precision.
-
-    A module that holds tensors computed from others, as the old weight norm does, cannot be copied; it is
-    taken as it is.
-    """
-    module = model.module() if isinstance(model, ExportedProgram) else model
+    """What can be called, its state its own: a forward may change buffers; `double` in double precision."""
+    module = module_of_program(model) if isinstance(model, ExportedProgram) else model
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's, about its own classes
-        try:
-            copy = deepcopy(module)
-        except RuntimeError:
-            return module
+        copy: nn.Module = duplicate(module)
     return copy.double() if double else copy
 
 
@@ -128,7 +121,7 @@ def _like(tensor: torch.Tensor, array: NDArray[Any], device: torch.device) -> to
 
 def _parameters(model: nn.Module | ExportedProgram) -> list[str]:
     """The names of what is given by position."""
-    forward = model.module().forward if isinstance(model, ExportedProgram) else model.forward
+    forward = module_of_program(model).forward if isinstance(model, ExportedProgram) else model.forward
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     return [p.name for p in inspect.signature(forward).parameters.values() if p.kind in kinds]
 

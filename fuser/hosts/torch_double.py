@@ -62,6 +62,30 @@ class _Double(TorchDispatchMode):
         return pytree.tree_map(widen, func(*wide[0], **wide[1]))
 
 
+class Narrowest(TorchDispatchMode):
+    """Watches what operators make: `dtype` is the coarsest floating type in it, None if there is none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dtype: torch.dtype | None = None
+
+    def __torch_dispatch__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        del types
+        result = func(*args, **(kwargs or {}))
+        for leaf in pytree.tree_leaves(result):
+            if isinstance(leaf, torch.Tensor) and leaf.is_floating_point():
+                self.dtype = max(
+                    (self.dtype or leaf.dtype, leaf.dtype), key=lambda dtype: torch.finfo(dtype).eps
+                )
+        return result
+
+
 def _writes(func: Any, given: tuple[Any, Any], wide: tuple[Any, Any]) -> bool:
     """Whether the operator changes an operand that had to be widened: the change would be lost."""
     names = [argument.name for argument in func._schema.arguments]

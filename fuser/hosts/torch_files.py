@@ -5,17 +5,16 @@ import os
 import pickle
 import zipfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import torch
 from torch.export import ExportedProgram
 
 from fuser.errors import InputError
-from fuser.hosts.output import reported, target_of
+from fuser.hosts import output
 from fuser.hosts.torch_front import first_line
 
 # What torch unpickles or loads as a library, whatever it holds.
@@ -58,15 +57,10 @@ def staged(program: ExportedProgram, path: str | os.PathLike[str]) -> Iterator[P
         OutputError: it cannot be written.
     """
     where = os.fspath(path)
-    target = target_of(path)
-    with ExitStack() as stack:
-        with reported(where):
-            folder = stack.enter_context(TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent))
-            written = Path(folder) / target.name
+    with output.staged(path) as written:
+        with output.reported(where):
             torch.export.save(program, written)
         yield written
-        with reported(where):
-            written.replace(target)
 
 
 def _require_program(archive: zipfile.ZipFile, where: str) -> None:

@@ -8,15 +8,18 @@ from typing import Any
 import torch
 from torch import fx, nn
 from torch.export import ExportedProgram
+from torch.nn.parameter import is_lazy
 from torch.utils import _pytree as pytree
 
 from fuser.check import check_graph
 from fuser.driver import run
 from fuser.errors import Declined, InputError, VerificationError
-from fuser.hosts.fx_call import canonical, name_of, normalise
+from fuser.hosts.fx_call import canonical, normalise
 from fuser.hosts.fx_effects import resolve_effects
-from fuser.hosts.fx_graph_module import Tensors, copied, export_module, read_tensors
+from fuser.hosts.fx_graph_module import Tensors, attribute, copied, export_module, read_tensors
+from fuser.hosts.fx_identity import is_quantized, name_of
 from fuser.hosts.fx_import import import_fx
+from fuser.hosts.fx_names import Paths, respelled, spell_program
 from fuser.ir import Graph
 from fuser.rewrite import Event, Log, Plan
 
@@ -141,7 +144,7 @@ def capture(
     if example_inputs is None and not example_kwargs:
         return trace(model)
     program = functional(export(model, example_inputs, dynamic_shapes, example_kwargs))
-    return named(program.module(), name)
+    return named(module_of_program(program), name)
 
 
 class _Tracer(fx.Tracer):
@@ -179,8 +182,7 @@ def trace(model: nn.Module) -> fx.GraphModule:
     """
     before = set(vars(model))
     try:
-        tracer = _Tracer()
-        traced = fx.GraphModule(model, tracer.trace(model), type(model).__name__)
+        traced = fx.GraphModule(*_spelled(model, _Tracer().trace(model)), type(model).__name__)
     except Exception as error:
         raise InputError(
             f"{type(model).__name__} cannot be captured by torch.fx.symbolic_trace: {first_line(error)}; "
@@ -189,12 +191,42 @@ def trace(model: nn.Module) -> fx.GraphModule:
     finally:
         for name in set(vars(model)) - before:
             delattr(model, name)
-    saved = set(model.state_dict(keep_vars=True))
-    for path, _ in traced.named_buffers():
-        if path not in saved:
+    saved = set(map(id, model.state_dict(keep_vars=True).values()))
+    for path, buffer in traced.named_buffers():
+        if id(buffer) not in saved:
             place, _, name = path.rpartition(".")
             traced.get_submodule(place)._non_persistent_buffers_set.add(name)
     return traced
+
+
+def _spelled(model: nn.Module, graph: fx.Graph) -> tuple[nn.Module | dict[str, Any], fx.Graph]:
+    """A graph with paths that torch.fx can spell, and what has them: the model, or parts of it by path."""
+    reads = [node for node in graph.nodes if node.op in {"call_module", "get_attr"}]
+    names = respelled(str(node.target) for node in reads)
+    if not names:
+        return model, graph
+    settled: dict[str, str] = {}
+    # What lies inside a layer that is called is kept beside it: the layer is the model's own.
+    layers = Paths()
+    for node in sorted(reads, key=lambda node: (node.op, str(node.target).count("."))):
+        path = str(node.target)
+        if path in names and path not in settled:
+            settled[path] = layers.fresh(names[path])
+        elif node.op == "call_module":
+            layers.take(path)
+    parts = {}
+    for node in reads:
+        path = str(node.target)
+        node.target = settled.get(path, path)
+        parts[node.target] = attribute(model, path)
+    return parts, graph
+
+
+def module_of_program(program: ExportedProgram) -> fx.GraphModule:
+    """The program as a module, its parameters and buffers under names that torch can spell."""
+    module = spell_program(program).module()
+    assert isinstance(module, fx.GraphModule), "torch.export gives a GraphModule"
+    return module
 
 
 def export(
@@ -211,7 +243,7 @@ def export(
     args, kwargs = _distinct(split(example_inputs, example_kwargs))
     try:
         with torch.no_grad():
-            return torch.export.export(model, args, kwargs, dynamic_shapes=dynamic_shapes)
+            return spell_program(torch.export.export(model, args, kwargs, dynamic_shapes=dynamic_shapes))
     except Exception as error:
         raise InputError(
             f"{type(model).__name__} cannot be captured by torch.export: {first_line(error)}"
@@ -256,9 +288,8 @@ def arguments(example_inputs: Any) -> tuple[Any, ...]:
     return tuple(example_inputs) if isinstance(example_inputs, tuple | list) else (example_inputs,)
 
 
-def named(module: nn.Module, name: str) -> fx.GraphModule:
+def named(module: fx.GraphModule, name: str) -> fx.GraphModule:
     """The GraphModule with a class called as the original's."""
-    assert isinstance(module, fx.GraphModule), "torch.export gives a GraphModule"
     module.__class__.__name__ = name
     return module
 
@@ -277,11 +308,16 @@ def first_line(error: Exception) -> str:
 
 
 def require_inference(model: nn.Module) -> None:
-    """Refuse a model that is, or has a part that is, in training mode.
+    """Refuse a model that is, or has a part that is, in training mode, or that was never called.
 
     Raises:
-        InputError: with the name of the first such part.
+        InputError: with the name of the first such part, or of a parameter without a shape.
     """
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if is_lazy(tensor):
+            raise InputError(
+                f"{type(model).__name__} does not know the shape of {name!r} yet; call it once first"
+            )
     if isinstance(model, fx.GraphModule):
         called = {str(node.target) for node in model.graph.nodes if node.op == "call_module"}
         parts = {name: part for name, part in model.named_modules() if name in called and sensitive(part)}
@@ -291,7 +327,7 @@ def require_inference(model: nn.Module) -> None:
     else:
         parts = dict(model.named_modules())
     for name, part in parts.items():
-        if part.training:
+        if part.training and not is_quantized(type(part)):
             title = type(model).__name__ + (f", module {name!r}," if name else "")
             raise InputError(f"{title} {TRAINING}")
 

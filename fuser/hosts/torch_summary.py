@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
-from fuser.hosts.fx_call import normalise
+from fuser.hosts.fx_call import Call, normalise
 from fuser.hosts.fx_module import normalise_module
 from fuser.summary import Summary
 
@@ -33,6 +33,11 @@ def _operators(graph: fx.GraphModule | ExportedProgram) -> Iterator[str]:
     for node in module.graph.nodes:
         if node.op == "call_module":
             if node.target != GUARDS:
-                yield normalise_module(node, module.get_submodule(str(node.target))).kind
+                yield _shown(normalise_module(node, module.get_submodule(str(node.target))))
         elif node.op.startswith("call_"):
-            yield normalise(node).kind.partition(".")[0]
+            yield _shown(normalise(node))
+
+
+def _shown(call: Call) -> str:
+    """`conv`, `atan2`, `mylib::mul`."""
+    return call.kind.removeprefix("torch::")

@@ -8,7 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tests.fx_grown import counted, own
 from tests.hosts.fx_models import FORMS, Net, call, callable_of, captured, error, generic, optimize
+
+torch.fx.wrap("counted")
 
 
 def _parts() -> dict[str, nn.Module]:
@@ -143,3 +146,29 @@ def test_a_copy_that_is_returned_stays_one(form: str) -> None:
     assert outcome.layers == {"Conv": 1}
     found = outcome.call(x)
     assert all(result.data_ptr() != x.data_ptr() for result in found[1:])
+
+
+def test_a_buffer_that_somebody_is_given_is_no_constant() -> None:
+    def forward(m: Any, x: Tensor) -> Tensor:
+        return counted(m.conv(x), m.count) * m.count
+
+    module = generic(Net(forward, **_parts()))
+    module.register_buffer("count", torch.zeros(1))
+    x = torch.randn(2, 6, 7, 9)
+    result = optimize(captured(module, x, "symbolic")).call
+    first, second = call(result, x), call(result, x)
+    assert error(second / 4, first) < 1e-6
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_an_operator_of_another_library_changes_what_its_schema_says(form: str) -> None:
+    def forward(m: Any, x: Tensor) -> Tensor:
+        y = m.norm(m.conv(x))
+        z = y + 1.0
+        own.add_(y, 2.0)
+        return m.after(y) + m.after(z)
+
+    module = generic(Net(forward, **_parts()))
+    x = torch.randn(2, 6, 7, 9)
+    source = captured(module, x, form)
+    assert error(call(optimize(source, x).call, x), call(callable_of(source), x)) < 1e-6

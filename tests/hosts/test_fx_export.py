@@ -8,8 +8,10 @@ import pytest
 import torch
 from torch import Tensor, fx, nn
 from torch.export import Dim, ExportedProgram
+from torch.nn.utils import prune
 
-from fuser.errors import InputError
+from fuser.errors import Declined, InputError, VerificationError
+from fuser.hosts import torch_front
 from fuser.hosts.torch_front import capture, optimize_torch, trace
 from fuser.rewrite import select
 from tests.hosts.fx_models import (
@@ -227,6 +229,8 @@ def test_training_mode_is_refused() -> None:
             InputError, match=r"module 'blocks\.0\.skip', is in training mode.*call `\.eval\(\)` first"
         ):
             optimize_torch(source, plan=select())
+    with pytest.raises(InputError, match="is in training mode"):
+        capture(module, None, None)
     with pytest.raises(InputError, match=r"call `\.eval"):
         optimize_torch(torch.export.export(module, (torch.randn(2, 3, 9, 8),)), plan=select())
 
@@ -265,3 +269,44 @@ def test_a_pool_that_goes_before_a_convolution_needs_no_weights(form: str) -> No
     state = kept.state_dict if isinstance(kept, ExportedProgram) else kept.state_dict()
     assert {tuple(t.shape) for t in state.values()} == {(128, 256, 1, 1), (128,)}
     assert error(call(outcome.call, x), call(module, x)) < 1e-5
+
+
+def test_a_check_that_fails_where_each_rewrite_was_right_is_a_bug(monkeypatch: pytest.MonkeyPatch) -> None:
+    def check(*_: object, trusted: bool = False) -> None:
+        raise Declined(f"trusted is {trusted}")
+
+    monkeypatch.setattr(torch_front, "check_graph", check)
+    with pytest.raises(
+        VerificationError, match="a kernel is wrong though each rewrite of it was right: trusted is True"
+    ):
+        optimize(trace(generic(residual())))
+
+
+def pruned(layer: nn.Module) -> nn.Module:
+    prune.l1_unstructured(layer, "weight", 0.5)
+    return layer
+
+
+@pytest.mark.filterwarnings("ignore:The tensor attributes")
+@pytest.mark.parametrize("form", FORMS)
+def test_pruned_layers_are_folded_and_kept(form: str) -> None:
+    """A hook of torch's computes their weight, which torch does not copy."""
+
+    def forward(m: Any, x: Tensor) -> Tensor:
+        return m.last(m.norm(m.conv(x)).sigmoid())
+
+    parts = {
+        "conv": pruned(nn.Conv2d(6, 6, 3)),
+        "norm": nn.BatchNorm2d(6),
+        "last": pruned(nn.Conv2d(6, 4, 1)),
+    }
+    module = generic(Net(forward, **parts))
+    x = torch.randn(IMAGE)
+    outcome = optimize(captured(module, x, form), x)
+    assert outcome.layers == {"Conv": 2}
+    assert error(call(outcome.call, x), call(module, x)) < 1e-6
+
+
+def test_what_has_no_shape_yet_is_refused() -> None:
+    with pytest.raises(InputError, match=r"Sequential does not know the shape of '0.weight' yet"):
+        optimize_torch(nn.Sequential(nn.LazyConv2d(4, 1)).eval(), plan=select())

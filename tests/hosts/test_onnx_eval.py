@@ -1,5 +1,6 @@
 """What a node computes in numpy, against onnxruntime with nothing optimised."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -94,8 +95,21 @@ CASES: list[tuple[str, list[Any], int, dict[str, Any]]] = [
     ("Resize", [X, None, None, np.array([2, 3, 12, 5], I)], 13,
      {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}),
     ("Resize", [X, None, np.array([1, 1, 2, 1.5], np.float32)], 13, {"mode": "linear"}),
+    *[("Resize", [X, None, np.array([1, 1, 2, 1.6], np.float32)], 13,
+       {"mode": "linear", "coordinate_transformation_mode": transform})
+      for transform in ("half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel")],
+    ("Resize", [X, None, None, np.array([2, 3, 4, 9], I)], 18, {"mode": "linear"}),
+    ("Erf", [np.linspace(-7, 7, 1001, dtype=np.float32).reshape(7, 11, 13, 1)], 13, {}),
+    ("Gelu", [X], 20, {}),
+    ("Gelu", [X], 20, {"approximate": "tanh"}),
+    ("GatherElements", [X, np.array([[[[0, 1, 1]] * 2] * 2] * 2, I)], 13, {"axis": -1}),
+    ("GatherElements", [X, np.array([[[[0, 1, -1]] * 2] * 2] * 2, I)], 13, {"axis": 1}),
+    ("ScatterElements", [X, np.array([[[[0, 2, -1]] * 2] * 2], I), Y[:1, :2, :2, :3]], 16, {"axis": 3}),
+    ("ScatterElements", [X, np.array([[[[0, 0]]]], I), Y[:1, :1, :1, :2]], 16, {"reduction": "add"}),
     ("LayerNormalization", [X, Y[0, 0, 0]], 17, {}),
     ("Conv", [X, integers(3, 2, 3, 2, 2)], 17, {}),
+    ("ConvTranspose", [X, integers(3, 3, 2, 2, 2)], 17, {"strides": [2, 1]}),
+    ("BatchNormalization", [X, *(Y[0, :, 0, 0] + k for k in range(3)), X[0, :, 0, 0] ** 2 + 1], 15, {}),
 ]  # fmt: skip
 
 
@@ -236,3 +250,14 @@ def test_frequent_operators_do_not_need_the_reference() -> None:
     op = only(imported(single("Relu", ["x"], given={"x": (2,)}))).op
     assert isinstance(op, Opaque)
     assert isinstance(op.evaluate, Kernel)
+
+
+def test_erf_is_right_to_the_last_digit_and_quick() -> None:
+    x = np.concatenate([np.linspace(-8, 8, 40_001), [0.0, -0.0, 1e-300, np.inf, -np.inf, 5.9999, 6.0]])
+    (y,) = evaluate(single("Erf", ["x"], given={"x": x.shape}), [x])
+    expected = np.array([math.erf(v) for v in x])
+    assert np.abs(y - expected).max() <= 2.3e-16
+    near = np.abs(x) < 1e-2
+    np.testing.assert_allclose(y[near], expected[near], rtol=1e-15)
+    (nothing,) = evaluate(single("Erf", ["x"], given={"x": (1,)}), [np.array([np.nan])])
+    assert np.isnan(nothing)

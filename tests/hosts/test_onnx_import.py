@@ -1,6 +1,7 @@
 """ONNX models become graphs: values, constants, bodies and functions, and no weight is read."""
 
 import time
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import onnx_ir
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+import fuser
 from fuser.errors import Declined
 from fuser.hosts.onnx_host import OnnxHost
 from fuser.hosts.onnx_import import import_model
@@ -225,3 +227,64 @@ def test_time_is_linear_in_the_nodes() -> None:
 
     short, long = chain(500), chain(5000)
     assert seconds(long) < 30 * seconds(short)
+
+
+@pytest.mark.parametrize(
+    ("kind", "constants"),
+    [
+        ("ConstantOfShape", [[2**40]]),
+        ("ConstantOfShape", [[2**32, 2**32]]),
+        ("ConstantOfShape", [[2**31, 2**31, 4]]),
+        ("ConstantOfShape", [[-5]]),
+        ("ConstantOfShape", [[4097]]),
+        ("Range", [0, 2**40, 1]),
+        ("Range", [-(2**40), 2**40, 1]),
+        ("Range", [0, 8, 0]),
+        ("Range", [0.0, 100.0, 1e-9]),
+        ("Range", [0.0, 100.0, float("nan")]),
+        ("Expand", [7, [2**20, 2**20]]),
+        ("Expand", [[1, 2, 3], [2**40, 3]]),
+        ("Add", [np.ones((4096, 1), np.int64), np.ones((1, 4096), np.int64)]),
+        ("Add", [[1, 2], [1, 2, 3]]),
+        ("Gather", [np.ones((1, 4096), np.int64), np.zeros(4096, np.int64)]),
+        ("Gather", [[1, 2], [5]]),
+        ("Div", [[1], [0]]),
+        ("Mod", [[1], [0]]),
+        ("Reshape", [[1, 2], [2**40]]),
+    ],
+)
+def test_numbers_that_are_no_shape_take_neither_time_nor_memory(kind: str, constants: list[Any]) -> None:
+    """Where they would be many, or cannot be computed, the node stays, and with it what reads it."""
+    arrays = {f"c{k}": np.asarray(array) for k, array in enumerate(constants)}
+    nodes = [helper.make_node(kind, list(arrays), ["v"]), helper.make_node("Neg", ["v"], ["y"])]
+    model = model_of(nodes, constants=arrays)
+    fuser.optimize(single("Relu", ["x"], given={"x": [2]}))
+    tracemalloc.start()
+    result = fuser.optimize(model)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**22
+    assert [node.op_type for node in result.graph.node] == [kind, "Neg"]
+
+
+def test_a_model_without_standard_operators_has_no_opset_of_theirs() -> None:
+    model = single("Relu", ["x"], given={"x": [2]})
+    model.opset_import[0].domain = "my.domain"
+    assert _opset(imported(model)) == 0
+    model.opset_import[0].domain = "ai.onnx"
+    assert _opset(imported(model)) == 17
+
+
+def _opset(graph: Graph) -> int:
+    assert isinstance(graph.host, OnnxHost)
+    return graph.host.opset
+
+
+def test_a_body_has_the_opset_of_what_it_is_in() -> None:
+    model = onnx.parser.parse_model("""<ir_version: 8, opset_import: ["": 17, "local": 1]>
+        g (float[2] x, bool c) => (float[2] y) { y = local.f (x, c) }
+        <domain: "local", opset_import: ["": 12]> f (x, c) => (y) {
+            y = If (c) <
+                then_branch = a () => (p) { p = Relu (x) }, else_branch = b () => (q) { q = Neg (x) }> }""")
+    opsets = {graph.name: _opset(graph) for graph in graphs_of(model)}
+    assert opsets == {"g": 17, "f": 12, "If/then_branch": 12, "If/else_branch": 12}

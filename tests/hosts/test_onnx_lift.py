@@ -317,6 +317,35 @@ ONE, NAN = np.ones(2, np.float32), np.array([1, np.nan], np.float32)
                pads=[1, 0, 0, 0], **POOL),
         refuse("auto_pad with stride (3, 3) beyond the kernel (2, 2)", "AveragePool", {"x": CONV},
                auto_pad="SAME_UPPER", strides=[3, 3], count_include_pad=1, **POOL),
+        refuse("kernel_shape is () for 'x' of (1, 2)", "AveragePool", {"x": (1, 2)}),
+        refuse("kernel_shape is (2, 2) for 'x' of (1, 2, 8)", "AveragePool", {"x": CONV[:3]}, **POOL),
+        refuse("the number of channels of 'x' is not known: c", "AveragePool", {"x": (1, "c", 8, 8)}, **POOL),
+        refuse("input 1 is absent", "Conv", {"x": CONV}),
+        refuse("a pad is negative: (-1, 0, 0, 0)", "Conv", {"x": CONV, "w": W}, pads=[-1, 0, 0, 0]),
+        refuse("2 pads for 2 spatial axes", "Conv", {"x": CONV, "w": W}, pads=[1, 1]),
+        refuse("auto_pad is 'SAME'", "Conv", {"x": CONV, "w": W}, auto_pad="SAME"),
+        refuse("channels differ: 'x' has 2, the operator reads 4", "Conv",
+               {"x": CONV, "w": integers(0, 4, 2, 3, 3)}, group=2),
+        refuse("the weight has shape (3, 2), and no spatial axes", "Conv", {"x": (1, 2), "w": W[..., 0, 0]}),
+        refuse("ranks differ: 'x' has shape (1, 2, 8), the weight (3, 2, 3, 3)", "Conv",
+               {"x": CONV[:3], "w": W}),
+        refuse("kernel_shape is (2, 2), and the weight has shape (3, 2, 3, 3)", "Conv", {"x": CONV, "w": W},
+               kernel_shape=[2, 2]),
+        refuse("the bias has shape (2,) for 3 output channels", "Conv", {"x": CONV, "w": W, "b": ONE}),
+        refuse("3 input channels do not divide into 2 groups", "ConvTranspose",
+               {"x": (1, 3, 8, 8), "w": W}, group=2),
+        refuse("channels differ: 'x' has 2, the operator reads 3", "ConvTranspose", {"x": CONV, "w": W}),
+        refuse("the weight has shape (3, 4, 5), and not two axes", "Gemm",
+               {"x": (2, 3), "w": integers(0, 3, 4, 5)}),
+        refuse("the weight has an empty axis: (3, 0)", "MatMul", {"x": (2, 3), "w": integers(0, 3, 0)}),
+        refuse("'x' has 1 axis, and no channel axis", "BatchNormalization",
+               {"x": (2,), "s": ONE, "b": ONE, "m": ONE, "v": ONE}),
+        refuse("channels differ: 'x' has 3, the operator reads 2", "BatchNormalization",
+               {"x": (1, 3, 8, 8), "s": ONE, "b": ONE, "m": ONE, "v": ONE}),
+        refuse("'x' has 2 axes, and none of them is spatial", "Pad",
+               {"x": (2, 3), "p": np.array([0, 1, 0, 1])}),
+        refuse("pads are absent", "Pad", {"x": CONV}),
+        refuse("4 pads for 4 axes", "Pad", {"x": CONV, "p": np.array([1, 1, 1, 1])}),
     ],
 )  # fmt: skip
 def test_refusals(reason: str, kind: str, inputs: dict[str, Any], attributes: dict[str, Any]) -> None:
@@ -332,11 +361,36 @@ def test_refusals(reason: str, kind: str, inputs: dict[str, Any], attributes: di
     assert reason in str(declined.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "values", "reason"),
+    [
+        ("strides", [0, 1], r"strides is \(0, 1\) for a kernel of \(3, 3\)"),
+        ("dilations", [1], r"dilations is \(1,\) for a kernel of \(3, 3\)"),
+    ],
+)
+def test_steps_that_do_not_fit_the_kernel(name: str, values: list[int], reason: str) -> None:
+    """The inference of shapes may not get that far, so that of the input is not known."""
+    given: Any = {"x": None}
+    attributes: Any = {name: values}
+    model = single("Conv", ["x", "w"], given=given, constants={"w": W}, **attributes)
+    with pytest.raises(Declined, match=reason):
+        lifted(model)
+
+
 def test_pool_with_dilation_and_auto_pad_declines() -> None:
     attributes: dict[str, Any] = {"kernel_shape": [2], "dilations": [2], "count_include_pad": 1}
     attributes["auto_pad"] = "SAME_UPPER"
     model = single("AveragePool", ["x"], opset=19, given={"x": (1, 2, 8)}, **attributes)
     with pytest.raises(Declined, match=r"auto_pad with dilation \(2,\)"):
+        lifted(model)
+
+
+def test_batch_normalization_of_each_position_declines() -> None:
+    constants = dict.fromkeys(("s", "b", "m", "v"), ONE)
+    model = single(
+        "BatchNormalization", ["x", *constants], opset=7, given={"x": CONV}, constants=constants, spatial=0
+    )
+    with pytest.raises(Declined, match="spatial is 0: the statistics differ from position to position"):
         lifted(model)
 
 

@@ -149,6 +149,15 @@ def test_constants_that_do_not_fit(reason: str, kind: str, shape: Any, constant:
     assert str(declined.value) == reason
 
 
+def test_a_constant_that_does_not_fit_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    node = only(imported(single("Mul", ["x", "c"], given={"x": (2, 1)}, constants={"c": integers(0, 9)})))
+    assert node.inputs[1] is not None
+    assert node.inputs[1].constant is not None
+    monkeypatch.setattr(node.inputs[1].constant, "array", lambda: pytest.fail("the constant was read"))
+    with pytest.raises(Declined, match="does not fit"):
+        lift(node)
+
+
 def test_values_that_cannot_be_folded() -> None:
     given = {"x": (2, 3)}
     zero = {"c": np.array([1, 0, 2], np.float32)}
@@ -166,6 +175,14 @@ def test_terms_that_cannot_be_added() -> None:
         lifted(single("Add", ["a", "b"], given={"a": (2, 3), "b": (2, 1)}))
     with pytest.raises(Declined, match="the term 'c' of 3 is a constant that is not uniform"):
         lifted(single("Sum", ["a", "b", "c"], given={"a": (3,), "b": (3,)}, constants={"c": integers(0, 3)}))
+    with pytest.raises(Declined, match=r"shapes are not known to be equal: \(3,\) of 'a' and \(1,\) of 'b'"):
+        lifted(single("Sum", ["a", "b"], given={"a": (3,), "b": (1,)}))
+    empty = {"c": np.ones(0, np.float32)}
+    with pytest.raises(Declined, match="the term 'c' of 2 is a constant that is not uniform"):
+        lifted(single("Sum", ["a", "c"], given={"a": (1,)}, constants=empty))
+    larger = {"c": np.ones((2, 3), np.float32)}
+    with pytest.raises(Declined, match=r"the constant of shape \(2, 3\) has more axes than 'a', \(3,\)"):
+        lifted(single("Sum", ["a", "b", "c"], given={"a": (3,), "b": (3,)}, constants=larger))
     unknown = single("Add", ["a", "b"], given={"a": (2, None), "b": (2, None)})
     with pytest.raises(Declined, match="shapes are not known to be equal"):
         lifted(unknown)

@@ -8,9 +8,12 @@ import onnx_ir
 import pytest
 from onnx import TensorProto, helper
 
+from fuser.errors import Declined
 from fuser.hosts import onnx_shapes
+from fuser.hosts.onnx_extents import Extents
 from fuser.hosts.onnx_import import import_model
-from tests.hosts.onnx_models import imported, integers, model_of, single
+from fuser.hosts.onnx_shape_rules import SHAPE_RULES
+from tests.hosts.onnx_models import imported, integers, model_of, only, single
 
 I = np.int64  # noqa: E741  # the type of every list of axes
 
@@ -144,3 +147,34 @@ def test_the_model_is_not_changed() -> None:
     before = onnx_ir.to_proto(model).SerializeToString(deterministic=True)
     import_model(model)
     assert onnx_ir.to_proto(model).SerializeToString(deterministic=True) == before
+
+
+IMAGE, PADS = (1, 2, 8, 8), np.array([1, 1, 1], I)
+
+
+@pytest.mark.parametrize(
+    ("reason", "kind", "inputs", "attributes"),
+    [
+        ("a shape is not known", "Conv", {"x": None, "w": (3, 2, 3, 3)}, {}),
+        ("the kernel is not known", "Conv", {"x": IMAGE, "w": (3, 2, "k", 3)}, {}),
+        ("the kernel is not known", "ConvTranspose", {"x": IMAGE, "w": (2, 3, 3)}, {}),
+        ("the kernel does not fit the input", "MaxPool", {"x": IMAGE}, {"kernel_shape": [2]}),
+        ("the target is not known", "Reshape", {"x": IMAGE, "s": (3,)}, {}),
+        ("a kept axis does not exist", "Reshape", {"x": (2, 3), "s": np.array([0, 0, 0], I)}, {}),
+        ("an extent is not known", "Squeeze", {"x": ("n", 1)}, {}),
+        ("the range is absent", "Slice", {"x": IMAGE}, {}),
+        ("pads do not fit", "Pad", {"x": IMAGE, "p": PADS}, {}),
+        ("the target is not known", "Expand", {"x": IMAGE, "s": (4,)}, {}),
+        ("a rare form", "Resize", {"x": IMAGE}, {"axes": [2, 3]}),
+        ("the scales are computed", "Resize", {"x": IMAGE, "": (), "s": (4,)}, {}),
+        ("neither scales nor sizes", "Resize", {"x": IMAGE}, {}),
+    ],
+)
+def test_what_is_not_inferred(reason: str, kind: str, inputs: dict[str, Any], attributes: Any) -> None:
+    """Files that no rule fits are asked of onnx, or stay without a shape; nothing fails."""
+    constants = {name: value for name, value in inputs.items() if isinstance(value, np.ndarray)}
+    given = {name: value for name, value in inputs.items() if name and name not in constants}
+    model = single(kind, list(inputs), opset=18, given=given, constants=constants, **attributes)
+    node = only(imported(model))
+    with pytest.raises(Declined, match=reason):
+        SHAPE_RULES[kind](node, 18, Extents())

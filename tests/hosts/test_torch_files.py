@@ -81,6 +81,22 @@ def test_objects_and_libraries_are_refused(path: Path, name: str) -> None:
         load(path)
 
 
+def test_a_weight_that_is_missing_is_named(path: Path) -> None:
+    name = "model/data/weights/model_weights_config.json"
+    config = json.loads(zipfile.ZipFile(path).read(name))
+    next(iter(config["config"].values())).update(use_pickle=True, path_name="weight_lost")
+    replaced(path, name, json.dumps(config).encode())
+    with pytest.raises(InputError, match=r"model/data/weights/weight_lost is missing"):
+        load(path)
+
+
+def test_a_program_that_torch_cannot_read_is_told_in_one_line(path: Path) -> None:
+    replaced(path, "model/models/model.json", b"{}")
+    with pytest.raises(InputError, match="not an exported program, or of another version of torch") as error:
+        load(path)
+    assert "\n" not in str(error.value)
+
+
 def test_what_is_no_program_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "model.pt2"
     with pytest.raises(InputError, match=r"model\.pt2: no such file"):

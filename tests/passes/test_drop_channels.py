@@ -8,8 +8,9 @@ import pytest
 
 import fuser
 from fuser.conv import Conv
+from fuser.errors import Declined
 from fuser.ir import Graph, Opaque, Value
-from passes.drop_channels import drop_channels
+from passes.drop_channels import Region, drop_channels, entry_of, without
 from tests.graphs import Builder, operators, optimize, random_conv, relu
 from tests.small_models import normal, parsed
 
@@ -200,6 +201,15 @@ def test_declines_what_no_convolution_makes() -> None:
     assert reason(graph) == "2 groups do not lose channels one by one"
 
 
+def test_declines_what_is_computed_of_constants() -> None:
+    b = Builder(1, 4, 6, 6)
+    held = b.add(relu, b.constant(np.ones((1, 4, 6, 6))))
+    node = b.add(pruned(random_conv(4, 2, 1, 1), columns=[1]), held).producer
+    assert node is not None
+    with pytest.raises(Declined, match=r"channels that nothing reads come from n0 \(Relu\)"):
+        entry_of(node)
+
+
 def test_declines_far_away() -> None:
     graph = block(dead, *[relu] * 9, last=random_conv(4, 2, 1, 1))
     assert reason(graph) == "more than 8 operators lie between the convolutions"
@@ -264,3 +274,16 @@ def test_a_pruned_model_through_onnx() -> None:
         for m in (model, result)
     )
     np.testing.assert_allclose(after, before, rtol=1e-5, atol=1e-5 * np.abs(before).max())
+
+
+def test_declines_what_nothing_reads() -> None:
+    b = Builder(1, 3, 6, 6)
+    conv = random_conv(3, 4, 3, 3)
+    weight = conv.weight
+    weight[1] = 0.0
+    dead = b.add(Conv.of(weight, conv.bias), b.x)
+    b.finish(b.add(relu, b.x))
+    node = dead.producer
+    assert node is not None
+    with pytest.raises(Declined, match="nothing reads 'v0'"):
+        list(without(Region.behind(node)))

@@ -55,6 +55,14 @@ def test_a_zero_scale_cannot_be_split_off() -> None:
     assert "a scale of 0 has no inverse" in event.reason
 
 
+def test_a_scale_alone_has_nothing_to_split_off() -> None:
+    b = Builder(1, 3, 6, 6)
+    reader = random_conv(3, 4, 3, 3, pad_value=np.array([3.0, 2.0, 1.0]))
+    graph = b.finish(b.add(reader, b.sum(b.x, coefficients=[2.0])))
+    (event,) = optimize(graph, fold_scale_shift)
+    assert "there is no shift to split off" in event.reason
+
+
 def test_an_identity_map_of_a_shared_value_is_no_scale() -> None:
     b = Builder(1, 2, 6, 6)
     scaled = b.sum(b.x, coefficients=[2.0])

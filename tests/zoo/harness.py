@@ -12,17 +12,16 @@ from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import onnx
-import onnx_ir
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fuser import oracle
-from fuser.hosts.onnx_import import import_model
+from fuser.hosts.onnx_oracle import Oracle
 
 Arrays = list[NDArray[Any]]
 EXPORTERS: Final = ("preserve", "legacy", "dynamo")
@@ -133,9 +132,8 @@ def expected(module: nn.Module, x: Tensor) -> Arrays:
 
 def evaluate(model: onnx.ModelProto, x: Tensor) -> Arrays:
     """What the file computes, in float64; its outputs in the order of the file."""
-    graph = import_model(onnx_ir.from_proto(model))[0]
-    results = oracle.evaluate(graph, {graph.inputs[0].name: x.double().numpy()})
-    return [results[value.name] for value in graph.outputs]
+    results = Oracle(model, Path()).evaluate({model.graph.input[0].name: x.double().numpy()})
+    return [results[value.name] for value in model.graph.output]
 
 
 def run(model: onnx.ModelProto, x: Tensor) -> Arrays:

@@ -1,29 +1,21 @@
-"""Evaluation of a graph in float64: the reference that float32 runtimes are measured against.
+"""Evaluation of a graph of the compiler in float64, operator by operator, as tests want to see it.
 
-Convolutions are computed by the algebra's own operator, everything else by the host's numpy meaning of the
-node. All floating values are float64, whatever the model says: a cast between floating types changes nothing
-here.
+Operators of the algebra are computed by themselves, everything else by the host's meaning of the node. All
+floating values are float64, whatever the model says: a cast between floating types changes nothing here.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fuser.errors import Declined
-from fuser.ir import Apply, Constant, Graph, Node, Opaque, Value
-
-# These have a far faster evaluation as a `Conv` than a general one has. For the rest the node's own meaning
-# is taken, which does not depend on how it was lifted.
-LIFTED: Final = frozenset({"Conv", "ConvTranspose", "AveragePool", "BatchNormalization"})
+from fuser.compare import widen
+from fuser.errors import OracleUnavailable
+from fuser.ir import Apply, Graph, Node, Opaque, Value
 
 Arrays = Mapping[str, NDArray[Any]]
 Read = Callable[[Value], NDArray[Any]]
-
-
-class OracleUnavailable(Exception):
-    """The graph cannot be evaluated here. The message says which node and why."""
 
 
 def evaluate(graph: Graph, feeds: Arrays, *, keep: Collection[str] = ()) -> dict[str, NDArray[Any]]:
@@ -89,12 +81,6 @@ def _given(value: Value, feeds: Arrays) -> NDArray[Any]:
     return widen(feeds[value.name])
 
 
-def widen(array: NDArray[Any]) -> NDArray[Any]:
-    """Floating values (bfloat16 too) as float64, others as they are."""
-    floating = array.dtype.kind == "f" or "float" in array.dtype.name
-    return array.astype(np.float64) if floating and array.dtype != np.float64 else array
-
-
 def _compute(node: Node, read: Read) -> tuple[NDArray[Any], ...]:
     """The outputs of `node`; of its inputs only those are read that the computation needs."""
     try:
@@ -117,21 +103,9 @@ def _outputs(node: Node, read: Read) -> tuple[NDArray[Any], ...]:
         source = read(node.inputs[0])
         if source.dtype == np.float64:
             return (source,)
-    lifted = _lifted(node, op) if op.kind in LIFTED or op.evaluate is None else None
-    if isinstance(lifted, Constant):
-        return (lifted.array(),)
-    if lifted is not None:
-        return _application(lifted, read)
     if op.evaluate is None:
         raise OracleUnavailable(f"{_named(node)} cannot be evaluated in float64: {op.kind} is not known here")
     return op.evaluate(*(None if value is None else read(value) for value in node.inputs))
-
-
-def _lifted(node: Node, op: Opaque) -> Apply | Constant | None:
-    try:
-        return op.lift(node) if op.lift else None
-    except Declined:
-        return None
 
 
 def _application(apply: Apply, read: Read) -> tuple[NDArray[Any], ...]:

@@ -1,0 +1,177 @@
+"""Whether a result is what its source was.
+
+Nothing here knows the compiler: onnxruntime runs both files, and protobuf reads them.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
+from onnx import numpy_helper
+
+Feeds = Mapping[str, NDArray[Any]]
+
+SINGLE: Final = 2e-5
+HALF: Final = 4e-3
+"""Differences, relative to the largest number of an output, that rounding explains without a doubt."""
+STEPS: Final = 30.0
+"""How much of what a disturbance by one rounding does to the source may be between source and result."""
+
+
+class NotRunnable(Exception):
+    """The runtime does not take the source."""
+
+
+def session(model: bytes) -> Any:
+    """A model in onnxruntime, nothing optimized."""
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 4
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def run(model: bytes, feeds: Iterable[Feeds]) -> list[list[Any]]:
+    """The outputs for each sample."""
+    opened = session(model)
+    return [opened.run(None, dict(feed)) for feed in feeds]
+
+
+def faults(
+    source: onnx.ModelProto, result: onnx.ModelProto, feeds: Sequence[Feeds], half: Iterable[str] = ()
+) -> Iterator[str]:
+    """What is wrong with `result`, one sentence each. `half` are the outputs with float16 in them.
+
+    Raises:
+        NotRunnable: the source is not valid, or the runtime refuses it.
+    """
+    before, after = source.SerializeToString(), result.SerializeToString()
+    try:
+        onnx.checker.check_model(before, full_check=True)
+        expected = run(before, feeds)
+    except Exception as error:
+        raise NotRunnable(str(error).strip().splitlines()[0][:300]) from error
+    try:
+        onnx.checker.check_model(after, full_check=True)
+    except Exception as error:  # noqa: BLE001  # what the checker raises is the finding
+        yield f"invalid: {str(error).strip().splitlines()[0][:300]}"
+    yield from interface(source, result)
+    try:
+        actual = run(after, feeds)
+    except Exception as error:  # noqa: BLE001  # "
+        yield f"does not run: {str(error).strip().splitlines()[0][:300]}"
+        return
+    yield from differences(source, feeds, expected, actual, set(half))
+
+
+def interface(source: onnx.ModelProto, result: onnx.ModelProto) -> Iterator[str]:
+    """What callers see: inputs, outputs, opsets, metadata."""
+    before, after = (list(_inputs(model)) for model in (source, result))
+    if [value.name for value in before] != [value.name for value in after]:
+        yield f"interface: inputs: {list(map(_shown, before))} became {list(map(_shown, after))}"
+    for old, new in zip(before, after, strict=False):
+        if old.name == new.name and old != new:
+            yield f"interface: input: {_shown(old)} became {_shown(new)}"
+    if [v.SerializeToString() for v in source.graph.output] != [
+        v.SerializeToString() for v in result.graph.output
+    ]:
+        pairs = zip(source.graph.output, result.graph.output, strict=False)
+        changed = [f"{_shown(a)} became {_shown(b)}" for a, b in pairs if a != b]
+        yield f"interface: outputs: {', '.join(changed)}"
+    for what in ("opset_import", "metadata_props"):
+        if list(getattr(source, what)) != list(getattr(result, what)):
+            yield f"interface: {what} changed"
+
+
+def _inputs(model: onnx.ModelProto) -> Iterator[onnx.ValueInfoProto]:
+    """What a caller can feed: before version 4 of the format no input that is an initializer too."""
+    stored = {tensor.name for tensor in model.graph.initializer} if model.ir_version < 4 else set()
+    yield from (value for value in model.graph.input if value.name not in stored)
+
+
+def _shown(value: onnx.ValueInfoProto) -> str:
+    return f"({' '.join(str(value).split())})"
+
+
+def differences(
+    source: onnx.ModelProto,
+    feeds: Sequence[Feeds],
+    expected: list[list[Any]],
+    actual: list[list[Any]],
+    half: set[str],
+) -> Iterator[str]:
+    """Outputs that differ by more than rounding."""
+    moved: list[list[list[Any]]] | None = None
+    for place, (old, new) in enumerate(zip(expected, actual, strict=True)):
+        for index, (value, a, b) in enumerate(zip(source.graph.output, old, new, strict=True)):
+            unit = HALF if value.name in half else SINGLE
+            error = distance(a, b)
+            if error <= unit:
+                continue
+            if moved is None:
+                moved = [run(*disturbed(source, feeds, seed, bool(half))) for seed in range(3)]
+            own = max(distance(a, other[place][index]) for other in moved)
+            if not error <= STEPS * own:
+                sample = {name: array.shape for name, array in feeds[place].items()}
+                yield f"wrong: {value.name} differs by {error:.2g} (disturbed: {own:.2g}) for {sample}"
+
+
+def distance(a: Any, b: Any) -> float:
+    """The largest difference relative to the largest number; infinite where the two cannot be compared."""
+    if isinstance(a, list):
+        same = isinstance(b, list) and len(a) == len(b)
+        return max(map(distance, a, b), default=0.0) if same else np.inf
+    if a.dtype != b.dtype or a.shape != b.shape:
+        return np.inf
+    if a.dtype.kind != "f":
+        return 0.0 if np.array_equal(a, b) else np.inf
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    finite = np.isfinite(a)
+    if not np.array_equal(a[~finite], b[~finite], equal_nan=True):
+        return np.inf
+    largest = float(np.abs(a[finite]).max(initial=0.0))
+    apart = float(np.abs(a[finite] - b[finite]).max(initial=0.0))
+    return 0.0 if apart == 0.0 else apart / largest if largest else np.inf
+
+
+def disturbed(
+    source: onnx.ModelProto, feeds: Sequence[Feeds], seed: int, half: bool
+) -> tuple[bytes, Sequence[Feeds]]:
+    """The source and what it is fed, every number off by about one rounding."""
+    random = np.random.default_rng(seed)
+    copy = onnx.ModelProto()
+    copy.CopyFrom(source)
+    step = 2.0**-11 if half else 2.0**-23
+    for tensor in _tensors(copy):
+        if tensor.data_type in (1, 10, 11):
+            made = _nudged(numpy_helper.to_array(tensor), step, random)
+            tensor.CopyFrom(numpy_helper.from_array(made, tensor.name))
+    nudged = [{name: _nudged(array, step, random) for name, array in feed.items()} for feed in feeds]
+    return copy.SerializeToString(), nudged
+
+
+def _nudged(array: NDArray[Any], step: float, random: np.random.Generator) -> NDArray[Any]:
+    if array.dtype.kind != "f":
+        return array
+    wide = array.astype(np.float64)
+    return np.asarray((wide * (1 + step * random.uniform(-1, 1, array.shape))).astype(array.dtype))
+
+
+def _tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    for function in model.functions:
+        yield from _held(function.node)
+    yield from model.graph.initializer
+    yield from _held(model.graph.node)
+
+
+def _held(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorProto]:
+    for node in nodes:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            if attribute.HasField("g"):
+                yield from attribute.g.initializer
+                yield from _held(attribute.g.node)

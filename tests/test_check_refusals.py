@@ -1,0 +1,54 @@
+"""What a rewrite made is refused where its numbers do not fit, where it differs, or where nobody can tell."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fuser.check import compare, computed
+from fuser.conv import Conv
+from fuser.errors import Declined
+from fuser.ir import Apply, Node, Opaque, Step, Sum, Value
+from fuser.replay import apply
+from tests.graphs import Builder
+
+
+def step(op: Any, x: Value, **declared: Any) -> Step:
+    b = Builder(1, 2, 6)
+    node = b.add(op, x, **declared).producer
+    assert isinstance(node, Node)
+    return Step.of(node)
+
+
+@pytest.mark.parametrize(
+    ("peak", "reason"), [(1e300, "overflows float32: 1e.300 is more"), (np.inf, "hold inf")]
+)
+@pytest.mark.parametrize("name", ["weight", "bias"])
+def test_numbers_that_the_element_type_does_not_hold(name: str, peak: float, reason: str) -> None:
+    numbers = {"weight": np.ones((1, 1, 1)), "bias": np.ones(1)}
+    numbers[name] *= peak
+    with pytest.raises(Declined, match=rf"the {name} .*{reason}"):
+        computed(Conv.of(**numbers), Value("y", (1, 1, 6), "float32"), [])
+
+
+def test_a_region_that_fails_is_not_compared() -> None:
+    def fail(_: object) -> Any:
+        raise ValueError("no such axis")
+
+    x = Value("x", (1, 2, 6), "float32")
+    before = step(Opaque("Fails", fail), x)
+    with pytest.raises(Declined, match="the region cannot be evaluated: Fails: no such axis"):
+        compare({before.outputs[0]: Apply(Sum((1.0,)), (x,))}, [before])
+
+
+def test_an_operator_without_evaluation_is_named() -> None:
+    with pytest.raises(Declined, match="Mystery cannot be evaluated"):
+        apply(Opaque("Mystery"), [np.zeros(2)])
+
+
+def test_another_shape_is_another_result() -> None:
+    x = Value("x", (1, 2, 6), "float32")
+    narrow, wide = (Conv.of(np.ones((2, 2, size))) for size in (2, 3))
+    before = step(narrow, x)
+    with pytest.raises(Declined, match=r"v0: the check gives shape \(1, 2, \d\) instead of \(1, 2, \d\)"):
+        compare({before.outputs[0]: Apply(wide, (x,))}, [before])
