@@ -165,8 +165,7 @@ def optimize_file(
 
     Raises:
         InputError: `src` cannot be read or is not valid, no pass has one of the names, or the inputs or
-        shapes do
-            not fit.
+            shapes do not fit.
         OutputError: `dst` or `certificate` cannot be written.
         VerificationError: the result does not compute the same, or with `strict` that is not proved, or not
             all of it where a certificate is asked for. Nothing is written.
@@ -233,8 +232,7 @@ def inspect_file(
 
     Raises:
         InputError: `src` cannot be read or is not valid, no pass has one of the names, or the inputs or
-        shapes do
-            not fit.
+            shapes do not fit.
     """
     from fuser.hosts import onnx_io
 
