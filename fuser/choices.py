@@ -9,6 +9,9 @@ from fuser.errors import require
 LARGEST_BOUND: Final = 1 << 10
 """A number in the graph may cut an axis off there; extents beyond it must be tried, and these are not."""
 
+LARGEST_INPUT: Final = 1 << 22
+"""Elements of a value that anything is tried on."""
+
 MOST: Final = 64
 """Extents that are tried on one axis."""
 

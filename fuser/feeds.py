@@ -12,7 +12,7 @@ from functools import cache, cached_property
 from math import gcd, lcm, prod
 from typing import Final
 
-from fuser.choices import choices, distinct, sides
+from fuser.choices import LARGEST_INPUT, choices, distinct, sides
 from fuser.conv import Conv, Ints
 from fuser.errors import require
 from fuser.extents import Binding, bases
@@ -21,9 +21,6 @@ from fuser.literals import Literals, acting
 from fuser.replay import Trial
 
 MOST_AXES: Final = 16
-
-LARGEST_INPUT: Final = 1 << 22
-"""Elements of a value that anything is tried on."""
 
 Shape = tuple[Dim, ...]
 

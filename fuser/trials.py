@@ -10,11 +10,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from fuser.choices import LARGEST_BOUND, choices, sides
+from fuser.choices import LARGEST_BOUND, LARGEST_INPUT, choices, sides
 from fuser.conv import Conv
 from fuser.errors import Declined, require
 from fuser.extents import Binding
-from fuser.feeds import LARGEST_INPUT
 from fuser.ir import FLOATS, Constant, Dim, Node, Step, Sum, Value
 from fuser.literals import ENDLESS, Literals, acting
 from fuser.recognise import recognise

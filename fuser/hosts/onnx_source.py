@@ -145,7 +145,7 @@ def needed_nodes(graph: onnx.GraphProto, outputs: set[str]) -> list[onnx.NodePro
 
 
 def type_name(kind: int) -> str:
-    """numpy's name of an element type: `float32`, `bfloat16`; `string` too, and `undefined` where there is none."""
+    """numpy's name of an element type: `float32`, `bfloat16`; `string`, or `undefined` if it has none."""
     if kind == TensorProto.STRING:
         return "string"
     try:
