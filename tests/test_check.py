@@ -121,8 +121,8 @@ def test_a_pad_with_a_value_is_no_gain_over_itself(value: float, shape: str) -> 
     [
         "s = Shape (x) c = Cast <to = 7> (s) d = Add (c, c) y = Cast <to = 1> (d)",
         "b = Cast <to = 9> (x) i = Identity (b) n = Not (i) y = Cast <to = 1> (n)",
-        "f = Constant <value_ints = [0]> () l = Constant <value_ints = [160]> () a = Constant <value_ints = [1]> ()"
-        " r = Relu (x) i = Slice (r, f, l, a) y = Mul (i, i)",
+        """f = Constant <value_ints = [0]> () l = Constant <value_ints = [160]> ()
+        a = Constant <value_ints = [1]> () r = Relu (x) i = Slice (r, f, l, a) y = Mul (i, i)""",
     ],
     ids=["whole numbers", "truth values", "channels of an image of any extent"],
 )
