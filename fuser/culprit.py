@@ -1,4 +1,4 @@
-"""What is done about a verdict, and which pass is to blame for a wrong one: that without which it is right."""
+"""What is done about a verdict; the pass to blame for a wrong one is that without which it is right."""
 
 from __future__ import annotations
 
