@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from fuser.hosts.onnx_host import OnnxHost, Step, Weight, plan
 from fuser.hosts.onnx_names import Names, names_of
+from fuser.hosts.onnx_walk import graphs_in
 from fuser.ir import Constant, Graph, Node, Value
 
 # Notes that the exports of the graphs of one model leave for one another.
@@ -81,7 +82,7 @@ class _Export:
         source = _source(node)
         attributes = list(source.attributes.values())
         for attribute in attributes:
-            if next(_graphs(attribute), None) is not None:
+            if next(graphs_in(attribute), None) is not None:
                 source.attributes.pop(attribute.name)
         made = ir.Node(
             source.domain,
@@ -334,18 +335,9 @@ def _source(node: Node) -> ir.Node:
     return node.source
 
 
-def _graphs(attribute: ir.Attr) -> Iterator[ir.Graph]:
-    if attribute.is_ref():
-        return
-    if attribute.type == ir.AttributeType.GRAPH:
-        yield attribute.as_graph()
-    elif attribute.type == ir.AttributeType.GRAPHS:
-        yield from attribute.as_graphs()
-
-
 def _detach(node: ir.Node) -> Iterator[ir.Value]:
     """Let a node, and the bodies in it, read nothing any more; yields what they read."""
-    for body in (body for attribute in node.attributes.values() for body in _graphs(attribute)):
+    for body in (body for attribute in node.attributes.values() for body in graphs_in(attribute)):
         body.meta[_REMOVED] = True
         for inner in body:
             yield from _detach(inner)
