@@ -131,6 +131,14 @@ def test_a_test_that_fails_with_all_conditions_is_no_witness(tree: Path) -> None
     assert "small/roots.py:17  UNNOTICED" in result.stdout
 
 
+def test_a_test_that_ends_the_process_has_no_say_and_those_behind_it_do(tree: Path) -> None:
+    path = tree / "tests/test_it.py"
+    path.write_text(TESTS.replace("    assert root(4) == 2", "    import os\n    os.abort()"))
+    result = search(tree, "small/roots.py:17")
+    assert "tests/test_it.py::test_root fails as it is, and has no say" in result.stdout
+    assert "small/roots.py:17  tests/test_it.py::test_negative" in result.stdout
+
+
 def test_a_package_that_is_imported_already_has_no_switch(tree: Path) -> None:
     with pytest.raises(RuntimeError, match="imported already, without a switch: tests"):
         install(tree, ["tests"], Switch())
