@@ -277,7 +277,7 @@ def _inline(application: Apply, inner: Mapping[Value, Apply]) -> Apply:
 
 
 def _needed(targets: Iterable[Value], steps: Sequence[Step], leaves: set[Value]) -> list[Step]:
-    """The steps that lead from the leaves to the targets."""
+    """The steps that lead from the leaves to the targets; what is constant has no need of any."""
     makers = {value: step for step in steps for value in step.outputs}
     found: dict[Step, None] = {}
     stack = list(targets)
@@ -285,12 +285,14 @@ def _needed(targets: Iterable[Value], steps: Sequence[Step], leaves: set[Value])
         step = makers.get(stack.pop())
         if step is not None and step not in found:
             found[step] = None
-            stack.extend(value for value in step.inputs if value is not None and value not in leaves)
+            read = (value for value in step.inputs if value is not None and value.constant is None)
+            stack.extend(value for value in read if value not in leaves)
     return [step for step in steps if step in found]
 
 
 def _require_equal(value: Value, old: Array, new: Array, tolerance: float) -> None:
     require(old.shape == new.shape, f"{value.name}: the check gives shape {new.shape} instead of {old.shape}")
+    old, new = np.asarray(old, dtype=np.float64), np.asarray(new, dtype=np.float64)
     scale = max(float(np.abs(old).max(initial=0.0)), float(np.finfo(np.float64).tiny))
     error = np.abs(old - new) / scale
     if not error.max(initial=0.0) <= tolerance:

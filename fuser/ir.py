@@ -272,8 +272,8 @@ class Node:
 class Step:
     """A node as it was before a rewrite removed it: the source's own operator and inputs, weights included.
 
-    `lifted` is what it was taken for: of use where extents are chosen, and never evaluated. `rounded`: it holds
-    a number that its exporter rounded, so that it is equal up to the rounding of its element type.
+    `lifted` is what it was taken for: of use where extents are chosen, and never evaluated. `rounded`: it
+    holds a number that its exporter rounded, so that it is equal up to the rounding of its element type.
     """
 
     op: Op

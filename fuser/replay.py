@@ -48,7 +48,7 @@ class Trial:
     def feed(self, value: Value, like: tuple[int, ...] = ()) -> Array:
         """Random data for a value from outside, the same at each look; of shape `like` if none is known."""
         if value not in self.fed:
-            self.fed[value] = np.asarray(self.random.standard_normal(self.shapes.get(value, like)))
+            self.fed[value] = _drawn(self.random, value.dtype, self.shapes.get(value, like))
         return self.fed[value]
 
     def outline(self, value: Value) -> Array:
@@ -65,6 +65,15 @@ def run_steps(steps: Sequence[Step], leaves: Iterable[Value], trials: Sequence[T
             if not trial.failed:
                 with _failing(trial, str(step.op)):
                     _run_step(step, fed, constants, trial)
+
+
+def _drawn(random: np.random.Generator, dtype: str | None, shape: tuple[int, ...]) -> Array:
+    """Elements of a type, numbers in float64."""
+    if dtype == "bool":
+        return random.random(shape) < 0.5
+    if dtype is not None and dtype.startswith(("int", "uint")):
+        return random.integers(0, 100, shape, dtype)
+    return np.asarray(random.standard_normal(shape))
 
 
 @contextmanager

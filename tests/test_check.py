@@ -114,3 +114,22 @@ def test_a_pad_with_a_value_is_no_gain_over_itself(value: float, shape: str) -> 
     result, report = fuser.optimize(model, return_report=True)
     assert report.applied == []
     assert result.SerializeToString() == fuser.optimize(result).SerializeToString()
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        "s = Shape (x) c = Cast <to = 7> (s) d = Add (c, c) y = Cast <to = 1> (d)",
+        "b = Cast <to = 9> (x) i = Identity (b) n = Not (i) y = Cast <to = 1> (n)",
+        """f = Constant <value_ints = [0]> () l = Constant <value_ints = [160]> ()
+        a = Constant <value_ints = [1]> () r = Relu (x) i = Slice (r, f, l, a) y = Mul (i, i)""",
+    ],
+    ids=["whole numbers", "truth values", "channels of an image of any extent"],
+)
+def test_what_changes_nothing_goes_whatever_its_type(nodes: str) -> None:
+    """Numbers of the channels do not act on other axes because a Constant node holds them."""
+    before = parsed(f"g (float[N,160,H,W] x) => (float[] y) {{ {nodes} }}")
+    before.graph.output[0].type.tensor_type.ClearField("shape")
+    kinds = [node.op_type for node in fuser.optimize(before).graph.node if node.op_type != "Constant"]
+    assert not {"Identity", "Slice"} & set(kinds)
+    assert kinds.count("Cast") <= 2 - ("Shape" in kinds)

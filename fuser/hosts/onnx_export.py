@@ -64,6 +64,8 @@ class _Export:
         self._remove(gone)
         self._remove_unused()
         self._restate()
+        if self.owner is self.host.model.graph:
+            self._complete()
 
     def _stays(self, node: Node) -> bool:
         """Whether an ONNX node still makes the values that it made."""
@@ -245,6 +247,21 @@ class _Export:
                 ]
                 if dims != list(known.shape):
                     known.shape = ir.Shape(dims)
+
+    def _complete(self) -> None:
+        """State what is known of the shape of an output of the model, where the source has left it out.
+
+        The standard wants one. Extents that the file has no symbol for are left open.
+        """
+        symbols = {dim for value in self.graph.inputs for dim in value.shape or ()}
+        for value in self.graph.outputs:
+            known = self._known(value)
+            if known is None or known.shape is not None or value.shape is None:
+                continue
+            if isinstance(known.type, ir.TensorType):
+                known.shape = ir.Shape(
+                    [dim if isinstance(dim, int) or dim in symbols else None for dim in value.shape]
+                )
 
     def _remove(self, gone: list[ir.Node]) -> None:
         """Take out nodes that a rewrite removed; what was computed and is still read becomes a constant."""

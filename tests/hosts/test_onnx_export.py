@@ -6,6 +6,7 @@ import onnx_ir
 import pytest
 from onnx import numpy_helper, parser
 
+import fuser
 from fuser.conv import Conv
 from fuser.hosts import onnx_io
 from fuser.hosts.onnx_export import export_graph
@@ -334,3 +335,24 @@ def test_a_lazy_tensor_of_the_result_has_values() -> None:
     tensor = copy.graph.initializers["second_fused_weight"].const_value
     assert isinstance(tensor, onnx_ir.LazyTensor)
     np.testing.assert_array_equal(tensor.numpy(), np.full((2, 2, 1), 0.1, np.float32))
+
+
+@pytest.mark.parametrize(
+    ("stated", "dims"),
+    [(None, ["N", 4, None, 3]), ((), []), (("A", "B", 3, 3), ["A", "B", 3, 3])],
+    ids=["nothing", "a scalar", "anything"],
+)
+def test_of_an_output_that_states_no_shape_what_is_known_is_stated(
+    stated: tuple[str | int, ...] | None, dims: list[str | int | None]
+) -> None:
+    """The standard wants one; what a file does state is left as it is."""
+    w = numpy_helper.from_array(np.ones((4, 2, 3, 3), np.float32), "w")
+    nodes = [onnx.helper.make_node("Conv", ["x", "w"], ["a"]), onnx.helper.make_node("Relu", ["a"], ["y"])]
+    given = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["N", 2, "H", 5])
+    made = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, stated)
+    graph = onnx.helper.make_graph(nodes, "g", [given], [made], [w])
+    result = fuser.optimize(onnx.helper.make_model(graph, ir_version=9)).graph.output[0].type.tensor_type
+    assert result.HasField("shape")
+    assert [
+        d.dim_param or (d.dim_value if d.HasField("dim_value") else None) for d in result.shape.dim
+    ] == dims
