@@ -33,8 +33,8 @@ SAME: Final = Sum((1.0,))
 def settle(graph: Graph, *, trusted: bool = False) -> None:
     """Check every node that rewrites made against the source, once; more rewrites may follow.
 
-    Each kernel is computed for that, and then at hand as the host will store it for as long as kernels like it
-    fit into memory (`lazy.Shelf`); it can still be computed in float64.
+    Each kernel is computed for that, and is then at hand as the host will store it, for as long as there is
+    room (`lazy.Shelf`); it can still be computed in float64.
 
     `trusted`: each rewrite was checked when it was made; then only the kernels are computed.
 
