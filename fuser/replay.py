@@ -67,7 +67,7 @@ def run_steps(steps: Sequence[Step], leaves: Iterable[Value], trials: Sequence[T
                     _run_step(step, fed, constants, trial)
 
 
-def _drawn(random: np.random.Generator, dtype: str | None, shape: tuple[int, ...]) -> Array:
+def _drawn(random: np.random.Generator, dtype: str | None, shape: tuple[int, ...]) -> NDArray[Any]:
     """Elements of a type, numbers in float64."""
     if dtype == "bool":
         return random.random(shape) < 0.5
