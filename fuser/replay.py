@@ -42,10 +42,10 @@ class Trial:
     rewritten: Arrays = field(default_factory=dict)
     failed: str = ""
     refused: str = ""
-    fed: dict[Value, Array] = field(default_factory=dict)
+    fed: dict[Value, NDArray[Any]] = field(default_factory=dict)
     random: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
 
-    def feed(self, value: Value, like: tuple[int, ...] = ()) -> Array:
+    def feed(self, value: Value, like: tuple[int, ...] = ()) -> NDArray[Any]:
         """Random data for a value from outside, the same at each look; of shape `like` if none is known."""
         if value not in self.fed:
             self.fed[value] = _drawn(self.random, value.dtype, self.shapes.get(value, like))

@@ -1,8 +1,8 @@
 """Inside the models: does our evaluation do what onnxruntime does, and the result what the original does?
 
 Chaos ends where a single node is looked at. `agree` gives each node of a model what onnxruntime gave it, and
-demands of our evaluation of it what onnxruntime made of that. `check_values` gives each node of a result what
-the original computes in float64, and demands what the original computes.
+demands of our evaluation of it what onnxruntime made of that. `compare_values` gives each node of a result
+what the original computes in float64, and demands what the original computes.
 """
 
 from __future__ import annotations
@@ -46,25 +46,15 @@ class Values:
     wrong: bool = False
 
 
-def check_values(original: Any, result: Any, feeds: Mapping[str, Any]) -> Values:
+def compare_values(source: Oracle, result: Oracle, feeds: Mapping[str, Any]) -> Values:
     """Judge `result` value by value in float64, by the values whose names both models have.
 
     What one node does is seen without what earlier nodes did: errors do not add up, and chaos has no time to
-    grow. The models are paths, protobufs or `onnx_ir` models.
+    grow.
 
     Raises:
         OracleUnavailable: one of the models cannot be evaluated.
     """
-    return compare_values(_oracle(original, "the original"), _oracle(result, "the result"), feeds)
-
-
-def _oracle(model: Any, name: str) -> Oracle:
-    source = Source(model, name)
-    return Oracle(source.proto(), source.folder)
-
-
-def compare_values(source: Oracle, result: Oracle, feeds: Mapping[str, Any]) -> Values:
-    """The same of models that are read already."""
     names = {name for node in result.model.graph.node for name in node.output}
     known = {name: data for name, data in source.trace(feeds) if name in names}
     ends = {value.name for value in result.model.graph.output}

@@ -23,9 +23,9 @@ from fuser.errors import InputError, OracleUnavailable, VerificationError
 from fuser.hosts.kind import is_torch, require_torch
 from fuser.inputs import Feeds, Shapes
 from fuser.runtime import CannotRun, Runner
-from fuser.values import Values, check_values
+from fuser.values import Values
 
-__all__ = ["Models", "Row", "Values", "Verification", "check_values", "compare", "verify"]
+__all__ = ["Models", "Row", "Values", "Verification", "compare", "verify"]
 
 Verdict = Literal["equal", "differs", "unproven"]
 
