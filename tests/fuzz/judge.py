@@ -4,6 +4,7 @@ Nothing here knows the compiler: onnxruntime runs both files, and protobuf reads
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
@@ -42,9 +43,12 @@ def run(model: bytes, feeds: Iterable[Feeds]) -> list[list[Any]]:
 
 
 def faults(
-    source: onnx.ModelProto, result: onnx.ModelProto, feeds: Sequence[Feeds], coarse: Mapping[str, int]
+    source: onnx.ModelProto,
+    result: onnx.ModelProto,
+    feeds: Sequence[Feeds],
+    coarse: Mapping[str, int] = MappingProxyType({}),
 ) -> Iterator[str]:
-    """What is wrong with `result`, one sentence each. `coarse` is the narrowest type in each output.
+    """What is wrong with `result`, one sentence each. `coarse`: the narrowest type in outputs, else float32.
 
     Raises:
         NotRunnable: the source is not valid, or the runtime refuses it.
@@ -102,13 +106,13 @@ def differences(
     feeds: Sequence[Feeds],
     expected: list[list[Any]],
     actual: list[list[Any]],
-    coarse: Mapping[str, int],
+    coarse: Mapping[str, int] = MappingProxyType({}),
 ) -> Iterator[str]:
     """Outputs that differ by more than rounding."""
     for sample, old, new in zip(feeds, expected, actual, strict=True):
         for value, a, b in zip(source.graph.output, old, new, strict=True):
             error = distance(a, b)
-            if not error <= TOLERANCE[coarse[value.name]]:
+            if not error <= TOLERANCE[coarse.get(value.name, 1)]:
                 shapes = {name: array.shape for name, array in sample.items()}
                 yield f"wrong: {value.name} differs by {error:.2g} for {shapes}"
 

@@ -107,7 +107,7 @@ def compared(source: Path, target: Path) -> Iterator[str]:
     before, after = onnx.load(source), onnx.load(target)
     try:
         feeds = [{v.name: fed for v in _fed(before) for fed in [_drawn(v, 3)]}]
-        yield from faults(before, after, feeds, half=[v.name for v in before.graph.output])
+        yield from faults(before, after, feeds, coarse={v.name: 2 for v in before.graph.output})
     except NotRunnable:
         return
 
