@@ -52,3 +52,11 @@ def test_another_shape_is_another_result() -> None:
     before = step(narrow, x)
     with pytest.raises(Declined, match=r"v0: the check gives shape \(1, 2, \d\) instead of \(1, 2, \d\)"):
         compare({before.outputs[0]: Apply(wide, (x,))}, [before])
+
+
+def test_an_input_too_large_to_try_is_not_made() -> None:
+    x = Value("x", (1, 1 << 12, 1 << 12), "float32")
+    same = Apply(Sum((1.0,)), (x,))
+    before = step(Opaque("Gate", lambda x: (x,)), x)
+    with pytest.raises(Declined, match=r"'x' has \d+ elements, more than 4194304"):
+        compare({before.outputs[0]: same}, [before])

@@ -378,3 +378,12 @@ def test_memory(tmp_path: Path, separate: bool, most: float) -> None:
     # 64 MiB of weights, 8 MiB each; ru_maxrss is in KiB.
     assert int(done.stdout) < most * 64 * 1024
     assert onnx.load(tmp_path / "out.onnx").SerializeToString() == proto.SerializeToString() or separate
+
+
+def test_what_is_no_message_without_its_weights_is_refused(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnx_store, "LARGEST_FILE", 100)
+    with pytest.raises(OutputError, match=r"out\.onnx: without its weights the model takes \d+ bytes"):
+        onnx_io.save(onnx_io.load(source), tmp_path / "out.onnx")
+    assert not (tmp_path / "out.onnx").exists()
