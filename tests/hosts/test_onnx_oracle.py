@@ -201,3 +201,14 @@ def test_a_scan_of_opset_8_is_batched() -> None:
     oracle = Oracle(model, Path())
     assert oracle.evaluate(GRAPHS["scan"][1]) == {}
     assert "opset 8 is batched" in oracle.refused["y"]
+
+
+def test_what_a_body_cannot_compute_is_named() -> None:
+    text = """g (float[2] x, bool flag) => (float[2] y) {
+        y = If (flag) <then_branch = t () => (float[2] u) { r = RandomNormalLike (x) u = Abs (r) },
+            else_branch = e () => (float[2] v) { v = Neg (x) }>
+    }"""
+    oracle = Oracle(parsed(text), Path())
+    assert oracle.evaluate({"x": X[0, :2], "flag": np.array(True)}) == {}
+    assert "(RandomNormalLike)" in oracle.refused["y"]
+    assert list(oracle.evaluate({"x": X[0, :2], "flag": np.array(False)})) == ["y"]
