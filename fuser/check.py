@@ -207,6 +207,8 @@ def _problem(targets: Mapping[Value, Apply], steps: Sequence[Step], *, chained: 
 def _compare(
     targets: Mapping[Value, Apply], problem: Problem, choose: Choice, held: list[Array], *, chained: bool
 ) -> None:
+    trials: list[Trial] = []
+    failed: list[str] = []
     # A pool or a stride inside the region may leave nothing of a small input.
     for enlarged in (1, 2, 4, 8):
         trials = list(choose(enlarged))
