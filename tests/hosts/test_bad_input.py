@@ -322,3 +322,12 @@ def test_an_invalid_message() -> None:
     proto = parser.parse_model(HEAD + "{ [first] y = Add(x, nowhere) }")
     with pytest.raises(InputError, match=r"^the model: the graph is invalid: node 'first' reads 'nowhere'"):
         onnx_io.from_any(proto)
+
+
+def test_a_file_that_no_message_may_be(tmp_path: Path) -> None:
+    """Told by its size; it is not read."""
+    path = tmp_path / "large.onnx"
+    with path.open("wb") as file:
+        file.write(bytes(16))
+        file.truncate(2**31)
+    refused(path, r"not an ONNX model: the file has 2147483648 bytes, and a protobuf message at most \d+$")

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.parser
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -212,3 +213,16 @@ def test_what_a_body_cannot_compute_is_named() -> None:
     assert oracle.evaluate({"x": X[0, :2], "flag": np.array(True)}) == {}
     assert "(RandomNormalLike)" in oracle.refused["y"]
     assert list(oracle.evaluate({"x": X[0, :2], "flag": np.array(False)})) == ["y"]
+
+
+def test_an_operator_that_nobody_knows_is_named_as_such() -> None:
+    text = """<ir_version: 9, opset_import: ["": 17, "mine": 1]>
+        g (float[2] x) => (float[2] y) { y = mine.Twist (x) }"""
+    oracle = Oracle(onnx.parser.parse_model(text), Path())
+    assert oracle.evaluate({"x": X[0, :2]}) == {}
+    assert oracle.refused["y"].endswith("cannot be evaluated in float64: it is not known here")
+
+
+def test_feeds_that_are_missing_make_a_run_impossible() -> None:
+    with pytest.raises(CannotRun, match=r"model: .*no array for 'x'"):
+        Float64(parsed("g (float[2] x) => (float[2] y) { y = Neg (x) }"), "model").run({})
