@@ -24,7 +24,7 @@ from fuser.errors import OracleUnavailable
 from fuser.hosts import onnx_control
 from fuser.hosts.onnx_eval import evaluator, of_other_domains
 from fuser.hosts.onnx_source import Source, array_of, attributes, declared, dense, needed_nodes, reads, specs
-from fuser.runtime import CannotRun, flat
+from fuser.runtime import CannotRun, flat, listed
 
 FLOATING: Final = frozenset(
     {TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16}
@@ -92,10 +92,10 @@ class Oracle:
         nodes = needed_nodes(graph, {value.name for value in graph.output})
         yield from self.steps(nodes, scope, known or {}, keep={value.name for value in graph.output})
 
-    def evaluate(self, feeds: Mapping[str, Data], keep: Sequence[str] = ()) -> dict[str, Data]:
-        """The outputs that can be computed, and the values in `keep`, by name."""
+    def evaluate(self, feeds: Mapping[str, Data]) -> dict[str, Data]:
+        """The outputs that can be computed, by name."""
         wanted = {value.name for value in self.model.graph.output}
-        found = {n: data for n, data in self.trace(feeds) if n in wanted or n in keep}
+        found = {n: data for n, data in self.trace(feeds) if n in wanted}
         scope = self.scope(self.model.graph, {name: widened(data) for name, data in feeds.items()}, None)
         for name in wanted - found.keys() - self.refused.keys():
             found[name] = scope.read(name)  # an input or a constant that is handed through
@@ -198,7 +198,9 @@ class Float64:
         self.oracle = Oracle(source.proto(), source.folder)
         graph = self.oracle.model.graph
         self.inputs = specs(graph)
-        self.outputs = {value.name: declared(value) for value in graph.output}
+        names = [value.name for value in graph.output]
+        self._made = dict(zip(listed(names), names, strict=True))
+        self.outputs = dict(zip(self._made, map(declared, graph.output), strict=True))
 
     def run(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
         """The outputs in float64, as far as they can be computed.
@@ -212,4 +214,5 @@ class Float64:
             raise CannotRun(f"{self.name}: {error}") from error
         if self.outputs and not found:
             raise CannotRun(f"{self.name}: {next(iter(self.oracle.refused.values()))}")
-        return dict(pair for name in self.outputs if name in found for pair in flat(name, found[name]))
+        made = {name: found[own] for name, own in self._made.items() if own in found}
+        return dict(pair for name, data in made.items() for pair in flat(name, data))
