@@ -18,6 +18,7 @@ ROUNDING: Final = (2.0**-52, 2.0**-23, 2.0**-10)
 """One rounding, for each of what `coarse` counts: float64, float32, float16."""
 TOLERANCE: Final = (1e-13, 2e-5, 8e-3)
 """Differences, relative to the largest number of an output, that rounding explains. Nothing lifts them."""
+FLOAT32: Final[Mapping[str, int]] = {}
 CALM: Final = 8
 """How many roundings may become of one in what networks are drawn for."""
 
@@ -42,9 +43,12 @@ def run(model: bytes, feeds: Iterable[Feeds]) -> list[list[Any]]:
 
 
 def faults(
-    source: onnx.ModelProto, result: onnx.ModelProto, feeds: Sequence[Feeds], coarse: Mapping[str, int]
+    source: onnx.ModelProto,
+    result: onnx.ModelProto,
+    feeds: Sequence[Feeds],
+    coarse: Mapping[str, int] = FLOAT32,
 ) -> Iterator[str]:
-    """What is wrong with `result`, one sentence each. `coarse` is the narrowest type in each output.
+    """What is wrong with `result`, one sentence each. `coarse`: the narrowest type in each output.
 
     Raises:
         NotRunnable: the source is not valid, or the runtime refuses it.
@@ -124,13 +128,13 @@ def differences(
     feeds: Sequence[Feeds],
     expected: list[list[Any]],
     actual: list[list[Any]],
-    coarse: Mapping[str, int],
+    coarse: Mapping[str, int] = FLOAT32,
 ) -> Iterator[str]:
     """Outputs that differ by more than rounding."""
     for sample, old, new in zip(feeds, expected, actual, strict=True):
         for value, a, b in zip(source.graph.output, old, new, strict=True):
             error = distance(a, b)
-            if not error <= TOLERANCE[coarse[value.name]]:
+            if not error <= TOLERANCE[coarse.get(value.name, 1)]:
                 shapes = {name: array.shape for name, array in sample.items()}
                 yield f"wrong: {value.name} differs by {error:.2g} for {shapes}"
 
