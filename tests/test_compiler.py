@@ -269,3 +269,11 @@ def test_a_check_that_fails_where_each_rewrite_was_right_is_a_bug(
 def test_what_the_package_does_not_have() -> None:
     with pytest.raises(AttributeError, match="module 'fuser' has no attribute 'pessimize'"):
         fuser.pessimize  # noqa: B018  # looked up
+
+
+def test_inputs_and_shapes_that_do_not_agree_are_refused(path: Path, tmp_path: Path) -> None:
+    """Also unverified: what multiply-adds are counted for would be one of them, silently."""
+    (name,) = (value.name for value in onnx.load(path).graph.input)
+    given, shapes = {name: np.zeros((1, 3, 32, 32), np.float32)}, {name: (2, 3, 32, 32)}
+    with pytest.raises(InputError, match=r"was given in shape \[1, 3, 32, 32\], but its shape is to be \[2"):
+        fuser.optimize_file(path, tmp_path / "out.onnx", verify=False, inputs=given, shapes=shapes)

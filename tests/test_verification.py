@@ -489,3 +489,8 @@ def test_files_that_are_no_models_are_refused(tmp_path: Path) -> None:
         verify(tmp_path / "none.onnx", convnet())
     with pytest.raises(InputError, match="not a file"):
         verify(tmp_path, convnet())
+
+
+def test_a_certificate_is_about_files(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="a certificate is about ONNX files, not about a ModelProto"):
+        verify(convnet(), convnet(), certificate=tmp_path / "c.json")
