@@ -242,11 +242,8 @@ def _values(
         # Normalised images, and images in 0..1, in turn.
         values = generator.random(shape) if sample % 2 else generator.standard_normal(shape)
         return np.asarray(values).astype(numpy_dtype(spec.dtype))
-    try:
-        dtype = np.dtype(spec.dtype)
-    except TypeError:
-        dtype = np.dtype(object)
-    if dtype.kind not in "iu":
+    dtype = array_dtype(spec.dtype)
+    if dtype is None or dtype.kind not in "iu":
         raise InputError(
             f"input {spec.name!r} is of type {spec.dtype}, for which no values can be made: give inputs"
         )
@@ -265,6 +262,14 @@ def numpy_dtype(name: Any) -> np.dtype[Any]:
         name = ml_dtypes.bfloat16
     dtype: np.dtype[Any] = np.dtype(name)
     return dtype
+
+
+def array_dtype(name: str) -> np.dtype[Any] | None:
+    """numpy's dtype of the type of an input; None where it is no tensor, or of a type that numpy has not."""
+    try:
+        return numpy_dtype(name) if name.isidentifier() else None
+    except TypeError:
+        return None
 
 
 def given(inputs: Given, specs: Sequence[Spec]) -> Feeds:
@@ -311,7 +316,9 @@ def _fitted(array: NDArray[Any], spec: Spec, source: str) -> NDArray[Any]:
     """`array` in the type of the input, if that is a matter of precision only."""
     if spec.dtype == "string":
         return array.astype(object)
-    dtype = numpy_dtype(spec.dtype)
+    dtype = array_dtype(spec.dtype)
+    if dtype is None:
+        raise InputError(f"{source}: input {spec.name!r} is of type {spec.dtype}, which no array holds")
     if array.dtype != dtype and not np.can_cast(array.dtype, dtype, "same_kind"):
         raise InputError(f"{source}: input {spec.name!r} is {array.dtype.name}, the model takes {spec.dtype}")
     if spec.shape is not None and not _fits(spec.shape, array.shape):

@@ -106,10 +106,27 @@ def test_bfloat16_is_drawn() -> None:
     assert draw([Spec("x", "bfloat16", (2, 2))], {"x": (2, 2)})["x"].dtype.name == "bfloat16"
 
 
-@pytest.mark.parametrize("dtype", ["string", "seq(tensor(float))", "complex64"])
+OTHER = (
+    "seq(tensor(float))",
+    "seq(map(int64,tensor(float)))",
+    "map(int64,tensor(float))",
+    "map(string,tensor(float))",
+    "optional(tensor(float))",
+    "sparse_tensor(float)",
+    "float8e4m3fn",
+)
+
+
+@pytest.mark.parametrize("dtype", ["string", "complex64", "int4", *OTHER])
 def test_what_is_no_number_is_declined(dtype: str) -> None:
     with pytest.raises(InputError, match=r"input 'x' is of type .*, for which no values can be made"):
         draw([Spec("x", dtype, (2,))], {"x": (2,)})
+
+
+@pytest.mark.parametrize("dtype", OTHER)
+def test_what_no_array_holds_is_not_given_either(dtype: str) -> None:
+    with pytest.raises(InputError, match=r"^the inputs: input 'x' is of type .*, which no array holds$"):
+        given({"x": np.zeros(2)}, [Spec("x", dtype, (2,))])
 
 
 def test_initializers_that_are_inputs_need_no_value() -> None:
