@@ -72,6 +72,10 @@ LARGE: Final = tuple(Sizing(1, n, n, n) for n in (224, 256, 32, 128, 320, 299, 3
 CEILINGS: Final = (16, 2)
 
 
+EXTENTS: Final = 2**63
+"""No extent is as large: a signed integer of 64 bits holds it."""
+
+
 def model_specs(model: onnx_ir.Model) -> list[Spec]:
     """The inputs that a caller must feed: initializers that are also inputs have values of their own."""
     return [
@@ -164,6 +168,8 @@ def pinned(specs: Sequence[Spec], shapes: Shapes) -> dict[str, int]:
                 f"a shape for {name!r}, which is no input of the model; its inputs are {[*known]}"
             )
         dims = known[name].shape
+        if not all(0 <= extent < EXTENTS for extent in shape):
+            raise InputError(f"input {name!r} cannot have shape {list(shape)}: extents are 64-bit integers")
         if dims is not None and not _fits(dims, shape):
             raise InputError(
                 f"input {name!r} cannot have shape {list(shape)}, the model takes {_wanted(dims)}"
@@ -302,9 +308,10 @@ def _load(path: Path, specs: Sequence[Spec]) -> Feeds:
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except (OSError, ValueError, EOFError, KeyError) as error:
-        raise InputError(
-            f"{path}: not a readable .npz or .npy file ({str(error).splitlines()[0]})"
-        ) from error
+        # What numpy does not know may be Python objects; it proposes to load them, which runs their code.
+        other = "pickle" in str(error)
+        why = "it holds something else than numbers and strings" if other else str(error).splitlines()[0]
+        raise InputError(f"{path}: not a readable .npz or .npy file ({why})") from error
     # `np.savez(path, a, b)` names the arrays by position.
     positional = [f"arr_{i}" for i in range(len(specs))]
     if sorted(arrays) == sorted(positional):

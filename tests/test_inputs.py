@@ -16,6 +16,7 @@ from fuser.inputs import (
     given,
     model_specs,
     nominal_shapes,
+    pinned,
     require_shapes,
 )
 from tests.small_models import normal, parsed
@@ -192,8 +193,15 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
 
 def test_pickles_are_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.array([{}], dtype=object), allow_pickle=True)
-    with pytest.raises(InputError, match="not a readable"):
+    with pytest.raises(InputError, match=r"file \(it holds something else than numbers and strings\)$"):
         given(tmp_path / "x.npy", [IMAGE])
+
+
+@pytest.mark.parametrize("extent", [-1, 2**63, 10**20])
+@pytest.mark.parametrize("dims", [("n",), (None,), None])
+def test_extents_that_nothing_can_have(extent: int, dims: tuple[str | None, ...] | None) -> None:
+    with pytest.raises(InputError, match=r"'x' cannot have shape .*: extents are 64-bit integers"):
+        pinned([Spec("x", "float32", dims)], {"x": (extent,)})
 
 
 def test_strings_can_be_given() -> None:
