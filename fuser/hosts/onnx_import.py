@@ -149,6 +149,7 @@ class _Importer:
             lift=_computing(rule) if node.op_type in ARITHMETIC else rule,
             linear=affine,
             of_shape=node.op_type in OF_SHAPE,
+            retypes=node.op_type == "Cast",
             literals=Finder(node),
             foldable=node.op_type != "DequantizeLinear",
             homogeneous=node.op_type in HOMOGENEOUS,
