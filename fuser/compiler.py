@@ -10,7 +10,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, overload
 
 from fuser.blame import blames
-from fuser.check import check_graph
+from fuser.check import settle
 from fuser.culprit import require_right
 from fuser.driver import run
 from fuser.errors import Declined, InputError, VerificationError
@@ -357,7 +357,7 @@ def _rewritten(model: "onnx_ir.Model", plan: Plan) -> tuple[list[Graph], Log]:
         graphs, log = import_model(model), Log()
         for graph in graphs:
             run(graph, plan, log, careful=careful)
-            check_graph(graph, trusted=careful)
+            settle(graph, trusted=careful)
         return graphs, log
 
     try:

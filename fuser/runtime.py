@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -59,7 +60,9 @@ class Session:
         self._session = session
         self.name = name
         self.inputs = [Spec(i.name, _dtype(i.type), tuple(i.shape)) for i in session.get_inputs()]
-        self.outputs = {o.name: _dtype(o.type) for o in session.get_outputs()}
+        outputs = session.get_outputs()
+        types = (_dtype(output.type) for output in outputs)
+        self.outputs = dict(zip(listed(output.name for output in outputs), types, strict=True))
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Every output as an array; sequences and maps become one array per element.
@@ -82,6 +85,16 @@ class Session:
     def close(self) -> None:
         """Give the memory of the model back."""
         self._session = None
+
+
+def listed(names: Iterable[str]) -> list[str]:
+    """The names of outputs, each its own: a graph may list one value more than once."""
+    seen: Counter[str] = Counter()
+    found = []
+    for name in names:
+        found.append(f"{name}[again {seen[name]}]" if seen[name] else name)
+        seen[name] += 1
+    return found
 
 
 def _dtype(kind: str) -> str:

@@ -116,8 +116,11 @@ def _recognise(evaluation: "Evaluation", bindings: Sequence[tuple[Binding, bool]
         )
     try:
         return recognise(lambda x: evaluation.run(x, trials[x.shape][0]), list(trials))
-    except Unfit:
+    except Unfit as error:
+        unfit = error
         fit = [made for made, (binding, needed) in trials.items() if _fits(evaluation, binding, needed)]
+    if not fit:
+        raise unfit
     return recognise(lambda x: evaluation.run(x, trials[x.shape][0]), fit)
 
 

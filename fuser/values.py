@@ -80,7 +80,7 @@ def _error(expected: Any, actual: NDArray[Any]) -> float:
     finite = np.isfinite(expected)
     if not np.array_equal(expected[~finite], actual[~finite], equal_nan=True):
         return math.inf
-    return distance(actual[finite], expected[finite], largest(expected[finite]))
+    return distance(actual[finite], expected[finite], largest(expected[finite]), "float32")
 
 
 def agree(model: onnx.ModelProto, source: Source, feeds: Mapping[str, Any]) -> int:
@@ -128,7 +128,7 @@ def _contradiction(
     kind = min((a.dtype.name for a in (*inputs.values(), seen) if getattr(a, "dtype", None) is not None
                 and a.dtype.name in WIDTHS), key=WIDTHS.__getitem__, default="")  # fmt: skip
     theirs = widened(seen)
-    error = _apart(theirs, ours)
+    error = _apart(theirs, ours, kind)
     allowed = max(floor(kind), FLIPPED if theirs.dtype.kind != "f" else 0.0)
     if error <= allowed:
         return ""
@@ -138,12 +138,12 @@ def _contradiction(
     return f"differs by {error:.2g} of its scale, and {allowed:.2g} is what its types explain"
 
 
-def _apart(a: NDArray[Any], b: NDArray[Any]) -> float:
+def _apart(a: NDArray[Any], b: NDArray[Any], kind: str) -> float:
     """The largest difference of what is finite in both, or the part of the whole numbers that differ."""
     if a.dtype.kind not in "fc":
         return float(np.mean(a != b)) if a.size else 0.0
     finite = np.isfinite(a) & np.isfinite(b)
-    return distance(a[finite], b[finite], largest(b[finite]))
+    return distance(a[finite], b[finite], largest(b[finite]), kind)
 
 
 def _movement(
@@ -167,5 +167,5 @@ def _movement(
             other = oracle.compute(node, Scope(shaken, {}))[place]
         except OracleUnavailable:
             return math.inf
-        moved = max(moved, _apart(other, ours) if other.shape == ours.shape else math.inf)
+        moved = max(moved, _apart(other, ours, kind) if other.shape == ours.shape else math.inf)
     return moved

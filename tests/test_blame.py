@@ -117,3 +117,42 @@ def test_objects_are_told_apart_too(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_checker_is_not_asked_where_nothing_went_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("onnx.checker.check_model", raising(AssertionError("asked")))
     fuser.optimize(convnet())
+
+
+def _say(model: onnx.ModelProto, place: str) -> None:
+    """Put a word into one place of a model."""
+    match place:
+        case "graph":
+            model.graph.name = "LATER"
+        case "node":
+            model.graph.node[0].name = "LATER"
+        case "value":
+            model.graph.node[0].output[0] = model.graph.node[1].input[0] = "LATER"
+        case "output":
+            model.graph.node[-1].output[0] = model.graph.output[0].name = "LATER"
+        case "weight":
+            model.graph.initializer[0].name = model.graph.node[0].input[1] = "LATER"
+        case "extent":
+            model.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "LATER"
+        case "metadata":
+            model.metadata_props.add(key="LATER", value="v")
+        case _:
+            model.opset_import.add(domain="LATER", version=1)
+
+
+@pytest.mark.parametrize(
+    "place", ["graph", "node", "value", "output", "weight", "extent", "metadata", "domain"]
+)
+def test_what_is_no_text_is_the_models_fault(place: str, tmp_path: Path) -> None:
+    """Protobuf hands out as bytes what is not UTF-8, and onnx.checker lets it pass."""
+    model, path = convnet(), tmp_path / "m.onnx"
+    _say(model, place)
+    content = model.SerializeToString()
+    path.write_bytes(content.replace(b"LATER", b"\xff\xfe\xfd\xfc\xfb"))
+    with pytest.raises(InputError, match=r"is not UTF-8: b'\\xff"), blaming(path):
+        raise KeyError("k")
+    for arguments in (["optimize", str(path), "-o", str(tmp_path / "o.onnx")], ["inspect", str(path)]):
+        assert run(arguments) in (0, 2)  # what nobody trips over is no fault
+    path.write_bytes(content)
+    with pytest.raises(KeyError), blaming(path):
+        raise KeyError("k")

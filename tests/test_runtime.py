@@ -9,8 +9,10 @@ import onnx_ir
 import pytest
 
 from fuser.errors import InputError
+from fuser.hosts.onnx_oracle import Float64
 from fuser.inputs import Feeds, Spec
 from fuser.runtime import CannotRun, accepted, explain, opened
+from fuser.verification import verify
 from tests.small_models import convnet, normal, parsed
 
 
@@ -19,6 +21,22 @@ def test_a_session_says_what_it_takes_and_gives() -> None:
         assert session.inputs == [Spec("x", "float32", ("N", 3, "H", "W"))]
         assert session.outputs == {"y": "float32"}
         assert session.run({"x": normal(1, 3, 8, 8).astype(np.float32)})["y"].shape == (1, 5, 4, 4)
+
+
+def test_an_output_that_is_listed_twice_is_two() -> None:
+    text = "g (float[N,6] x) => (float[N,6] y, float[N,6] z, float[N,6] y) { y = Neg (x) z = Abs (x) }"
+    x = normal(2, 6).astype(np.float32)
+    with opened(parsed(text), "model", optimise=False) as session:
+        runners = [session, Float64(parsed(text), "model")]
+        for runner in runners:
+            found = runner.run({"x": x})
+            assert [*runner.outputs] == [*found] == ["y", "z", "y[again 1]"]
+            assert np.array_equal(found["y[again 1]"], -x)
+            assert np.array_equal(found["z"], abs(x))
+    once = parsed("g (float[N,6] x) => (float[N,6] y, float[N,6] z) { y = Neg (x) z = Abs (x) }")
+    assert verify(parsed(text), parsed(text)).verdict == "equal"
+    assert verify(parsed(text), once).verdict == "differs"
+    assert verify(once, parsed(text)).verdict == "differs"
 
 
 def test_models_too_large_for_one_message_go_through_a_file(monkeypatch: pytest.MonkeyPatch) -> None:

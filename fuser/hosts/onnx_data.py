@@ -27,6 +27,16 @@ OWN: Final = "\0"
 Place = tuple[int, int]
 """Where bytes begin, and how many there are."""
 
+_PARTS: Final = {onnx.TensorProto.COMPLEX64: 2, onnx.TensorProto.COMPLEX128: 2}
+"""Numbers of an element, where it is not one."""
+
+_PACKED: Final = frozenset(
+    onnx.TensorProto.DataType.Value(name) for name in ("INT4", "UINT4", "FLOAT4E2M1", "INT2", "UINT2")
+)
+"""Types of which the elements of a byte are one number."""
+
+_TYPES: Final = frozenset(map(int, ir.DataType)) - {onnx.TensorProto.UNDEFINED}
+
 TRIES: Final = 64
 """So often the first bytes of a tensor may occur in the file before the tensor does."""
 
@@ -192,12 +202,35 @@ class Files:
             )
         return _in_file(tensor, source, begin)
 
+    def require_types(self, tensors: Iterable[onnx.TensorProto]) -> None:
+        """Refuse a tensor of a type that is not known: of some onnx-ir looks too late."""
+        for told in tensors:
+            if told.data_type not in _TYPES:
+                raise InputError(
+                    f"{self.where}: onnx-ir cannot read the model: {told.name!r} is of the type "
+                    f"{told.data_type}, which it does not know"
+                )
+
     def require_size(self, tensor: ir.TensorProtocol, found: int) -> None:
         """Refuse a tensor that has not as many bytes as its shape says."""
-        if found != tensor.nbytes:
+        self._require(found, tensor.nbytes, "bytes of data", tensor)
+
+    def require_data(self, tensor: ir.TensorProtocol, told: onnx.TensorProto) -> None:
+        """Refuse a tensor that holds more or less than its shape says, in bytes or in numbers."""
+        if told.HasField("raw_data"):
+            self.require_size(tensor, len(told.raw_data))
+            return
+        field = onnx.helper.tensor_dtype_to_field(told.data_type)
+        wanted = tensor.size * _PARTS.get(told.data_type, 1)
+        if told.data_type in _PACKED:
+            wanted = tensor.nbytes
+        self._require(len(getattr(told, field)), wanted, f"numbers in {field}", tensor)
+
+    def _require(self, found: int, wanted: int, what: str, tensor: ir.TensorProtocol) -> None:
+        if found != wanted:
             raise InputError(
-                f"{self.where}: the model is invalid: {tensor.name!r} has {found} bytes of data, and "
-                f"{tensor.dtype}{list(tensor.shape)} takes {tensor.nbytes}"
+                f"{self.where}: the model is invalid: {tensor.name!r} has {found} {what}, and "
+                f"{tensor.dtype}{list(tensor.shape)} takes {wanted}"
             )
 
     def _external(self, name: str | None, location: str) -> Source:

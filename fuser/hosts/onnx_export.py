@@ -360,7 +360,7 @@ def _tensor(constant: Constant) -> ir.LazyTensor:
     dtype = _numpy_type(constant.dtype)
 
     def evaluate() -> ir.TensorProtocol:
-        return ir.Tensor(np.ascontiguousarray(rounded(constant.array(), dtype)).reshape(constant.shape))
+        return ir.Tensor(rounded(constant.array(), dtype).reshape(constant.shape))
 
     return ir.LazyTensor(evaluate, ir.DataType.from_numpy(dtype), ir.Shape(constant.shape))
 

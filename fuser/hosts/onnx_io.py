@@ -142,6 +142,7 @@ def _understood(proto: onnx.ModelProto, places: Sequence[Place | None], files: F
     in_order = check(proto, where)
     with readable(proto):
         said = list(tensor_protos(proto))
+        files.require_types(said)
         with marked(said, places):
             model = _read(proto, where)
         for (tensor, put, _), told in zip(tensors(model), said, strict=True):
@@ -150,8 +151,7 @@ def _understood(proto: onnx.ModelProto, places: Sequence[Place | None], files: F
                 put(resolved)
                 remember_tensor(resolved, told)
             else:
-                if isinstance(tensor, ir.serde.TensorProtoTensor) and told.HasField("raw_data"):
-                    files.require_size(tensor, len(told.raw_data))
+                files.require_data(tensor, told)
                 remember_tensor(tensor, told)
     remember(model, proto)
     if not in_order:

@@ -24,7 +24,7 @@ from fuser.errors import OracleUnavailable
 from fuser.hosts import onnx_control
 from fuser.hosts.onnx_eval import evaluator, of_other_domains
 from fuser.hosts.onnx_source import Source, array_of, attributes, declared, dense, needed_nodes, reads, specs
-from fuser.runtime import CannotRun, flat
+from fuser.runtime import CannotRun, flat, listed
 
 FLOATING: Final = frozenset(
     {TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16}
@@ -198,7 +198,9 @@ class Float64:
         self.oracle = Oracle(source.proto(), source.folder)
         graph = self.oracle.model.graph
         self.inputs = specs(graph)
-        self.outputs = {value.name: declared(value) for value in graph.output}
+        names = [value.name for value in graph.output]
+        self._made = dict(zip(listed(names), names, strict=True))
+        self.outputs = dict(zip(self._made, map(declared, graph.output), strict=True))
 
     def run(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
         """The outputs in float64, as far as they can be computed.
@@ -212,4 +214,5 @@ class Float64:
             raise CannotRun(f"{self.name}: {error}") from error
         if self.outputs and not found:
             raise CannotRun(f"{self.name}: {next(iter(self.oracle.refused.values()))}")
-        return dict(pair for name in self.outputs if name in found for pair in flat(name, found[name]))
+        made = {name: found[own] for name, own in self._made.items() if own in found}
+        return dict(pair for name, data in made.items() for pair in flat(name, data))

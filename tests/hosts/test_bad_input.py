@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper, numpy_helper, parser
 
@@ -194,6 +195,38 @@ def test_data_that_does_not_fit_its_shape(tmp_path: Path) -> None:
         proto = model_of([helper.make_node("Add", ["x", "w"], ["y"])], given={"x": [1]})
         proto.graph.initializer.add(name="w", dims=[3], data_type=TensorProto.FLOAT, raw_data=bytes(4 * size))
         refused(written(tmp_path, proto), rf"'w' has {4 * size} bytes of data, and FLOAT\[3\] takes 12$")
+
+
+@pytest.mark.parametrize("more", [-1, 1])
+@pytest.mark.parametrize("shape", [[], [3]])
+@pytest.mark.parametrize("kind", sorted(set(ir.DataType) - {ir.DataType.UNDEFINED}))
+def test_numbers_that_are_not_as_many_as_the_shape_says(
+    kind: int, shape: list[int], more: int, tmp_path: Path
+) -> None:
+    values = ["a"] * 3 if kind == TensorProto.STRING else [1] * 3
+    tensor = helper.make_tensor("w", kind, shape, values[: 3 if shape else 1])
+    proto = model_of([helper.make_node("Foreign", ["x", "w"], ["y"], "n", domain="d")], given={"x": [1]})
+    proto.graph.initializer.append(tensor)
+    onnx_io.load(written(tmp_path, proto))  # as many as it takes
+    numbers = getattr(proto.graph.initializer[0], helper.tensor_dtype_to_field(kind))
+    for _ in range(3):
+        if more > 0:
+            numbers.append(numbers[0])
+        elif numbers:
+            del numbers[-1]
+    refused(written(tmp_path, proto), r"'w' has \d numbers in \w+_data, and \w+\[3?\] takes \d$")
+
+
+@pytest.mark.parametrize("kind", [0, 99, -1, 2**31 - 1])
+def test_data_of_a_type_that_is_none(kind: int, tmp_path: Path) -> None:
+    (tmp_path / "weights.bin").write_bytes(bytes(16384))
+    outside, inside = external("weights.bin"), external("weights.bin")
+    for tensor in (*outside.graph.initializer, *inside.graph.initializer):
+        tensor.data_type = kind
+    inside.graph.initializer[0].data_location = TensorProto.DEFAULT
+    inside.graph.initializer[0].raw_data = bytes(16384)
+    for proto in (outside, inside):
+        refused(written(tmp_path, proto), f"'w' is of the type {kind}, which it does not know$")
 
 
 def test_an_attribute_without_a_type(tmp_path: Path) -> None:

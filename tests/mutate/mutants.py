@@ -95,7 +95,7 @@ def _change(part: Message, field: Any, others: list[Message], random: Random) ->
         return
     if not field.is_repeated:
         if field.type == Field.TYPE_MESSAGE:
-            getattr(part, field.name).CopyFrom(getattr(_one(others, random), field.name))
+            getattr(part, field.name).CopyFrom(_copy(getattr(_one(others, random), field.name)))
         else:
             setattr(part, field.name, _another(getattr(part, field.name), field, others, random))
         return
@@ -114,12 +114,13 @@ def _change(part: Message, field: Any, others: list[Message], random: Random) ->
         del values[:]
         values.extend(kept)
     elif field.type == Field.TYPE_MESSAGE:
-        values[at].CopyFrom(_one(getattr(_one(others, random), field.name), random))
+        values[at].CopyFrom(_copy(_one(getattr(_one(others, random), field.name), random)))
     else:
         values[at] = _another(values[at], field, others, random)
 
 
 def _copy(value: Any) -> Any:
+    """A value that stays when what it is part of is written over; a message may come to lie in itself."""
     if not isinstance(value, Message):
         return value
     copy = type(value)()
