@@ -39,20 +39,8 @@ ELEMENTWISE: Final = frozenset(
 )
 NUMBERS: Final = frozenset({"int64", "int32", "bool"})
 ARITHMETIC: Final = frozenset(
-    {
-        "Add",
-        "Cast",
-        "Concat",
-        "ConstantOfShape",
-        "Div",
-        "Equal",
-        "Expand",
-        "Gather",
-        "Mul",
-        "Range",
-        "Reshape",
-    }
-    | {"Mod", "Shape", "Slice", "Squeeze", "Sub", "Transpose", "Unsqueeze", "Where"}
+    {"Add", "Cast", "Concat", "ConstantOfShape", "Div", "Equal", "Expand", "Gather", "Mod", "Mul"}
+    | {"Range", "Reshape", "Shape", "Slice", "Squeeze", "Sub", "Transpose", "Unsqueeze", "Where"}
 )
 BROADCASTING: Final = frozenset({"Add", "Div", "Equal", "Mod", "Mul", "Sub", "Where"})
 MANY: Final = 4096
