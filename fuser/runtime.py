@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fuser.errors import InputError
+from fuser.hosts.kind import foreign
 from fuser.inputs import Feeds, Shapes, Spec, ceilings, draw
 
 if TYPE_CHECKING:
@@ -177,8 +178,6 @@ def _source(model: Model) -> Iterator[str | bytes]:
     import onnx
     import onnx_ir
 
-    from fuser.hosts import onnx_io
-
     if isinstance(model, onnx_ir.Model):
         tensors = [value.const_value for graph in model.graphs() for value in graph.initializers.values()]
         external = any(isinstance(tensor, onnx_ir.ExternalTensor) for tensor in tensors)
@@ -187,7 +186,7 @@ def _source(model: Model) -> Iterator[str | bytes]:
             return
         large = model
     elif not isinstance(model, onnx.ModelProto):
-        raise onnx_io.foreign(model)
+        raise foreign(model)
     else:
         if model.ByteSize() < LARGEST_MESSAGE:
             yield model.SerializeToString()
