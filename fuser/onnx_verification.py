@@ -239,7 +239,8 @@ def patience(model: onnx.ModelProto) -> float | None:
     nodes = (node for holder in (model.graph, *model.functions) for node in all_nodes(holder.node))
     if all(node.op_type != "Loop" for node in nodes):
         return None
-    return SECONDS + SECONDS_PER_WEIGHT * sum(prod(tensor.dims) for tensor in model.graph.initializer)
+    weights: int = sum(prod(tensor.dims) for tensor in model.graph.initializer)
+    return SECONDS + SECONDS_PER_WEIGHT * weights
 
 
 class _Filled:
