@@ -30,24 +30,13 @@ ROUNDING: Final = 2e-6
 SAME: Final = Sum((1.0,))
 
 
-def check_graph(graph: Graph, *, trusted: bool = False) -> None:
-    """Check every node that rewrites made against the source, and compute its kernel, once.
+def settle(graph: Graph, *, trusted: bool = False) -> None:
+    """Check every node that rewrites made against the source, once; more rewrites may follow.
+
+    Each kernel is computed for that, and is then at hand as the host will store it, for as long as there is
+    room (`lazy.Shelf`); it can still be computed in float64.
 
     `trusted`: each rewrite was checked when it was made; then only the kernels are computed.
-
-    Raises:
-        Declined: a kernel does not fit its dtype, or computes something else.
-    """
-    settle(graph, trusted=trusted)
-    for node in graph.nodes:
-        if node.origin and isinstance(node.op, Conv):
-            node.op = stored(node.op)
-
-
-def settle(graph: Graph, *, trusted: bool = False) -> None:
-    """The same where more rewrites may follow.
-
-    Each kernel is then at hand as the host will store it, and can still be computed in float64.
 
     Raises:
         Declined: a kernel does not fit its dtype, or computes something else.
@@ -105,12 +94,6 @@ def computed(conv: Conv, value: Value, held: list[Array]) -> Conv:
     held.append(conv.weight)
     require_numbers(held[0], conv.bias, value)
     return replace(conv, kernel=Lazy(conv.kernel.shape, lambda: held[0] if held else conv.weight))
-
-
-def stored(conv: Conv) -> Conv:
-    """The operator with its kernel as it is at hand, without what it was computed from: half the memory."""
-    weight = conv.kernel.peek()
-    return replace(conv, kernel=Lazy(weight.shape, lambda: weight.astype(np.float64), held=lambda: weight))
 
 
 def require_numbers(weight: Array, bias: Array, value: Value) -> None:

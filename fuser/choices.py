@@ -9,12 +9,15 @@ from fuser.errors import require
 LARGEST_BOUND: Final = 1 << 10
 """A number in the graph may cut an axis off there; extents beyond it must be tried, and these are not."""
 
+LARGEST_INPUT: Final = 1 << 22
+"""Elements of a value that anything is tried on."""
+
 MOST: Final = 64
 """Extents that are tried on one axis."""
 
 
-def sides(numbers: Collection[int], reach: int) -> list[int]:
-    """The extents next to each number, below and above, and one beyond `reach`, the last.
+def sides(numbers: Collection[int], reach: int, plain: int = 0) -> list[int]:
+    """The extents next to each number, below and above, and one beyond `reach` and `plain`, the last.
 
     A number n may be an extent, or an index, which the extent n + 1 is the first to have. `reach` is where
     all numbers end: x[2:][:5] acts like x[2:] up to an extent of 7.
@@ -35,7 +38,7 @@ def sides(numbers: Collection[int], reach: int) -> list[int]:
     )
     found = sorted({side for n in cuts for side in (n - 1, n, n + 1, n + 2) if 0 < side <= last + 1})
     require(len(found) < MOST, f"{len(found) + 1} extents would have to be tried, more than {MOST}")
-    return [*found, last + 2]
+    return [*found, max(last + 2, plain + 1)]
 
 
 def distinct(wanted: Mapping[int, int], taken: Collection[int] = ()) -> dict[int, int]:

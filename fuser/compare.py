@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -25,6 +26,9 @@ CEILING: Final = {"float64": 1e-7, "float32": 1e-3, "float16": 0.03, "bfloat16":
 """What no error of the original's own makes allowed; of other types `CEILING_DISCRETE` of the elements."""
 
 CEILING_DISCRETE: Final = 0.01
+
+NORMAL: Final = {"float64": 2.0**-1022, "float32": 2.0**-126, "float16": 2.0**-14, "bfloat16": 2.0**-126}
+"""The smallest scale that errors are relative to: what is smaller is rounded as if it were of that size."""
 
 OWN: Final = 2
 """How many times the original's own error is allowed."""
@@ -153,11 +157,14 @@ def judge(
     With `exact` both sides are evaluated in float64 themselves.
     """
     rows = [
-        replace(
-            _measure(
-                name, sample, before, after.get(name), ideal[sample].get(name) if ideal else None, dtypes
-            ),
-            precision=_named(name, precisions or {}) if before.dtype.kind in "fcV" else "",
+        _measure(
+            name,
+            sample,
+            before,
+            after.get(name),
+            ideal[sample].get(name) if ideal else None,
+            dtypes.get(name) or before.dtype.name,
+            _named(name, precisions or {}) if before.dtype.kind in "fcV" else "",
         )
         for sample, (outputs, after) in enumerate(zip(expected, actual, strict=True))
         for name, before in outputs.items()
@@ -188,13 +195,14 @@ def _measure(
     original: NDArray[Any],
     result: NDArray[Any] | None,
     ideal: NDArray[Any] | None,
-    dtypes: Mapping[str, str],
+    dtype: str,
+    precision: str,
 ) -> Row:
     """The errors of one output, not judged yet."""
-    dtype = dtypes.get(name) or original.dtype.name
     row = Row(
-        name, sample, original.shape, dtype, 0, 0.0, 0.0, None, None, floor(dtype), ok=True, proof="run"
-    )
+        name, sample, original.shape, dtype, 0, 0.0, 0.0, None, None, floor(dtype), ok=True,
+        precision=precision, proof="run",
+    )  # fmt: skip
     if problem := _incomparable(original, result):
         return replace(row, error=math.inf, ok=False, reason=problem)
     assert result is not None
@@ -210,13 +218,14 @@ def _measure(
     old, new = old[mask], new[mask]
     best = old if ideal is None else ideal[mask]
     scale = largest(best) or largest(old)
+    apart = partial(distance, scale=scale, dtype=precision or dtype)
     return replace(
         row,
         compared=int(old.size),
         scale=scale,
-        error=distance(new, old, scale),
-        own_error=None if ideal is None else distance(old, best, scale),
-        float64_error=None if ideal is None else distance(new, best, scale),
+        error=apart(new, old),
+        own_error=None if ideal is None else apart(old, best),
+        float64_error=None if ideal is None else apart(new, best),
     )
 
 
@@ -255,9 +264,10 @@ def largest(array: NDArray[Any]) -> float:
     return float(np.abs(array).max(initial=0.0))
 
 
-def distance(a: NDArray[Any], b: NDArray[Any], scale: float) -> float:
-    """The largest difference relative to `scale`."""
+def distance(a: NDArray[Any], b: NDArray[Any], scale: float, dtype: str = "") -> float:
+    """The largest difference relative to `scale`, which is at least a normal number of the type."""
     difference = largest(a - b)
+    scale = max(scale, NORMAL.get(dtype, 0.0))
     return 0.0 if difference == 0 else difference / scale if scale else math.inf
 
 

@@ -3,14 +3,15 @@
 import gc
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, overload
 
 from fuser.blame import blames
-from fuser.check import check_graph
+from fuser.check import settle
+from fuser.culprit import require_right
 from fuser.driver import run
 from fuser.errors import Declined, InputError, VerificationError
 from fuser.hosts.kind import from_torch, is_program, require_torch
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 M = TypeVar("M")
 Name = str | os.PathLike[str]
 
-SUSPECTING: Final = 60.0
-"""Seconds after which no more passes are tried for what made a result wrong."""
 MOST_ROUNDS: Final = 8
 """How often a model is read again, should there always be something left to do."""
 
@@ -116,7 +115,7 @@ def optimize(
             return _compared(model, rewritten([*exclude, name])[0], inputs)
 
         report.verification = _compared(model, result, inputs)
-        _require_right(report, without, strict=strict)
+        require_right(report, without, strict=strict)
     return (result, report) if return_report else result
 
 
@@ -165,8 +164,7 @@ def optimize_file(
 
     Raises:
         InputError: `src` cannot be read or is not valid, no pass has one of the names, or the inputs or
-        shapes do
-            not fit.
+            shapes do not fit.
         OutputError: `dst` or `certificate` cannot be written.
         VerificationError: the result does not compute the same, or with `strict` that is not proved, or not
             all of it where a certificate is asked for. Nothing is written.
@@ -186,7 +184,7 @@ def optimize_file(
     with optimized(src, dst, select(passes, exclude, zero_below), inputs, shapes) as (written, report):
         if verify:
             report.verification = _compared(src, written, inputs, shapes)
-            _require_right(report, without, strict=strict)
+            require_right(report, without, strict=strict)
         if bench:
             from fuser.bench import benchmark
 
@@ -233,8 +231,7 @@ def inspect_file(
 
     Raises:
         InputError: `src` cannot be read or is not valid, no pass has one of the names, or the inputs or
-        shapes do
-            not fit.
+            shapes do not fit.
     """
     from fuser.hosts import onnx_io
 
@@ -360,7 +357,7 @@ def _rewritten(model: "onnx_ir.Model", plan: Plan) -> tuple[list[Graph], Log]:
         graphs, log = import_model(model), Log()
         for graph in graphs:
             run(graph, plan, log, careful=careful)
-            check_graph(graph, trusted=careful)
+            settle(graph, trusted=careful)
         return graphs, log
 
     try:
@@ -391,39 +388,3 @@ def _compared(
     from fuser.verification import verify
 
     return verify(original, result, inputs=inputs, shapes=shapes)
-
-
-def _require_right(report: Report, without: Callable[[str], "Verification"], *, strict: bool) -> None:
-    """Let pass what is equal, and what could not be proved unless `strict`.
-
-    `without` verifies what comes out without one pass.
-    """
-    verification = report.verification
-    assert verification is not None
-    if verification.verdict == "differs":
-        raise VerificationError(
-            f"{report.source}: the result does not compute the same, and nothing was written: "
-            f"{verification.reason}; {_suspect(report, without)}"
-        )
-    if strict and not verification.ok:
-        raise VerificationError(
-            f"{report.source}: the result could not be proved to compute the same, and nothing was written: "
-            f"{verification.reason}"
-        )
-
-
-def _suspect(report: Report, without: Callable[[str], "Verification"]) -> str:
-    """The pass without which the result is right: one after the other is left out, as time allows."""
-    started = perf_counter()
-    tried: list[str] = []
-    for name in dict.fromkeys(event.rewrite for event in report.applied):
-        if tried and perf_counter() - started > SUSPECTING:
-            return f"it is so without {' and without '.join(tried)} too; more were not tried"
-        if without(name).verdict != "differs":
-            return f"suspect: {name}, without which it does"
-        tried.append(name)
-    return (
-        f"no suspect: it is so without {' and without '.join(tried)} too"
-        if tried
-        else "nothing was rewritten"
-    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from fuser.forms import Extent, Form, Known, symbol, symbols
-from fuser.needs import Need, Trace
+from fuser.needs import SMALL, Need, Trace
 from fuser.sizes import Rule
 
 
@@ -72,7 +72,7 @@ class Demands:
     def extent(self, part: Extent, traces: tuple[Trace, ...]) -> None:
         """An element is an extent, a trip count or the like: small and positive."""
         for trace in traces:
-            trace.within(1, 17)
+            trace.within(1, SMALL)
         self.used.update(dict.fromkeys(sorted(symbols(part))))
 
     def largest(self, need: Need) -> tuple[Extent]:

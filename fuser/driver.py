@@ -31,9 +31,11 @@ def run(graph: Graph, plan: Plan, log: Log, *, careful: bool = False) -> None:
     """Rewrite `graph` in place to a fixpoint of the passes, recording events in `log`.
 
     `careful` checks every rewrite when it is made, and declines what fails. Without it, weights are not
-    looked at unless a condition depends on them, and `check.check_graph` has to follow.
+    looked at unless a condition depends on them, and `check.settle` has to follow.
     """
-    Driver(graph, plan, log, careful).run()
+    # What is not finite is declined by a condition, and no warning of numpy's to those who gave the numbers.
+    with np.errstate(all="ignore"):
+        Driver(graph, plan, log, careful).run()
 
 
 class Driver:

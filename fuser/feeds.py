@@ -12,18 +12,15 @@ from functools import cache, cached_property
 from math import gcd, lcm, prod
 from typing import Final
 
-from fuser.choices import choices, distinct, sides
+from fuser.choices import LARGEST_INPUT, choices, distinct, sides
 from fuser.conv import Conv, Ints
 from fuser.errors import require
 from fuser.extents import Binding, bases
 from fuser.ir import Apply, Concat, Dim, Op, Reshape, Select, Step, Sum, Value
-from fuser.literals import Literals
+from fuser.literals import Literals, acting
 from fuser.replay import Trial
 
 MOST_AXES: Final = 16
-
-LARGEST_INPUT: Final = 1 << 22
-"""Elements of a value that anything is tried on."""
 
 Shape = tuple[Dim, ...]
 
@@ -153,11 +150,9 @@ def exact(problem: Problem, *, apart: bool) -> Iterator[Trial]:
         Declined: a number is too large to try extents beyond it, or a shape is not known, or too large.
     """
     free = free_axes(problem)
-    options = {axis: sides(*_numbers(problem, axis)) for axis in free}
     windows = {i + 2: n + i for i, n in enumerate(problem.windows)}
     plain = {axis: 2 if axis == 0 else windows.get(axis, 2 + 3 * axis) for axis in free}
-    beyond = {axis: max(extents[-1], plain[axis] + 1) for axis, extents in options.items()}
-    options = {axis: sorted({*extents[:-1], beyond[axis]}) for axis, extents in options.items()}
+    options = {axis: sides(*_numbers(problem, axis), plain[axis]) for axis in free}
     taken = {dim for shape in problem.shapes.values() for dim in shape if isinstance(dim, int)}
     for wanted, needed in choices(options, plain, taken):
         yield _trial(problem, _spread(wanted), needed=needed, apart=apart, own=True)
@@ -175,12 +170,9 @@ def free_axes(problem: Problem) -> set[int]:
 
 def _numbers(problem: Problem, axis: int) -> tuple[set[int], int]:
     """The numbers that may act on an axis, and how far all of them reach together."""
-    moved = any(held.axes is None for held, _ in problem.literals)
-    acting = [held for held, rank in problem.literals if moved or held.on(axis, rank)]
-    numbers = {n for held in acting for n in held.numbers}
+    numbers, reach = acting(problem.literals, axis)
     convs = (part.op for part in problem.applications if isinstance(part.op, Conv))
     stride = prod(max(conv.stride, default=1) for conv in convs)
-    reach = sum(max(map(abs, held.numbers), default=0) for held in acting)
     return numbers, reach * min(stride, 64)
 
 

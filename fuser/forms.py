@@ -7,7 +7,7 @@ decided by evaluating both sides over many sizes at a time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -139,12 +139,7 @@ def _merged(kind: str, of: Callable[[int, int], int], left: Known, right: Known)
 
 def plus(*parts: Extent) -> Extent:
     """The sum, as far as all are known."""
-    total: Known = 0
-    for part in parts:
-        if part is None:
-            return None
-        total = added(total, part)
-    return total
+    return _joined(added, 0, parts)
 
 
 def minus(left: Extent, right: Extent) -> Extent:
@@ -154,11 +149,15 @@ def minus(left: Extent, right: Extent) -> Extent:
 
 def times(*parts: Extent) -> Extent:
     """The product, as far as all are known."""
-    total: Known = 1
+    return _joined(multiplied, 1, parts)
+
+
+def _joined(join: Callable[[Known, Known], Known], neutral: int, parts: Iterable[Extent]) -> Extent:
+    total: Known = neutral
     for part in parts:
         if part is None:
             return None
-        total = multiplied(total, part)
+        total = join(total, part)
     return total
 
 

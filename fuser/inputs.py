@@ -19,10 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fuser.errors import InputError
-from fuser.ir import Dim
 
 if TYPE_CHECKING:
     import onnx_ir
+
+    from fuser.ir import Dim
 
 Feeds = dict[str, NDArray[Any]]
 Shapes = Mapping[str, tuple[int, ...]]

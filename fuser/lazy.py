@@ -3,11 +3,13 @@
 A large model holds gigabytes of weights that no rewrite touches, and a rewrite chain computes kernels that
 the next rewrite replaces. So the algebra works on `Lazy` arrays: the shape is known, the values are computed
 on demand and not kept. What is looked at twice is computed twice; that is cheap beside keeping every
-intermediate kernel in float64.
+intermediate kernel in float64. Kernels that stay are looked at again soon, so as many as fit on a `Shelf` are
+kept, rounded.
 """
 
 from collections.abc import Callable
 from typing import Any, Final
+from weakref import ref
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +20,9 @@ Array = NDArray[np.float64]
 # thousand layers neither recurses ten thousand levels deep nor computes its first kernel ten thousand times,
 # and a chain in which each array is used twice does not double the work at each step.
 MAX_WORK: Final = 64
+
+SHELF: Final = 1 << 28
+"""Bytes of kernels that are kept: all of most models, and little beside a file of gigabytes."""
 
 
 class Lazy:
@@ -56,12 +61,59 @@ class Lazy:
         """The values in the dtype in which they are held, for a look at a few; else computed."""
         return self() if self._held is None else self._held()
 
-    def holding(self, array: NDArray[Any]) -> "Lazy":
-        """The same array with its values, rounded to the dtype of the host, at hand."""
-        return Lazy(self.shape, self._compute, self.work, lambda: array)
+    def holding(self, array: NDArray[Any], shelf: "Shelf | None" = None) -> "Lazy":
+        """The same array with its values, rounded as in `array`, at hand as long as the shelf has room."""
+        kept, dtype = Kept(), array.dtype
+        shelf = KERNELS if shelf is None else shelf
+        shelf.put(kept, array)
+
+        def held() -> NDArray[Any]:
+            if kept.array is None:
+                found = self().astype(dtype, copy=False)
+                shelf.put(kept, found)
+                return found
+            return kept.array
+
+        return Lazy(self.shape, self._compute, self.work, held)
 
     def __repr__(self) -> str:
         return f"Lazy{self.shape}"
+
+
+class Kept:
+    """An array for as long as its shelf has room."""
+
+    __slots__ = ("__weakref__", "array")
+
+    def __init__(self) -> None:
+        self.array: NDArray[Any] | None = None
+
+
+class Shelf:
+    """Arrays that are kept, up to so many bytes: those that were put there first make room for others.
+
+    A shelf does not own them. What nobody can ask for any more is gone.
+    """
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+        self._sizes: dict[ref[Kept], int] = {}
+
+    def put(self, kept: Kept, array: NDArray[Any]) -> None:
+        """Keep an array in `kept`, which has none, until there is no room left."""
+        kept.array = array
+        self._sizes[ref(kept, self._clear)] = array.nbytes
+        self.room -= array.nbytes
+        while self.room < 0:
+            self._clear(next(iter(self._sizes)))
+
+    def _clear(self, place: "ref[Kept]") -> None:
+        self.room += self._sizes.pop(place, 0)
+        if (kept := place()) is not None:
+            kept.array = None
+
+
+KERNELS: Final = Shelf(SHELF)
 
 
 def known(array: Array) -> Lazy:

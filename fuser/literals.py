@@ -4,7 +4,7 @@ Where an axis has a symbol for its extent, what such an operator does changes at
 has to be tried on both sides of every one of them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -34,6 +34,18 @@ class Literals:
     def on(self, axis: int, rank: int) -> bool:
         """Whether the numbers may act on an axis of data with so many axes."""
         return self.axes is None or any(a % max(rank, 1) == axis for a in self.axes)
+
+
+def acting(held: Iterable[tuple[Literals, int]], axis: int) -> tuple[set[int], int]:
+    """The numbers of several operators that may act on an axis, and how far all of them reach together.
+
+    Each comes with the number of axes of its data. Where one moves elements between axes, all may act there.
+    """
+    listed = list(held)
+    moved = any(literals.axes is None for literals, _ in listed)
+    found = [literals.numbers for literals, rank in listed if moved or literals.on(axis, rank)]
+    reach = sum(max(map(abs, numbers), default=0) for numbers in found)
+    return set().union(*found), reach
 
 
 UNIFORM: Final = Literals()

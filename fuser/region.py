@@ -17,13 +17,8 @@ from fuser.errors import Declined
 from fuser.extents import Binding
 from fuser.ir import ROUNDED, Apply, Constant, Dim, Node, Opaque, Reshape, Select, Sum, Value
 from fuser.recognise import snap
+from fuser.support import LARGEST_PATH, LARGEST_REGION
 from fuser.trials import Region, meaning
-
-LARGEST_PATH: Final = 64
-"""Nodes of a region that carry data. The largest known border has 20."""
-
-LARGEST_REGION: Final = 1024
-"""Nodes of a region in all. The legacy exporter writes 250 for one border."""
 
 SPACING: Final = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
 """Spacing of the numbers of a dtype at 1."""

@@ -42,10 +42,10 @@ class Trial:
     rewritten: Arrays = field(default_factory=dict)
     failed: str = ""
     refused: str = ""
-    fed: dict[Value, Array] = field(default_factory=dict)
+    fed: dict[Value, NDArray[Any]] = field(default_factory=dict)
     random: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
 
-    def feed(self, value: Value, like: tuple[int, ...] = ()) -> Array:
+    def feed(self, value: Value, like: tuple[int, ...] = ()) -> NDArray[Any]:
         """Random data for a value from outside, the same at each look; of shape `like` if none is known."""
         if value not in self.fed:
             self.fed[value] = _drawn(self.random, value.dtype, self.shapes.get(value, like))
@@ -67,7 +67,7 @@ def run_steps(steps: Sequence[Step], leaves: Iterable[Value], trials: Sequence[T
                     _run_step(step, fed, constants, trial)
 
 
-def _drawn(random: np.random.Generator, dtype: str | None, shape: tuple[int, ...]) -> Array:
+def _drawn(random: np.random.Generator, dtype: str | None, shape: tuple[int, ...]) -> NDArray[Any]:
     """Elements of a type, numbers in float64."""
     if dtype == "bool":
         return random.random(shape) < 0.5

@@ -9,11 +9,11 @@ from typing import Final
 
 from fuser.ir import FLOATS, Node, Opaque, Step, Value
 
-LARGEST: Final = 1024
-"""Nodes of a region in all."""
+LARGEST_REGION: Final = 1024
+"""Nodes of a region in all. The legacy exporter writes 250 for one border."""
 
 LARGEST_PATH: Final = 64
-"""Those that carry data."""
+"""Those that carry data. The largest known border has 20."""
 
 
 def supported(steps: Sequence[Step], leaves: Collection[Value]) -> list[Step]:
@@ -50,7 +50,7 @@ def _behind(value: Value, known: Collection[Value]) -> dict[Node, Step]:
         node = top.producer
         if top in known or (node is not None and node in found):
             continue
-        if node is None or node.origin or len(found) >= LARGEST or carrying >= LARGEST_PATH:
+        if node is None or node.origin or len(found) >= LARGEST_REGION or carrying >= LARGEST_PATH:
             return {}
         found[node] = Step.of(node)
         carrying += top.dtype in FLOATS

@@ -10,13 +10,12 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from fuser.choices import LARGEST_BOUND, choices, sides
+from fuser.choices import LARGEST_BOUND, LARGEST_INPUT, choices, sides
 from fuser.conv import Conv
 from fuser.errors import Declined, require
 from fuser.extents import Binding
-from fuser.feeds import LARGEST_INPUT
 from fuser.ir import FLOATS, Constant, Dim, Node, Step, Sum, Value
-from fuser.literals import ENDLESS, Literals
+from fuser.literals import ENDLESS, Literals, acting
 from fuser.recognise import recognise
 
 WIDEST_BORDER: Final = 8
@@ -68,10 +67,8 @@ class Region:
 
     def numbers(self, axis: int) -> tuple[set[int], int]:
         """The numbers that may act on an axis, and how far those of the path reach together."""
-        moved = any(held.axes is None for held in self.steps)
-        acting = [held for held in self.steps if moved or held.on(axis, len(self.shape))]
-        reach = sum(max(map(abs, held.numbers), default=0) for held in acting)
-        return self.computed.union(*(held.numbers for held in acting)), reach
+        numbers, reach = acting(((held, len(self.shape)) for held in self.steps), axis)
+        return self.computed | numbers, reach
 
     @property
     def shape(self) -> tuple[Dim, ...]:
@@ -119,8 +116,11 @@ def _recognise(evaluation: "Evaluation", bindings: Sequence[tuple[Binding, bool]
         )
     try:
         return recognise(lambda x: evaluation.run(x, trials[x.shape][0]), list(trials))
-    except Unfit:
+    except Unfit as error:
+        unfit = error
         fit = [made for made, (binding, needed) in trials.items() if _fits(evaluation, binding, needed)]
+    if not fit:
+        raise unfit
     return recognise(lambda x: evaluation.run(x, trials[x.shape][0]), fit)
 
 
@@ -147,8 +147,7 @@ def _trials(region: Region, fixed: Fixed, stride: int = 1) -> Iterator[tuple[Bin
     options = {}
     for axis in free:
         numbers, reach = region.numbers(axis)
-        *inner, last = sides(numbers, reach * stride)
-        options[axis] = [*inner, max(last, plain[axis] + 1)]
+        options[axis] = sides(numbers, reach * stride, plain[axis])
     taken = {dim for dim in (*region.shape, *fixed.values()) if isinstance(dim, int)}
     tried = choices(options, {axis: plain[axis] for axis in free}, taken)
     for turn, (wanted, needed) in enumerate(tried):

@@ -1,8 +1,8 @@
 """Inside the models: does our evaluation do what onnxruntime does, and the result what the original does?
 
 Chaos ends where a single node is looked at. `agree` gives each node of a model what onnxruntime gave it, and
-demands of our evaluation of it what onnxruntime made of that. `check_values` gives each node of a result what
-the original computes in float64, and demands what the original computes.
+demands of our evaluation of it what onnxruntime made of that. `compare_values` gives each node of a result
+what the original computes in float64, and demands what the original computes.
 """
 
 from __future__ import annotations
@@ -46,25 +46,15 @@ class Values:
     wrong: bool = False
 
 
-def check_values(original: Any, result: Any, feeds: Mapping[str, Any]) -> Values:
+def compare_values(source: Oracle, result: Oracle, feeds: Mapping[str, Any]) -> Values:
     """Judge `result` value by value in float64, by the values whose names both models have.
 
     What one node does is seen without what earlier nodes did: errors do not add up, and chaos has no time to
-    grow. The models are paths, protobufs or `onnx_ir` models.
+    grow.
 
     Raises:
         OracleUnavailable: one of the models cannot be evaluated.
     """
-    return compare_values(_oracle(original, "the original"), _oracle(result, "the result"), feeds)
-
-
-def _oracle(model: Any, name: str) -> Oracle:
-    source = Source(model, name)
-    return Oracle(source.proto(), source.folder)
-
-
-def compare_values(source: Oracle, result: Oracle, feeds: Mapping[str, Any]) -> Values:
-    """The same of models that are read already."""
     names = {name for node in result.model.graph.node for name in node.output}
     known = {name: data for name, data in source.trace(feeds) if name in names}
     ends = {value.name for value in result.model.graph.output}
@@ -90,7 +80,7 @@ def _error(expected: Any, actual: NDArray[Any]) -> float:
     finite = np.isfinite(expected)
     if not np.array_equal(expected[~finite], actual[~finite], equal_nan=True):
         return math.inf
-    return distance(actual[finite], expected[finite], largest(expected[finite]))
+    return distance(actual[finite], expected[finite], largest(expected[finite]), "float32")
 
 
 def agree(model: onnx.ModelProto, source: Source, feeds: Mapping[str, Any]) -> int:
@@ -138,7 +128,7 @@ def _contradiction(
     kind = min((a.dtype.name for a in (*inputs.values(), seen) if getattr(a, "dtype", None) is not None
                 and a.dtype.name in WIDTHS), key=WIDTHS.__getitem__, default="")  # fmt: skip
     theirs = widened(seen)
-    error = _apart(theirs, ours)
+    error = _apart(theirs, ours, kind)
     allowed = max(floor(kind), FLIPPED if theirs.dtype.kind != "f" else 0.0)
     if error <= allowed:
         return ""
@@ -148,12 +138,12 @@ def _contradiction(
     return f"differs by {error:.2g} of its scale, and {allowed:.2g} is what its types explain"
 
 
-def _apart(a: NDArray[Any], b: NDArray[Any]) -> float:
+def _apart(a: NDArray[Any], b: NDArray[Any], kind: str) -> float:
     """The largest difference of what is finite in both, or the part of the whole numbers that differ."""
     if a.dtype.kind not in "fc":
         return float(np.mean(a != b)) if a.size else 0.0
     finite = np.isfinite(a) & np.isfinite(b)
-    return distance(a[finite], b[finite], largest(b[finite]))
+    return distance(a[finite], b[finite], largest(b[finite]), kind)
 
 
 def _movement(
@@ -177,5 +167,5 @@ def _movement(
             other = oracle.compute(node, Scope(shaken, {}))[place]
         except OracleUnavailable:
             return math.inf
-        moved = max(moved, _apart(other, ours) if other.shape == ours.shape else math.inf)
+        moved = max(moved, _apart(other, ours, kind) if other.shape == ours.shape else math.inf)
     return moved

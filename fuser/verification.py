@@ -23,9 +23,9 @@ from fuser.errors import InputError, OracleUnavailable, VerificationError
 from fuser.hosts.kind import is_torch, require_torch
 from fuser.inputs import Feeds, Shapes
 from fuser.runtime import CannotRun, Runner, TakesTooLong
-from fuser.values import Values, check_values
+from fuser.values import Values
 
-__all__ = ["Models", "Row", "Values", "Verification", "check_values", "compare", "verify"]
+__all__ = ["Models", "Row", "Values", "Verification", "compare", "verify"]
 
 Verdict = Literal["equal", "differs", "unproven"]
 
@@ -118,20 +118,6 @@ def verify(
     drawn = Samples(original, inputs, samples, seed, sizes, shapes)
     verdict = compare(OnnxModels(original, result, drawn))
     return replace(verdict, notes=(*verdict.notes, *drawn.notes))
-
-
-def _refuted(original: Any, result: Any, certificate: str | os.PathLike[str]) -> Verification | None:
-    """The verdict where a certificate does not hold."""
-    from fuser import certificate as certificates
-
-    for model in (original, result):
-        if not isinstance(model, str | os.PathLike) or is_torch(model):
-            raise InputError(f"a certificate is about ONNX files, not about a {type(model).__name__}")
-    try:
-        certificates.check(original, result, certificate)
-    except VerificationError as refuted:
-        return Verification(False, str(refuted))
-    return None
 
 
 def _refuted(original: Any, result: Any, certificate: str | os.PathLike[str]) -> Verification | None:

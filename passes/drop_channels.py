@@ -164,14 +164,16 @@ def entry_of(node: Node) -> Node:
     """
     reader = node
     for _ in range(REACH):
-        value = next(v for v in node.inputs if v is not None and v.constant is None)
+        value = next((v for v in node.inputs if v is not None and v.constant is None), None)
+        if value is None:
+            raise Declined(f"channels that nothing reads come from {describe(node)} of constants")
         maker = value.producer
         if maker is None:
             raise Declined(f"channels that nothing reads come from the input {value.name!r}")
         if isinstance(maker.op, Conv) and not maker.op.depthwise:
             return maker
         require(
-            keeps_channels(maker, reader) and any(v is not None and v.constant is None for v in maker.inputs),
+            keeps_channels(maker, reader),
             f"channels that nothing reads come from {describe(maker)} ({maker.op})",
         )
         node = maker

@@ -17,6 +17,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -115,24 +116,26 @@ class Breaker:
         missing = [item for item in items if keys[item.nodeid.partition("::")[0]] not in known]
         if missing:
             print(f"{len(missing)} of {len(items)} tests run once, to see what refuses in them", flush=True)
-
-        def work(report: Connection) -> None:
-            for item in missing:
-                self.switch.refused = set()
-                begin = time.perf_counter()
-                passed = self.passes(item, 0)
-                report.send((item.nodeid, passed, time.perf_counter() - begin, sorted(self.switch.refused)))
-
         made: dict[str, list[Run]] = defaultdict(list)
-        for found in self.forked(work):
-            made[keys[found[0].partition("::")[0]]].append(Run(*found))
-        count = sum(map(len, made.values()))
-        if count < len(missing):
-            raise RuntimeError(f"the tests end early, in {missing[count].nodeid}")
+        while missing:
+            done = list(self.forked(partial(self.observe, missing)))
+            if len(done) < len(missing):
+                done.append(Run(missing[len(done)].nodeid, passed=False, seconds=0.0, refused=[]))
+            for run in done:
+                made[keys[run.test.partition("::")[0]]].append(run)
+            missing = missing[len(done) :]
         all_runs = {key: made.get(key) or known[key] for key in keys.values()}
         cache.parent.mkdir(parents=True, exist_ok=True)
         cache.write_text(json.dumps({key: [asdict(run) for run in runs] for key, runs in all_runs.items()}))
         return [run for runs in all_runs.values() for run in runs]
+
+    def observe(self, items: Sequence[pytest.Item], report: Connection) -> None:
+        """Run the tests and report each. What one ends by force, a process of the runtime's, ends early."""
+        for item in items:
+            self.switch.refused = set()
+            begin = time.perf_counter()
+            passed = self.passes(item, 0)
+            report.send(Run(item.nodeid, passed, time.perf_counter() - begin, sorted(self.switch.refused)))
 
     def keys(self, files: Iterable[str]) -> dict[str, str]:
         """For each file of tests a digest of all that its tests depend on."""

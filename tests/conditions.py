@@ -111,7 +111,7 @@ class _Switched(ast.NodeTransformer):
 
     def visit_Expr(self, node: ast.Expr) -> ast.AST:
         call = node.value
-        if not isinstance(call, ast.Call) or not _last_name(call.func).lstrip("_").startswith("require"):
+        if not isinstance(call, ast.Call) or not _refuses(call.func):
             return self.generic_visit(node)
         first = call.args[0] if _last_name(call.func) == "require" else call
         if isinstance(first, ast.BoolOp) and isinstance(first.op, ast.And):
@@ -138,6 +138,12 @@ class _Switched(ast.NodeTransformer):
 
 def _switch(method: str) -> ast.Attribute:
     return ast.Attribute(ast.Name("__switch__", ast.Load()), method, ast.Load())
+
+
+def _refuses(function: ast.expr) -> bool:
+    """Whether it is `require` or one called `require_...`; the method `x.require()` asks something of x."""
+    name = _last_name(function).lstrip("_")
+    return name.startswith("require_") or (name == "require" and isinstance(function, ast.Name))
 
 
 def _last_name(node: ast.expr) -> str:

@@ -18,10 +18,16 @@ def require_small(n):
     require(n < 10, f"{n} is large")
 
 
+class Needed:
+    def require(self):
+        self.asked = True
+
+
 def root(n, whole=False):
     require(n >= 0, f"{n} is negative")
     require(isinstance(n, int | float) and n != 3, "no number, or 3")
     require_small(n)
+    Needed().require()
     if whole and n**0.5 % 1:
         raise ValueError(f"{n} is no square")
     try:
@@ -85,11 +91,11 @@ def test_what_refuses_is_a_condition_and_what_asserts_or_passes_on_is_none(tree:
     assert found == [
         ("small/roots.py:4", "raise ValueError(reason)"),
         ("small/roots.py:8", "n < 10"),
-        ("small/roots.py:12", "n >= 0"),
-        ("small/roots.py:13.1", "isinstance(n, int | float)"),
-        ("small/roots.py:13.2", "n != 3"),
-        ("small/roots.py:14", "require_small(n)"),
-        ("small/roots.py:16", "raise ValueError(f'{n} is no square')"),
+        ("small/roots.py:17", "n >= 0"),
+        ("small/roots.py:18.1", "isinstance(n, int | float)"),
+        ("small/roots.py:18.2", "n != 3"),
+        ("small/roots.py:19", "require_small(n)"),
+        ("small/roots.py:22", "raise ValueError(f'{n} is no square')"),
     ]
 
 
@@ -100,29 +106,37 @@ def test_conditions_whose_loss_nothing_notices_are_named(tree: Path) -> None:
     assert verdicts.pop("small/roots.py:4").startswith("tests/test_it.py::test_")  # the quickest of all
     assert verdicts == {
         "small/roots.py:8": "tests/test_it.py::test_large",
-        "small/roots.py:12": "tests/test_it.py::test_negative",
-        "small/roots.py:13.1": "UNNOTICED: it refuses in no test",
-        "small/roots.py:13.2": "tests/test_it.py::test_three",
-        "small/roots.py:14": "tests/test_it.py::test_large",
-        "small/roots.py:16": "UNNOTICED by 1 tests",
+        "small/roots.py:17": "tests/test_it.py::test_negative",
+        "small/roots.py:18.1": "UNNOTICED: it refuses in no test",
+        "small/roots.py:18.2": "tests/test_it.py::test_three",
+        "small/roots.py:19": "tests/test_it.py::test_large",
+        "small/roots.py:22": "UNNOTICED by 1 tests",
     }
-    assert "unnoticed: small/roots.py:13.1  isinstance(n, int | float)" in result.stdout
+    assert "unnoticed: small/roots.py:18.1  isinstance(n, int | float)" in result.stdout
 
 
 def test_a_test_that_is_mended_is_run_anew(tree: Path) -> None:
-    assert search(tree, "small/roots.py:16").returncode == 1
+    assert search(tree, "small/roots.py:22").returncode == 1
     path = tree / "tests/test_it.py"
     path.write_text(TESTS.replace("        pass", "        return\n    raise AssertionError"))
-    assert search(tree, "small/roots.py:16").returncode == 0
+    assert search(tree, "small/roots.py:22").returncode == 0
 
 
 def test_a_test_that_fails_with_all_conditions_is_no_witness(tree: Path) -> None:
     path = tree / "tests/test_it.py"
     path.write_text(TESTS.replace("-1 is negative", "-2 is negative"))
-    result = search(tree, "small/roots.py:12")
+    result = search(tree, "small/roots.py:17")
     assert result.returncode == 1
     assert "tests/test_it.py::test_negative fails as it is, and has no say" in result.stdout
-    assert "small/roots.py:12  UNNOTICED" in result.stdout
+    assert "small/roots.py:17  UNNOTICED" in result.stdout
+
+
+def test_a_test_that_ends_the_process_has_no_say_and_those_behind_it_do(tree: Path) -> None:
+    path = tree / "tests/test_it.py"
+    path.write_text(TESTS.replace("    assert root(4) == 2", "    import os\n    os.abort()"))
+    result = search(tree, "small/roots.py:17")
+    assert "tests/test_it.py::test_root fails as it is, and has no say" in result.stdout
+    assert "small/roots.py:17  tests/test_it.py::test_negative" in result.stdout
 
 
 def test_a_package_that_is_imported_already_has_no_switch(tree: Path) -> None:

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from fuser.choices import choices, sides
 from fuser.errors import Declined
-from fuser.literals import MANY, Literals, extremes
+from fuser.literals import MANY, RIGID, UNIFORM, Literals, acting, extremes
 
 numbers = st.sets(st.integers(-30, 30), max_size=6)
 
@@ -18,6 +18,12 @@ def test_an_extent_on_either_side_of_every_number(cuts: set[int], reach: int) ->
         assert n == 1 or n - 1 in found
         assert {n, n + 1, n + 2} <= set(found)
     assert found[-1] > max(reach, *map(abs, cuts), 0) + 1
+
+
+@given(numbers, st.integers(0, 40), st.integers(0, 60))
+def test_the_last_extent_is_beyond_a_plain_one_too(cuts: set[int], reach: int, plain: int) -> None:
+    *inner, last = sides(cuts, reach)
+    assert sides(cuts, reach, plain) == [*inner, max(last, plain + 1)]
 
 
 @given(st.dictionaries(st.sampled_from([0, 2, 3]), numbers, min_size=1))
@@ -46,6 +52,14 @@ def test_axes_that_numbers_act_on() -> None:
     assert Literals((4,), (-1,)).on(3, 4)
     assert not Literals((4,), (-1,)).on(1, 4)
     assert Literals((4,), None).on(1, 4)
+
+
+def test_numbers_act_everywhere_once_elements_move_between_axes() -> None:
+    crop, other = Literals((4, -9), (2,), rigid=True), Literals((5,), (-1,), rigid=True)
+    assert acting([(crop, 4), (other, 4)], 2) == ({4, -9}, 9)
+    assert acting([(crop, 4), (other, 4)], 3) == ({5}, 5)
+    assert acting([(crop, 4), (other, 4), (RIGID, 4)], 1) == ({4, -9, 5}, 14)
+    assert acting([(UNIFORM, 4)], 1) == (set(), 0)
 
 
 def test_of_a_long_list_its_extremes_and_its_length() -> None:

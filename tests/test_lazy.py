@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from fuser.lazy import MAX_WORK, Array, Lazy, arrange, defer, known
+from fuser.lazy import KERNELS, MAX_WORK, Array, Lazy, Shelf, arrange, defer, known
 
 
 def untouchable(*shape: int) -> Lazy:
@@ -94,6 +94,49 @@ def test_holding_adds_values_at_hand_and_keeps_the_exact_ones() -> None:
     assert rounded.peek().dtype == np.float32
     assert np.array_equal(rounded(), exact())
     assert rounded.work == exact.work
+
+
+def counted(count: int, looks: list[int]) -> Lazy:
+    def compute() -> Array:
+        looks.append(1)
+        return np.arange(count) / 3
+
+    return Lazy((count,), compute)
+
+
+@pytest.mark.parametrize(("room", "computed"), [(1 << 20, 0), (3 * 40, 0), (2 * 40, 6), (39, 12), (0, 12)])
+def test_what_is_held_beyond_the_room_of_a_shelf_is_computed_again_and_rounded_alike(
+    room: int, computed: int
+) -> None:
+    looks: list[int] = []
+    shelf = Shelf(room)
+    exact = [counted(10, looks) for _ in range(3)]
+    held = [lazy.holding(lazy().astype(np.float32), shelf) for lazy in exact]
+    looks.clear()
+    for _ in range(2):
+        for lazy in held:
+            assert lazy.at_hand
+            assert lazy.peek().dtype == np.float32
+            assert np.array_equal(lazy.peek(), (np.arange(10) / 3).astype(np.float32))
+    # Two looks at each in a row: the second finds what the first has put there, if that has room at all.
+    assert len(looks) == computed
+    assert 0 <= shelf.room <= room
+
+
+def test_a_shelf_keeps_nothing_that_nobody_can_ask_for() -> None:
+    shelf = Shelf(1000)
+    held = known(np.ones(100)).holding(np.ones(100, dtype=np.float32), shelf)
+    assert shelf.room == 600
+    del held
+    assert shelf.room == 1000
+
+
+def test_the_shelf_of_all_kernels_is_empty_when_models_are_gone() -> None:
+    before = KERNELS.room
+    held = known(np.ones(100)).holding(np.ones(100, dtype=np.float32))
+    assert KERNELS.room == before - 400
+    del held
+    assert KERNELS.room == before
 
 
 def test_arranged_elements_are_at_hand_where_those_of_the_source_are() -> None:

@@ -1,6 +1,7 @@
 """Regions of ONNX graphs that are lifted for what they mean."""
 
 import numpy as np
+import onnx
 import onnx_ir
 import pytest
 from onnx import ModelProto, helper, numpy_helper
@@ -265,3 +266,23 @@ def test_networks_without_such_operators_are_not_evaluated(monkeypatch: pytest.M
         "g (float[N,4,H,W] x) => (float[a,b,c,d] y) "
         "{ u = Conv (x, w) r = Relu (u) m = Tanh (u) t = Mul (r, m) y = Add (t, x) }", w=normal(4, 4, 1, 1),
     ))  # fmt: skip
+
+
+@pytest.mark.parametrize("batch", ["N", "2"])
+def test_what_can_be_evaluated_at_no_extent_is_left_as_it_is(batch: str) -> None:
+    """The constant inside the function is float32, and stays that in float64: the reference refuses it."""
+    model = onnx.parser.parse_model(f"""<ir_version: 8, opset_import: ["": 17, "local": 1]>
+        g (float[{batch},2,4,5] x) => (float[m,2,4,5] y) <float one = {{1}}> {{
+            s = Shape (x)
+            e = Expand (one, s)
+            f = local.half (e)
+            y = Concat <axis = 0> (f, x)
+        }}
+        <domain: "local", opset_import: ["": 17]>
+        half (a) => (b) {{
+            c = Constant <value = float {{0.5}}> ()
+            b = Mul (a, c)
+        }}""")
+    node, reasons = lifted(model)
+    assert not isinstance(node.op, Conv)
+    assert not reasons

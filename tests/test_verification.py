@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from fuser.errors import InputError
-from fuser.verification import Verification, check_values, verify
+from fuser.hosts.onnx_oracle import Oracle
+from fuser.values import Values, compare_values
+from fuser.verification import Verification, verify
 from tests.small_models import convnet, normal, parsed
 
 FLAT = "g (float[1,6] x) => (float[1,6] y)"
@@ -378,12 +380,17 @@ def test_without_common_names_chaos_proves_nothing() -> None:
     assert verdict.values.inner == 0
 
 
+def by_values(original: onnx.ModelProto, result: onnx.ModelProto) -> Values:
+    """The judgement of `result` value by value, for one image."""
+    return compare_values(Oracle(original, Path()), Oracle(result, Path()), {"x": normal(1, 3, 8, 8)})
+
+
 def test_values_are_judged_without_what_came_before_them() -> None:
     weight = normal(4, 3, 3, 3) / 5 * (1 + 1e-3)
-    values = check_values(convnet(), convnet(w1=weight), {"x": normal(1, 3, 8, 8)})
+    values = by_values(convnet(), convnet(w1=weight))
     assert (values.compared, values.worst, values.ok) == (4, "h", False)
     assert values.error == pytest.approx(1e-3, rel=1e-2)
-    assert check_values(convnet(), folded(), {"x": normal(1, 3, 8, 8)}).error < 1e-6
+    assert by_values(convnet(), folded()).error < 1e-6
 
 
 # --- other references --------------------------------------------------------------------------------------

@@ -87,17 +87,20 @@ def with_constant(x: Value, values: Array, affine: Callable[[Array], tuple[Array
     """An operator on `x` and a constant; `affine` gives scale and shift for the constant's values.
 
     Raises:
-        Declined: the constant is not one value, and not one value per channel.
+        Declined: the constant is not one value, and not one value per channel, or the operator not finite.
     """
     require_fits(values.shape, x)
     require(values.size > 0, f"the constant is empty: {values.shape}")
-    if values.size == 1 or (values == values.flat[0]).all():
-        scale, shift = affine(values.reshape(-1)[:1])
+    uniform = values.size == 1 or bool((values == values.flat[0]).all())
+    with np.errstate(all="ignore"):
+        scale, shift = affine(values.reshape(-1)[:1] if uniform else values.reshape(-1))
+    finite = np.isfinite(scale) & np.isfinite(shift)
+    worst = int(np.argmin(finite))
+    require(bool(finite.all()), f"{scale[worst]:.6g} x + {shift[worst]:.6g} is not finite")
+    if uniform:
         return Apply(Sum((float(scale[0]),), float(shift[0])), (x,), "scale_shift")
     rank = rank_of(x)
     axis = channel_axis(values.shape, rank, x)
-    scale, shift = affine(values.reshape(-1))
-    require(bool(np.isfinite(scale).all()), "the inverse of the constant is not finite")
     return Apply(scale_shift(scale, shift, rank - 2 if axis == 1 else 0, axis), (x,), "scale_shift")
 
 

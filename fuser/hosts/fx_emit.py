@@ -41,7 +41,7 @@ def computed(constant: Constant, block: Block) -> torch.Tensor:
 def stored_transposed(conv: Conv) -> Array:
     """`[O, I/groups, *k]`  ->  `[I, O/groups, *k]`, as torch stores a transposed kernel."""
     groups, size = conv.groups, conv.size
-    blocks = conv.weight.reshape(groups, conv.outputs // groups, conv.inputs // groups, *size)
+    blocks = conv.kernel.peek().reshape(groups, conv.outputs // groups, conv.inputs // groups, *size)
     return np.ascontiguousarray(blocks.swapaxes(1, 2).reshape(conv.inputs, conv.outputs // groups, *size))
 
 
@@ -66,7 +66,7 @@ class ModuleEmit:
     def conv(self, x: fx.Node, conv: Conv, padding: Ints | str) -> fx.Node:
         """A convolution with symmetric or 'same' padding."""
         kind = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[conv.rank - 1]
-        return self._layer(x, conv, conv.weight, kind, padding=padding)
+        return self._layer(x, conv, conv.kernel.peek(), kind, padding=padding)
 
     def average_pool(self, x: fx.Node, conv: Conv) -> fx.Node:
         """The mean of each window."""
@@ -81,7 +81,7 @@ class ModuleEmit:
 
     def linear(self, x: fx.Node, conv: Conv) -> fx.Node:
         """A dense layer."""
-        return self._layer(x, conv, conv.weight, nn.Linear)
+        return self._layer(x, conv, conv.kernel.peek(), nn.Linear)
 
     def _layer(self, x: fx.Node, conv: Conv, weight: Array, kind: Any, **attributes: Any) -> fx.Node:
         """A call of a layer that holds `weight` and the bias of `conv`, if it has one."""
@@ -180,7 +180,7 @@ class AtenEmit:
 
     def conv(self, x: fx.Node, conv: Conv, padding: Ints | str) -> fx.Node:
         """A convolution with symmetric or 'same' padding."""
-        weight, bias = self._tensors(conv.weight, conv.bias)
+        weight, bias = self._tensors(conv.kernel.peek(), conv.bias)
         stride, dilation = list(conv.stride), list(conv.dilation)
         operator = getattr(aten, f"conv{conv.rank}d")
         if isinstance(padding, str):
@@ -215,7 +215,7 @@ class AtenEmit:
 
     def linear(self, x: fx.Node, conv: Conv) -> fx.Node:
         """A dense layer."""
-        weight, bias = self._tensors(conv.weight, conv.bias)
+        weight, bias = self._tensors(conv.kernel.peek(), conv.bias)
         return self._call(aten.linear.default, x, weight, bias)
 
     def pad(self, x: fx.Node, pads: Ints, value: float) -> fx.Node:

@@ -11,8 +11,7 @@ from torch import fx
 
 from fuser.conv import Conv, Ints, regroup
 from fuser.errors import Declined, require
-from fuser.hosts.fx_tensor import FLOATS
-from fuser.ir import Concat, Op, Reshape, Select, Sum, Value
+from fuser.ir import FLOATS, Concat, Op, Reshape, Select, Sum, Value
 from fuser.lazy import Array
 
 T = TypeVar("T")

@@ -26,8 +26,7 @@ from fuser.hosts.affine import (
 from fuser.hosts.fx_call import AVERAGE_POOLS, Call
 from fuser.hosts.fx_lift_same import SAME, Rule
 from fuser.hosts.fx_operands import constant, data, numbers, spread
-from fuser.hosts.fx_tensor import FLOATS
-from fuser.ir import Apply, Constant, Node, Opaque, Sum, Value
+from fuser.ir import FLOATS, Apply, Constant, Node, Opaque, Sum, Value
 from fuser.lazy import Array
 
 

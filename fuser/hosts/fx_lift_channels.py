@@ -7,8 +7,7 @@ from torch import fx
 
 from fuser.hosts.affine import nothing
 from fuser.hosts.fx_call import Call
-from fuser.hosts.fx_tensor import FLOATS
-from fuser.ir import Apply, Concat, Node, Select, Value
+from fuser.ir import FLOATS, Apply, Concat, Node, Select, Value
 
 
 def lift_cat(call: Call, node: Node) -> Apply | None:

@@ -1,6 +1,6 @@
 """Tensors of torch as constants, and back."""
 
-from typing import Any, Final
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -8,8 +8,6 @@ import torch
 from numpy.typing import NDArray
 
 from fuser.ir import Constant
-
-FLOATS: Final = frozenset({"float16", "bfloat16", "float32", "float64"})
 
 
 def dtype_name(dtype: torch.dtype) -> str:

@@ -18,7 +18,8 @@ from fuser.forms import Extent, Known, symbol
 from fuser.hosts.onnx_demand_elements import leave
 from fuser.hosts.onnx_demand_shapes import SHAPES
 from fuser.hosts.onnx_demand_values import VALUES
-from fuser.hosts.onnx_tensors import Call, Span, Tensor, Unknown, held, skeleton, type_name
+from fuser.hosts.onnx_source import type_name
+from fuser.hosts.onnx_tensors import Call, Span, Tensor, Unknown, held, skeleton
 from fuser.needs import Trace, need
 
 STANDARD: Final = frozenset({"", "ai.onnx"})

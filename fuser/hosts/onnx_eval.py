@@ -8,7 +8,7 @@ imported when it is first needed.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 import onnx
@@ -71,8 +71,13 @@ class Reference:
         proto.CopyFrom(self._proto)
         del proto.input[:]
         proto.input.extend("" if array is None else f"i{k}" for k, array in enumerate(inputs))
+        # Whole numbers have no quotient by 0, and numpy would give one.
+        divide: Literal["raise", "ignore"] = "ignore"
+        if all(array.dtype.kind in "iu" for array in feeds.values()):
+            divide = "raise"
         try:
-            results = iter(self._evaluator(proto, feeds).run(None, feeds))
+            with np.errstate(all="ignore", divide=divide):
+                results = iter(self._evaluator(proto, feeds).run(None, feeds))
         except Exception as error:
             raise Declined(f"{self.node.op_type} cannot be evaluated: {error}") from error
         # An output without a name is not computed; something keeps its place.

@@ -13,12 +13,13 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from fuser.hosts.onnx_host import OnnxHost, Step, Weight, plan
+from fuser.hosts.onnx_names import Names, names_of
+from fuser.hosts.onnx_walk import graphs_in
 from fuser.ir import Constant, Graph, Node, Value
 
 # Notes that the exports of the graphs of one model leave for one another.
 _SUCCESSOR: Final = "graph_fuser_successor"
 _REMOVED: Final = "graph_fuser_removed"
-_NAMES: Final = "graph_fuser_names"
 
 
 def export_graph(graph: Graph) -> None:
@@ -36,7 +37,7 @@ class _Export:
         self.graph = graph
         self.host = host
         self.owner = owner
-        self.names = _names(host.model)
+        self.names = names_of(host.model)
         # Functions have no initializers; before IR version 4 an initializer had to be a graph input.
         self.as_nodes = isinstance(host.graph, ir.Function) or host.model.ir_version < 4
         self.originals = list(owner)
@@ -81,7 +82,7 @@ class _Export:
         source = _source(node)
         attributes = list(source.attributes.values())
         for attribute in attributes:
-            if next(_graphs(attribute), None) is not None:
+            if next(graphs_in(attribute), None) is not None:
                 source.attributes.pop(attribute.name)
         made = ir.Node(
             source.domain,
@@ -297,58 +298,6 @@ class _Export:
                 producer.graph.remove(producer)
 
 
-class _Names:
-    """The names that a model uses, of values and of nodes; both are unique in the whole model.
-
-    `annotations` are the tensors that quantisation annotations name: they count as read.
-    """
-
-    def __init__(self, model: ir.Model) -> None:
-        self.values: set[str] = set()
-        self.nodes: set[str] = set()
-        self.annotations: set[str] = set()
-        for graph in (model.graph, *(function.graph for function in model.functions.values())):
-            self._collect(graph)
-
-    def _collect(self, graph: ir.Graph) -> None:
-        for part in (graph, *graph.subgraphs()):
-            made = (output for node in part for output in node.outputs)
-            for value in (*part.inputs, *part.initializers.values(), *made):
-                self.values.add(value.name or "")
-                self.annotations.update((value.meta.get("quant_parameter_tensor_names") or {}).values())
-            self.nodes.update(node.name or "" for node in part)
-
-    def release(self, nodes: Iterable[ir.Node], staying: Iterable[ir.Node]) -> None:
-        """Give back the names of nodes that go, except those that others have as well."""
-        self.nodes -= {node.name or "" for node in nodes} - {node.name or "" for node in staying}
-
-    def fresh(self, wanted: str) -> str:
-        """A name for a value."""
-        return _unused(wanted or "fused", self.values)
-
-    def fresh_node(self, wanted: str) -> str:
-        """A name for a node."""
-        return _unused(wanted or "fused", self.nodes)
-
-
-def _unused(wanted: str, taken: set[str]) -> str:
-    name = wanted
-    count = 0
-    while name in taken:
-        count += 1
-        name = f"{wanted}_{count}"
-    taken.add(name)
-    return name
-
-
-def _names(model: ir.Model) -> _Names:
-    """The names of a model, collected once."""
-    if _NAMES not in model.meta:
-        model.meta[_NAMES] = _Names(model)
-    names: _Names = model.meta[_NAMES]
-    return names
-
-
 def _latest(value: ir.Value) -> ir.Value:
     """The value that now stands for one of the imported model."""
     while _SUCCESSOR in value.meta:
@@ -370,7 +319,7 @@ def _succeed(old: ir.Value, new: ir.Value) -> None:
     old.meta[_SUCCESSOR] = new
 
 
-def _make_visible(value: ir.Value, readers: Iterable[ir.Node], names: _Names) -> None:
+def _make_visible(value: ir.Value, readers: Iterable[ir.Node], names: Names) -> None:
     """Rename what hides `value` in the bodies from which it will be read."""
     for reader in readers:
         body = reader.graph
@@ -386,18 +335,9 @@ def _source(node: Node) -> ir.Node:
     return node.source
 
 
-def _graphs(attribute: ir.Attr) -> Iterator[ir.Graph]:
-    if attribute.is_ref():
-        return
-    if attribute.type == ir.AttributeType.GRAPH:
-        yield attribute.as_graph()
-    elif attribute.type == ir.AttributeType.GRAPHS:
-        yield from attribute.as_graphs()
-
-
 def _detach(node: ir.Node) -> Iterator[ir.Value]:
     """Let a node, and the bodies in it, read nothing any more; yields what they read."""
-    for body in (body for attribute in node.attributes.values() for body in _graphs(attribute)):
+    for body in (body for attribute in node.attributes.values() for body in graphs_in(attribute)):
         body.meta[_REMOVED] = True
         for inner in body:
             yield from _detach(inner)
@@ -420,7 +360,7 @@ def _tensor(constant: Constant) -> ir.LazyTensor:
     dtype = _numpy_type(constant.dtype)
 
     def evaluate() -> ir.TensorProtocol:
-        return ir.Tensor(np.ascontiguousarray(rounded(constant.array(), dtype)).reshape(constant.shape))
+        return ir.Tensor(rounded(constant.array(), dtype).reshape(constant.shape))
 
     return ir.LazyTensor(evaluate, ir.DataType.from_numpy(dtype), ir.Shape(constant.shape))
 

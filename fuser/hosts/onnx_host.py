@@ -15,9 +15,7 @@ from numpy.typing import NDArray
 
 from fuser.conv import Conv, Ints, regroup
 from fuser.errors import Declined, require
-from fuser.ir import Concat, Op, Reshape, Sum, Value
-
-FLOATS: Final = frozenset({"float16", "bfloat16", "float32", "float64"})
+from fuser.ir import FLOATS, Concat, Op, Reshape, Sum, Value
 
 SINGLE_ONLY: Final = frozenset({"AveragePool", "Conv", "ConvTranspose"})
 """What onnxruntime has for float32 and float16, and not for float64."""

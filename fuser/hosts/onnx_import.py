@@ -5,7 +5,7 @@ and how to lift it; initializers and Constant nodes become constants that are re
 them. The model is not changed.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import inf, prod
 from typing import Any, Final
@@ -22,6 +22,7 @@ from fuser.hosts.onnx_linear import OF_SHAPE, linear
 from fuser.hosts.onnx_literals import Finder
 from fuser.hosts.onnx_node import host_dtype, read_tensor
 from fuser.hosts.onnx_shapes import Body, infer_shapes
+from fuser.hosts.onnx_walk import graphs_in
 from fuser.ir import Apply, Constant, Dim, Graph, Node, Opaque, Value
 from fuser.region import Lift, Regions
 
@@ -57,7 +58,6 @@ BROADCASTING: Final = frozenset({"Add", "Div", "Equal", "Mod", "Mul", "Sub", "Wh
 MANY: Final = 4096
 """More numbers than these are no shapes and no indices of a border."""
 NO_NAMES: Final = frozenset({None, "", "?", "-1", "*", "None"})
-CONTROL_FLOW: Final = frozenset({onnx_ir.AttributeType.GRAPH, onnx_ir.AttributeType.GRAPHS})
 
 
 def import_model(model: onnx_ir.Model) -> list[Graph]:
@@ -114,7 +114,7 @@ class _Importer:
 
     def _add(self, scope: _Scope, node: onnx_ir.Node, index: int) -> None:
         inputs = [None if value is None else _read(scope, value) for value in node.inputs]
-        graphs = [(entry, body) for entry in node.attributes.values() for body in _graphs(entry)]
+        graphs = [(entry, body) for entry in node.attributes.values() for body in graphs_in(entry)]
         bodies = [
             self.run(body, f"{node.name or node.op_type}/{entry.name}", scope) for entry, body in graphs
         ]
@@ -213,11 +213,6 @@ def _computing(rule: Lift | None) -> Lift:
         return rule(node) if rule is not None else None
 
     return lift
-
-
-def _graphs(entry: onnx_ir.Attr) -> Iterator[onnx_ir.Graph]:
-    if entry.type in CONTROL_FLOW and not entry.is_ref():
-        yield from [entry.value] if entry.type == onnx_ir.AttributeType.GRAPH else entry.value
 
 
 def _declare(scope: _Scope, source: onnx_ir.Value) -> Value:

@@ -7,6 +7,7 @@ from typing import Final
 import onnx
 import onnx_ir
 
+from fuser.hosts import onnx_walk
 from fuser.hosts.onnx_node import DTYPES, source
 from fuser.ir import Dim, Graph, Node, Value
 
@@ -94,10 +95,7 @@ def _apply(nodes: Sequence[Node], proto: onnx.GraphProto, bodies: Mapping[Node, 
             info = infos.get(value.name)
             if info is not None and info.type.HasField("tensor_type"):
                 changed |= _set(value, info.type.tensor_type)
-        graphs = [
-            g for entry in inferred.attribute for g in ([entry.g] if entry.HasField("g") else entry.graphs)
-        ]
-        for body, inner in zip(bodies.get(node, ()), graphs, strict=False):
+        for body, inner in zip(bodies.get(node, ()), onnx_walk.bodies(inferred.attribute), strict=False):
             for value, info in zip(body.graph.inputs, inner.input, strict=False):
                 changed |= _set(value, info.type.tensor_type)
             changed |= _apply(list(body.graph.nodes), inner, bodies)

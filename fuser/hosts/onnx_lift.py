@@ -23,7 +23,6 @@ from fuser.hosts.affine import batch_norm, linear, nothing, rank_of, reshape
 from fuser.hosts.onnx_lift_channels import lift_concat, lift_slice, lift_split
 from fuser.hosts.onnx_lift_sums import SUMS
 from fuser.hosts.onnx_node import (
-    FLOATS,
     attribute,
     constant,
     data,
@@ -35,7 +34,7 @@ from fuser.hosts.onnx_node import (
     operand,
     resolve_pads,
 )
-from fuser.ir import Apply, Constant, Node
+from fuser.ir import FLOATS, Apply, Constant, Node
 from fuser.lazy import Array, arrange
 
 OLDEST_OPSET: Final = 7

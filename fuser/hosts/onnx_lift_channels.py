@@ -5,8 +5,8 @@ from itertools import accumulate
 
 from fuser.conv import Ints
 from fuser.errors import require
-from fuser.hosts.onnx_node import FLOATS, attribute, bounds, data, dtype, list_of
-from fuser.ir import Apply, Concat, Node, Select, Value
+from fuser.hosts.onnx_node import attribute, bounds, data, dtype, list_of
+from fuser.ir import FLOATS, Apply, Concat, Node, Select, Value
 
 
 def lift_concat(node: Node, opset: int) -> Apply | None:  # noqa: ARG001  # the signature of the table

@@ -22,11 +22,10 @@ from fuser.hosts.onnx_node import (
     operand,
     source,
 )
-from fuser.ir import Apply, Constant, Dim, Node, Sum, Value
+from fuser.ir import Apply, Constant, Node, Sum, Value
 from fuser.lazy import Array
 
 Rule = Callable[[Node, int], Apply | Constant | None]
-Shape = tuple[Dim, ...]
 
 
 def nothing(node: Node) -> Apply:

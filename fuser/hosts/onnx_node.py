@@ -11,8 +11,6 @@ from fuser.errors import Declined, require
 from fuser.ir import Constant, Dim, Node, Value
 from fuser.lazy import Array
 
-FLOATS: Final = frozenset({"float16", "bfloat16", "float32", "float64"})
-
 DTYPES: Final[dict[onnx_ir.DataType | None, str]] = {
     member: member.numpy().name for member in onnx_ir.DataType if member is not onnx_ir.DataType.UNDEFINED
 }

@@ -94,10 +94,10 @@ class Oracle:
         nodes = needed_nodes(graph, {value.name for value in graph.output})
         yield from self.steps(nodes, scope, known or {}, keep={value.name for value in graph.output})
 
-    def evaluate(self, feeds: Mapping[str, Data], keep: Sequence[str] = ()) -> dict[str, Data]:
-        """The outputs that can be computed, and the values in `keep`, by name."""
+    def evaluate(self, feeds: Mapping[str, Data]) -> dict[str, Data]:
+        """The outputs that can be computed, by name."""
         wanted = {value.name for value in self.model.graph.output}
-        found = {n: data for n, data in self.trace(feeds) if n in wanted or n in keep}
+        found = {n: data for n, data in self.trace(feeds) if n in wanted}
         scope = self.scope(self.model.graph, {name: widened(data) for name, data in feeds.items()}, None)
         for name in wanted - found.keys() - self.refused.keys():
             found[name] = scope.read(name)  # an input or a constant that is handed through

@@ -143,7 +143,13 @@ def _called_once(model: onnx_ir.Model, roots: Sequence[Graph]) -> dict[onnx_ir.O
 
 
 def _named(value: Value, shape: Shape | None) -> Shape | None:
-    """Give each extent of which nothing is known a name, so that it is known to be equal to itself."""
-    if shape is None or None not in shape:
-        return shape
-    return tuple(f"{value.name}.{axis}" if dim is None else dim for axis, dim in enumerate(shape))
+    """Give each extent of which nothing is known a name, so that it is known to be equal to itself.
+
+    Nothing is known of an extent below 0 either: more is cut off than there is, and the model runs nowhere.
+    """
+    if shape is None:
+        return None
+    return tuple(
+        f"{value.name}.{axis}" if dim is None or (isinstance(dim, int) and dim < 0) else dim
+        for axis, dim in enumerate(shape)
+    )

@@ -145,9 +145,13 @@ def needed_nodes(graph: onnx.GraphProto, outputs: set[str]) -> list[onnx.NodePro
 
 
 def type_name(kind: int) -> str:
-    """numpy's name of an element type: `float32`, `int64`, `bfloat16`."""
-    name = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(kind)).name
-    return "string" if name == "object" else name
+    """numpy's name of an element type: `float32`, `bfloat16`; `string`, or `undefined` if it has none."""
+    if kind == TensorProto.STRING:
+        return "string"
+    try:
+        return str(onnx.helper.tensor_dtype_to_np_dtype(kind).name)
+    except KeyError:
+        return "undefined"
 
 
 def declared(value: onnx.ValueInfoProto) -> str:

@@ -160,15 +160,3 @@ def skeleton(model: Any) -> onnx.ModelProto:
         elif tensor is not None:
             proto.graph.initializer.add(name=name, dims=tensor.shape.numpy(), data_type=int(tensor.dtype))
     return proto
-
-
-def type_name(kind: int) -> str:
-    """numpy's name of an element type; `string`, `bfloat16` and `undefined` beside it."""
-    if kind == onnx.TensorProto.STRING:
-        return "string"
-    if kind == onnx.TensorProto.BFLOAT16:
-        return "bfloat16"
-    try:
-        return str(onnx.helper.tensor_dtype_to_np_dtype(kind).name)
-    except KeyError:
-        return "undefined"

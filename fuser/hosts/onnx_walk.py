@@ -1,4 +1,4 @@
-"""Every tensor of a model, as a message and in onnx-ir, in one order: that of the bytes in a file."""
+"""The bodies of nodes and every tensor of a model, as messages and in onnx-ir, in the order of the file."""
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -50,6 +50,16 @@ def _of_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorProto]:
                         yield from _of_graph(body)
 
 
+def graphs_in(attribute: ir.Attr) -> Iterator[ir.Graph]:
+    """The graphs in an attribute of onnx-ir."""
+    if attribute.is_ref():
+        return
+    if attribute.type == ir.AttributeType.GRAPH:
+        yield attribute.as_graph()
+    elif attribute.type == ir.AttributeType.GRAPHS:
+        yield from attribute.as_graphs()
+
+
 class Held(NamedTuple):
     """A tensor, how to put another in its place, and the initializer that it belongs to, if any."""
 
@@ -85,10 +95,8 @@ def _of_attribute(node: ir.Node, attribute: ir.Attr) -> Iterator[Held]:
             yield Held(attribute.value, partial(_replace, node, attribute), None)
         case ir.AttributeType.TENSORS:
             yield from _listed(node, attribute)
-        case ir.AttributeType.GRAPH:
-            yield from _held(attribute.value)
         case _:
-            for body in attribute.value:
+            for body in graphs_in(attribute):
                 yield from _held(body)
 
 

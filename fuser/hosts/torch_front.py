@@ -11,7 +11,7 @@ from torch.export import ExportedProgram
 from torch.nn.parameter import is_lazy
 from torch.utils import _pytree as pytree
 
-from fuser.check import check_graph
+from fuser.check import settle
 from fuser.driver import run
 from fuser.errors import Declined, InputError, VerificationError
 from fuser.hosts.fx_call import canonical, normalise
@@ -115,14 +115,14 @@ def rewritten(prepare: Callable[[], Imported], plan: Plan) -> tuple[Imported, Lo
     done, log = prepare(), Log()
     try:
         run(done.graph, plan, log)
-        check_graph(done.graph)
+        settle(done.graph)
     except Declined:
         done, log = prepare(), Log()
     else:
         return done, log
     try:
         run(done.graph, plan, log, careful=True)
-        check_graph(done.graph, trusted=True)
+        settle(done.graph, trusted=True)
     except Declined as reason:
         raise VerificationError(f"a kernel is wrong though each rewrite of it was right: {reason}") from None
     return done, log

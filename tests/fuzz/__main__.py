@@ -2,9 +2,9 @@
 
 Nothing of what makes a design is kept: kernels and branches meet in any order, with zeros among their
 weights, several readers and outputs, and no-ops in between; beside them literal numbers on symbolic axes,
-control flow, functions, strings, sequences, float16 and float64. What comes out has to compute the same in
-onnxruntime at extents on both sides of every number, has to be valid, look the same from outside, and be left
-alone by a second run.
+control flow, functions, strings, sequences, optional values, float16 and float64. What comes out has to
+compute the same in onnxruntime at extents on both sides of every number, be valid, look the same from
+outside, be left alone by a second run, and be taken for right by the verification.
 """
 
 import sys

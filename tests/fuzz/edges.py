@@ -1,9 +1,11 @@
-"""Values that no layer computes with: strings, sequences, indices and lengths that are fed."""
+"""Values that no layer computes with: strings, sequences, optional values, indices that are fed."""
 
 from collections.abc import Callable
 
 import numpy as np
 
+from tests.fuzz.flow import coarsest, made_like
+from tests.fuzz.layers import LAYERS
 from tests.fuzz.net import FLOATS, Net, Value
 
 
@@ -24,7 +26,7 @@ def listed(net: Net, x: Value) -> None:
     if x.dtype != "float32" or not x.rank:
         return
     other = net.pick([value for value in net.values if value.like(x)])
-    made = net.node("SequenceConstruct", [x, other], [(x.dtype, x.shapes)], sequence=True)[0]
+    made = net.node("SequenceConstruct", [x, other], [(x.dtype, x.shapes)], wrapped="sequence")[0]
     if net.chance(0.6):
         net.add("SequenceAt", [made, net.constant(np.array(net.pick((0, 1, -1)), np.int64))], x.shapes)
     if net.chance(0.4):
@@ -42,7 +44,7 @@ def parts(net: Net, x: Value) -> None:
         return
     one = [(shape[0], 1, *shape[2:]) for shape in x.shapes]
     made = net.node(
-        "SplitToSequence", [x, net.constant(np.array(1, np.int64))], [(None, one)], sequence=True, axis=1
+        "SplitToSequence", [x, net.constant(np.array(1, np.int64))], [(None, one)], wrapped="sequence", axis=1
     )
     net.add("SequenceAt", [made[0], net.constant(np.array(channels - 1, np.int64))], one)
 
@@ -62,4 +64,23 @@ def looked_up(net: Net, x: Value) -> None:
     net.add("Gather", [table, index], shapes, x.dtype, axis=0)
 
 
-EDGES: tuple[Callable[[Net, Value], None], ...] = (labels, listed, parts, looked_up)
+def perhaps(net: Net, x: Value) -> None:
+    """An optional value, made or fed, and what is in it, or something else where nothing is."""
+    if net.model.opset < 15 or x.dtype not in FLOATS:
+        return
+    if not net.depth and net.chance(0.6) and not any(value.wrapped for value in net.inputs):
+        held = net.given(x.dtype, x.shapes, "optional")
+    else:
+        held = net.node("Optional", [x], [(x.dtype, x.shapes)], wrapped="optional")[0]
+    there = net.add("OptionalHasElement", [held], [()] * net.model.places, "bool")
+    with_it, without = net.body(), net.body()
+    with_it.add("OptionalGetElement", [held], x.shapes, x.dtype)
+    bodies = {"then_branch": with_it, "else_branch": without}
+    for body in bodies.values():
+        body.grow(LAYERS, net.pick((1, 2)))
+    graphs = {name: body.graph(name, [made_like(body, x)]) for name, body in bodies.items()}
+    coarse = max(coarsest(net, body) for body in bodies.values())
+    net.node("If", [there], [(x.dtype, x.shapes)], coarse=coarse, **graphs)
+
+
+EDGES: tuple[Callable[[Net, Value], None], ...] = (labels, listed, parts, perhaps, looked_up)

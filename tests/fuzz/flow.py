@@ -15,7 +15,7 @@ DEPTH = 2
 
 def branch(net: Net, x: Value) -> None:
     """An If by a truth value that is fed, or constant."""
-    if net.depth >= DEPTH or x.sequence:
+    if net.depth >= DEPTH or x.wrapped:
         return
     truths = [v for v in net.values if v.dtype == "bool" and v.shapes == ((),) * net.model.places]
     if truths and net.chance(0.9):
@@ -23,19 +23,19 @@ def branch(net: Net, x: Value) -> None:
     else:
         chosen = net.constant(np.array(net.chance(0.5)))
     bodies = {}
-    half = False
+    coarse = 0
     for name in ("then_branch", "else_branch"):
         body = net.body()
         body.grow(INSIDE, net.pick((1, 2, 3)))
         result = made_like(body, x)
-        half |= any(value.half for value in body.values)
+        coarse = max(coarse, coarsest(net, body))
         bodies[name] = body.graph(name, [result])
-    net.node("If", [chosen], [(x.dtype, x.shapes)], half=half, **bodies)
+    net.node("If", [chosen], [(x.dtype, x.shapes)], coarse=coarse, **bodies)
 
 
 def loop(net: Net, x: Value) -> None:
     """A Loop that carries a value, and may collect another."""
-    if net.depth >= DEPTH or x.dtype not in FLOATS or x.sequence:
+    if net.depth >= DEPTH or x.dtype not in FLOATS or x.wrapped:
         return
     places = net.model.places
     count = net.pick((1, 2, 3))
@@ -45,7 +45,7 @@ def loop(net: Net, x: Value) -> None:
     carried = body.given(x.dtype, x.shapes)
     body.grow(INSIDE, net.pick((1, 2, 3)))
     result = made_like(body, carried)
-    half = any(value.half for value in body.values)
+    coarse = coarsest(net, body)
     kept = body.add("Identity", [going], going.shapes)
     outputs = [kept, result]
     results: list[tuple[str | None, Any]] = [(x.dtype, x.shapes)]
@@ -56,7 +56,7 @@ def loop(net: Net, x: Value) -> None:
             results.append((x.dtype, collected))
     trips = net.constant(np.array(count, np.int64))
     condition = net.constant(np.array(True)) if net.chance(0.5) else ""
-    net.node("Loop", [trips, condition, x], results, half=half, body=body.graph("loop", outputs))
+    net.node("Loop", [trips, condition, x], results, coarse=coarse, body=body.graph("loop", outputs))
 
 
 def scan(net: Net, x: Value) -> None:
@@ -72,11 +72,13 @@ def scan(net: Net, x: Value) -> None:
     row = body.given(x.dtype, rows)
     body.grow(INSIDE, net.pick((1, 2)))
     made = made_like(body, row)
-    half = any(value.half for value in body.values)
+    coarse = coarsest(net, body)
     outputs = [body.add("Add", [state, made], rows) for state in states]
     outputs.append(body.add("Identity", [made], rows))
     results.append((x.dtype, x.shapes))
-    net.node("Scan", [*inputs, x], results, half=half, num_scan_inputs=1, body=body.graph("scan", outputs))
+    net.node(
+        "Scan", [*inputs, x], results, coarse=coarse, num_scan_inputs=1, body=body.graph("scan", outputs)
+    )
 
 
 def call(net: Net, x: Value) -> None:
@@ -92,19 +94,24 @@ def call(net: Net, x: Value) -> None:
         inner.grow(INSIDE, net.pick((2, 3, 4)))
         results = [made_like(inner, parameter)]
         read = {name for node in inner.nodes for name in node.input}
-        more = [v for v in inner.values[1:] if v.name not in read and v is not results[0] and not v.sequence]
+        more = [v for v in inner.values[1:] if v.name not in read and v is not results[0] and not v.wrapped]
         results += more[:1]
         function = helper.make_function(
             "local", inner.fresh("f"), [parameter.name], [v.name for v in results], inner.nodes, _opsets(net)
         )
         net.model.functions.append((function, [parameter], results))
-    half = any(value.half for value in results)
+    coarse = max(value.coarse for value in results)
     types: list[tuple[str | None, Any]] = [(v.dtype, v.shapes) for v in results]
-    net.node(function.name, [x], types, domain="local", half=half)
+    net.node(function.name, [x], types, domain="local", coarse=coarse)
 
 
 def _opsets(net: Net) -> list[Any]:
     return [helper.make_opsetid("", net.model.opset), helper.make_opsetid("local", 1)]
+
+
+def coarsest(net: Net, body: Net) -> int:
+    """How coarse what a body makes is; it begins with the values of the graph around it."""
+    return max((value.coarse for value in body.values[len(net.values) :]), default=0)
 
 
 def made_like(body: Net, x: Value) -> Value:

@@ -107,7 +107,7 @@ def together(net: Net, x: Value) -> None:
 
 def broadcast(net: Net, x: Value) -> None:
     """Arithmetic with a value of another shape that broadcasts against it."""
-    others = [v for v in net.values if v.dtype == x.dtype and not v.sequence and v.shapes != x.shapes]
+    others = [v for v in net.values if v.dtype == x.dtype and not v.wrapped and v.shapes != x.shapes]
     if x.dtype not in FLOATS or not others:
         return
     other = net.pick(others)

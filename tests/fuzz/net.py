@@ -22,6 +22,7 @@ EXTENTS: Final = {"N": (1, 2, 4, 7, 11), "H": (4, 5, 8, 9, 12), "W": (4, 6, 7, 1
 """What symbols stand for, in places whose order is drawn. The literal numbers lie between."""
 LITERALS: Final = tuple(range(1, 11))
 FLOATS: Final = ("float32", "float16", "float64")
+COARSE: Final = {"float64": 0, "float32": 1, "float16": 2}
 TYPES: Final = {
     "float32": TensorProto.FLOAT,
     "float16": TensorProto.FLOAT16,
@@ -37,13 +38,13 @@ LIMIT: Final = 20_000
 
 @dataclass(frozen=True, eq=False)
 class Value:
-    """A value: its type, its shape at each place, whether float16 is in it, whether it is a sequence."""
+    """A value: its type, its shape at each place, the narrowest type that is in it, what it lies in."""
 
     name: str
     dtype: Dtype
     shapes: tuple[Shape, ...]
-    half: bool = False
-    sequence: bool = False
+    coarse: int = 0  # of `COARSE`
+    wrapped: str = ""  # "sequence" or "optional"
 
     @property
     def rank(self) -> int:
@@ -56,7 +57,7 @@ class Value:
 
     def like(self, other: "Value") -> bool:
         """Whether type and shape are those of another."""
-        return (self.dtype, self.shapes, self.sequence) == (other.dtype, other.shapes, other.sequence)
+        return (self.dtype, self.shapes, self.wrapped) == (other.dtype, other.shapes, other.wrapped)
 
 
 @dataclass
@@ -114,13 +115,13 @@ class Net:
         for _ in range(6 * length):
             if len(self.nodes) >= length:
                 return
-            tensors = [value for value in self.values if not value.sequence]
+            tensors = [value for value in self.values if not value.wrapped]
             # The youngest values half of the time: chains, not only bushes.
             self.pick(operations)(self, self.pick(tensors[-3:] if self.chance(0.5) else tensors))
 
-    def given(self, dtype: Dtype, shapes: tuple[Shape, ...]) -> Value:
+    def given(self, dtype: Dtype, shapes: tuple[Shape, ...], wrapped: str = "") -> Value:
         """An input of this graph."""
-        value = Value(self.fresh("x"), dtype, shapes, half=dtype == "float16")
+        value = Value(self.fresh("x"), dtype, shapes, COARSE.get(dtype, 0), wrapped)
         self.inputs.append(value)
         self.values.append(value)
         return value
@@ -170,14 +171,14 @@ class Net:
         inputs: Sequence[Value | str],
         results: Sequence[tuple[Dtype | None, Sequence[Sequence[int]]]],
         *,
-        half: bool = False,
-        sequence: bool = False,
+        coarse: int = 0,
+        wrapped: str = "",
         domain: str = "",
         **attributes: Any,
     ) -> list[Value]:
         """A node, and the values that it makes: their types (of the first input where None) and shapes."""
         given = [value for value in inputs if isinstance(value, Value)]
-        half = half or any(value.half for value in given)
+        coarse = max(coarse, *(value.coarse for value in given)) if given else coarse
         made = []
         for dtype, shapes in results:
             kept = dtype or given[0].dtype
@@ -186,8 +187,8 @@ class Net:
                     self.fresh("v"),
                     kept,
                     tuple(map(tuple, shapes)),
-                    half or kept == "float16",
-                    sequence,
+                    max(coarse, COARSE.get(kept, 0)),
+                    wrapped,
                 )
             )
         names = [value if isinstance(value, str) else value.name for value in inputs]
@@ -207,8 +208,11 @@ class Net:
             fixed = value.fixed(axis)
             dims.append(fixed if fixed is not None else symbol if self.chance(stated) else None)
         kind = TYPES[value.dtype]
-        if value.sequence:
+        if value.wrapped == "sequence":
             return helper.make_tensor_sequence_value_info(value.name, kind, None)
+        if value.wrapped == "optional":
+            held = helper.make_tensor_type_proto(kind, dims)
+            return helper.make_value_info(value.name, helper.make_optional_type_proto(held))
         return helper.make_tensor_value_info(value.name, kind, dims)
 
     def graph(self, name: str, outputs: Sequence[Value], stated: float = 1.0) -> onnx.GraphProto:

@@ -1,7 +1,6 @@
 """Each kind of bad input gets one sentence that names the file, the place in it, and both values."""
 
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -257,9 +256,6 @@ def test_an_unknown_domain_and_opset_are_left_alone(tmp_path: Path) -> None:
     path = written(tmp_path, proto)
     onnx_io.save(onnx_io.load(path), tmp_path / "out.onnx")
     assert onnx.load(tmp_path / "out.onnx").graph.node[0].op_type == "Thing"
-
-
-Change = Callable[[Path, dict[str, str]], None]
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,7 @@ def test_graph_outputs_are_stated_as_they_were(inner: str, stated: str) -> None:
     result = fuser.optimize(model)
     assert len(result.graph.node) == 1
     if not stated:
-        known = [] if scalar else ["N", 3]
+        known: list[str | int | None] = [] if scalar else ["N", 3]
         model.graph.output[0].CopyFrom(helper.make_tensor_value_info("y", 1, known))
     assert result.graph.output[0] == model.graph.output[0]
 

@@ -1,5 +1,6 @@
 """The float64 evaluation of whole files against onnxruntime: bodies, functions, sequences, odd weights."""
 
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,34 @@ def test_casts_between_floating_types_change_nothing() -> None:
     text = "g (float[2] x) => (float[2] y) { h = Cast <to = 10> (x) y = Cast <to = 1> (h) }"
     x = np.array([1.0000001, 3.3333333])
     assert np.array_equal(Float64(parsed(text), "model").run({"x": x})["y"], x)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("g (float[2] x) => (float[2] x, float[2] y) { y = Neg (x) }", {"x": [1, -2], "y": [-1, 2]}),
+        ("g (float[2] x) => (float[1] y) { y = Constant <value = float[1] {2}> () }", {"y": [2]}),
+        (
+            """g (float[2] x) => (int64[1] s, float[1] y) {
+                k = Constant <value = int64[1] {1}> () s = Shape (x) y = Gather (x, k)
+            }""",
+            {"s": [2], "y": [-2]},
+        ),
+    ],
+)
+def test_an_output_may_be_an_input_a_constant_or_whole_numbers(text: str, expected: dict[str, Any]) -> None:
+    found = Oracle(parsed(text), Path()).evaluate({"x": np.array([1.0, -2.0])})
+    assert {name: array.tolist() for name, array in found.items()} == expected
+
+
+def test_values_are_dropped_when_nobody_reads_them_any_more() -> None:
+    text = "g (float[4] x) => (float[4] y) { a = Neg (x) b = Exp (a) c = Neg (b) y = Exp (c) }"
+    alive: list[weakref.ref[Any]] = []
+    for _, array in Oracle(parsed(text), Path()).trace({"x": normal(4)}):
+        alive.append(weakref.ref(array))
+        del array
+    assert len(alive) == 4
+    assert sum(ref() is not None for ref in alive) <= 1
 
 
 def test_a_missing_feed_is_named() -> None:

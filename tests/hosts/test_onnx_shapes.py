@@ -8,12 +8,14 @@ import onnx_ir
 import pytest
 from onnx import TensorProto, helper
 
+import fuser
 from fuser.errors import Declined
 from fuser.hosts import onnx_shapes
 from fuser.hosts.onnx_extents import Extents
 from fuser.hosts.onnx_import import import_model
 from fuser.hosts.onnx_shape_rules import SHAPE_RULES
 from tests.hosts.onnx_models import imported, integers, model_of, only, single
+from tests.small_models import parsed
 
 I = np.int64  # noqa: E741  # the type of every list of axes
 
@@ -181,3 +183,27 @@ def test_what_is_not_inferred(reason: str, kind: str, inputs: dict[str, Any], at
     node = only(imported(model))
     with pytest.raises(Declined, match=reason):
         SHAPE_RULES[kind](node, 18, Extents())
+
+
+@pytest.mark.parametrize(
+    ("cut", "weights"),
+    [
+        ("c = Pad (x, pads)", {"pads": np.array([0, 0, -3, 0, 0, 0, -3, 0])}),
+        ("c = Pad (x, pads)", {"pads": np.array([-1, 0, 0, 0, -1, 0, 0, 0])}),
+        ("c = Conv (x, k)", {"k": np.ones((3, 3, 9, 1), np.float32)}),
+        ("c = AveragePool <kernel_shape = [1,9]> (x)", {}),
+    ],
+)
+def test_no_extent_is_below_nothing(cut: str, weights: dict[str, Any]) -> None:
+    """More is cut off than there is: such a model runs nowhere, and what is left is not known."""
+    ends = "s = Slice (c, one, last, axis) y = Conv <pads = [1,1,1,1]> (s, w)"
+    arrays = {"one": np.array([1]), "last": np.array([9]), "axis": np.array([2])}
+    model = parsed(
+        f"g (float[1,3,5,W] x) => (float[a,b,c,d] y) {{ {cut} {ends} }}",
+        w=np.ones((3, 3, 3, 3), np.float32),
+        **arrays,
+        **weights,
+    )
+    found = [dim for shape in shapes(model).values() for dim in shape]
+    assert all(isinstance(dim, str) or dim >= 0 for dim in found)
+    fuser.optimize(model)

@@ -1,0 +1,28 @@
+"""What READMEs list is what there is."""
+
+import re
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from fuser import rewrite
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.mark.parametrize("folder", ["fuser", "fuser/hosts"])
+def test_every_module_is_listed_once(folder: str) -> None:
+    rows = [line for line in (ROOT / folder / "README.md").read_text().splitlines() if line.startswith("|")]
+    listed = [name for row in rows for name in re.findall(r"`(\w+\.py)`", row)]
+    files = [file.name for file in (ROOT / folder).glob("*.py") if not file.name.startswith("__")]
+    assert sorted(listed) == sorted(files)
+
+
+def test_every_pass_is_listed_in_the_order_in_which_they_are_tried() -> None:
+    text = (ROOT / "passes/README.md").read_text()
+    listed = re.findall(r"^\| `(\w+)` \|.*\| ([A-Z]+) \|$", text, re.MULTILINE)
+    names = [file.stem for file in (ROOT / "passes").glob("*.py") if not file.name.startswith("_")]
+    entries = [getattr(import_module(f"passes.{name}"), name) for name in names]
+    tried = sorted(entries, key=lambda entry: (entry.stage, entry.name))
+    assert [(name, getattr(rewrite, stage)) for name, stage in listed] == [(e.name, e.stage) for e in tried]
