@@ -27,7 +27,7 @@ OWN: Final = "\0"
 Place = tuple[int, int]
 """Where bytes begin, and how many there are."""
 
-_PARTS: Final = {onnx.TensorProto.COMPLEX64: 2, onnx.TensorProto.COMPLEX128: 2}
+_PARTS: Final[dict[int, int]] = {onnx.TensorProto.COMPLEX64: 2, onnx.TensorProto.COMPLEX128: 2}
 """Numbers of an element, where it is not one."""
 
 _PACKED: Final = frozenset(

@@ -16,6 +16,7 @@ Feeds = Mapping[str, NDArray[Any]]
 
 ROUNDING: Final = (2.0**-52, 2.0**-23, 2.0**-10)
 """One rounding, for each of what `coarse` counts: float64, float32, float16."""
+SINGLE: Final = 1
 TOLERANCE: Final = (1e-13, 2e-5, 8e-3)
 """Differences, relative to the largest number of an output, that rounding explains. Nothing lifts them."""
 CALM: Final = 8
@@ -42,9 +43,14 @@ def run(model: bytes, feeds: Iterable[Feeds]) -> list[list[Any]]:
 
 
 def faults(
-    source: onnx.ModelProto, result: onnx.ModelProto, feeds: Sequence[Feeds], coarse: Mapping[str, int]
+    source: onnx.ModelProto,
+    result: onnx.ModelProto,
+    feeds: Sequence[Feeds],
+    coarse: Mapping[str, int] | None = None,
 ) -> Iterator[str]:
-    """What is wrong with `result`, one sentence each. `coarse` is the narrowest type in each output.
+    """What is wrong with `result`, one sentence each.
+
+    `coarse` is the narrowest type in each output, float32 where it does not say.
 
     Raises:
         NotRunnable: the source is not valid, or the runtime refuses it.
@@ -65,7 +71,7 @@ def faults(
     except Exception as error:  # noqa: BLE001  # "
         yield f"does not run: {str(error).strip().splitlines()[0][:300]}"
         return
-    yield from differences(source, feeds, expected, actual, coarse)
+    yield from differences(source, feeds, expected, actual, coarse or {})
 
 
 def interface(source: onnx.ModelProto, result: onnx.ModelProto) -> Iterator[str]:
@@ -108,7 +114,7 @@ def differences(
     for sample, old, new in zip(feeds, expected, actual, strict=True):
         for value, a, b in zip(source.graph.output, old, new, strict=True):
             error = distance(a, b)
-            if not error <= TOLERANCE[coarse[value.name]]:
+            if not error <= TOLERANCE[coarse.get(value.name, SINGLE)]:
                 shapes = {name: array.shape for name, array in sample.items()}
                 yield f"wrong: {value.name} differs by {error:.2g} for {shapes}"
 

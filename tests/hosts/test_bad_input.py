@@ -2,6 +2,7 @@
 
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -203,7 +204,7 @@ def test_data_that_does_not_fit_its_shape(tmp_path: Path) -> None:
 def test_numbers_that_are_not_as_many_as_the_shape_says(
     kind: int, shape: list[int], more: int, tmp_path: Path
 ) -> None:
-    values = ["a"] * 3 if kind == TensorProto.STRING else [1] * 3
+    values: Any = ["a"] * 3 if kind == TensorProto.STRING else [1] * 3
     tensor = helper.make_tensor("w", kind, shape, values[: 3 if shape else 1])
     proto = model_of([helper.make_node("Foreign", ["x", "w"], ["y"], "n", domain="d")], given={"x": [1]})
     proto.graph.initializer.append(tensor)
