@@ -17,6 +17,7 @@ from fuser.conv import Conv
 from fuser.demo import build_repvgg
 from fuser.errors import Declined, InputError, VerificationError
 from fuser.ir import Apply, Node
+from fuser.lazy import Array, Lazy
 from fuser.rewrite import FOLD, Candidate, Plan, Rewrite
 from tests.small_models import normal, parsed
 
@@ -269,3 +270,28 @@ def test_a_check_that_fails_where_each_rewrite_was_right_is_a_bug(
 def test_what_the_package_does_not_have() -> None:
     with pytest.raises(AttributeError, match="module 'fuser' has no attribute 'pessimize'"):
         fuser.pessimize  # noqa: B018  # looked up
+
+
+@pytest.mark.parametrize("operators", [("Add",), ("Mul",), ("Add", "Mul")])
+def test_a_chain_of_maps_of_channels_computes_each_map_a_few_times(
+    operators: Sequence[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long it is: not each of them again for each map behind it."""
+    computed = []
+    call = Lazy.__call__
+
+    def counted(lazy: Lazy) -> Array:
+        computed.append(1)
+        return call(lazy)
+
+    monkeypatch.setattr(Lazy, "__call__", counted)
+    length = 150
+    names = ["x", *(f"v{i}" for i in range(1, length)), "y"]
+    kinds = [operators[i % len(operators)] for i in range(length)]
+    nodes = [f"{names[i + 1]} = {kind}({names[i]}, c)" for i, kind in enumerate(kinds)]
+    model = parsed(
+        f"g (float[N,4] x) => (float[N,4] y) {{ {' '.join(nodes)} }}", c=np.array([1.0, -1.0, 1.01, 0.99])
+    )
+    result = fuser.optimize(model)
+    assert len(result.graph.node) == len(operators)
+    assert len(computed) < 25 * length
