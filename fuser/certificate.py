@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from fuser.errors import InputError, OutputError, VerificationError
+from fuser.hosts.output import write_text
 
 if TYPE_CHECKING:
     from fuser.recheck import Region
@@ -74,14 +75,14 @@ def certify(original: Name, result: Name, events: "Sequence[Event]") -> dict[str
 
 
 def write(certificate: dict[str, Any], path: Name) -> None:
-    """Write it.
+    """Write it, as a whole or not at all.
 
     Raises:
         OutputError: that is not possible.
     """
     text = json.dumps(certificate, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     try:
-        Path(path).write_text(text, encoding="utf-8")
+        write_text(Path(path), text)
     except OSError as error:
         raise OutputError(f"{os.fspath(path)}: cannot write the certificate: {error.strerror}") from error
 

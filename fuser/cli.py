@@ -106,7 +106,7 @@ def optimize(
     certificate: Certificate = None,
 ) -> None:
     """Optimize IN, verify the result, and write it to OUT."""
-    guard(json, source, inputs=inputs, output=output)
+    guard([source], {"--json": json, "--certificate": certificate}, inputs=inputs, output=output)
     with working(f"Optimizing {source}"):
         import fuser
         from fuser.report import print_report
@@ -143,7 +143,7 @@ def inspect(
 
     Writes no model.
     """
-    guard(json, source)
+    guard([source], {"--json": json}, inputs=inputs)
     with working(f"Inspecting {source}"):
         import fuser
         from fuser.report import print_inspection
@@ -175,7 +175,7 @@ def verify(
 
     Of an A of torch, B may be the ONNX file that was exported.
     """
-    guard(json, a, b, inputs=inputs)
+    guard([a, b], {"--json": json}, inputs=inputs, certificate=certificate)
     with working(f"Comparing {a} and {b}"):
         import fuser
         from fuser.report import print_verification
@@ -225,7 +225,7 @@ def bench(
 
     Both run in turn, in one process; onnxruntime with all its optimizations on.
     """
-    guard(json, a, b)
+    guard([a, b], {"--json": json}, inputs=inputs)
     with working(f"Timing {a} and {b}"):
         import fuser
         from fuser.report import print_benchmark
@@ -305,30 +305,27 @@ def working(what: str) -> Iterator[None]:
         yield
 
 
-def guard(json: Path | None, *models: Path, inputs: Path | None = None, output: Path | None = None) -> None:
-    """Refuse to write a report where something else is read or written.
+def guard(
+    models: Sequence[Path],
+    texts: dict[str, Path | None],
+    *,
+    inputs: Path | None,
+    output: Path | None = None,
+    certificate: Path | None = None,
+) -> None:
+    """Refuse outputs in the place of each other or of what is read: see `places.require_apart`.
 
     Raises:
-        InputError: it is the place of a model, of weights or of inputs.
+        FuserError: with both places.
     """
-    if json is None or json == Path("-"):
+    if texts["--json"] == Path("-"):
+        texts = texts | {"--json": None}
+    if output is None and not any(texts.values()):
         return
-    from fuser.hosts.kind import is_program
-    from fuser.hosts.output import data_name, same
+    from fuser.places import require_apart
 
-    if any(same(json, path) for path in (*models, output) if path is not None):
-        raise InputError(f"--json {json} is also the path of a model")
-    if inputs is not None and same(json, inputs):
-        raise InputError(f"--json {json} is also the path of the inputs")
-    if output is not None and data_name(output.name).fullmatch(json.name):
-        raise InputError(f"--json {json} is called as the weights of {output} are")
-    if not json.exists():
-        return
-    from fuser.hosts.onnx_io import files
-
-    for model in models:
-        if not is_program(model) and any(same(json, path) for path in files(model)):
-            raise InputError(f"--json {json} is also the path of weights of {model}")
+    reads = {"the inputs": inputs, "the certificate": certificate}
+    require_apart(models, result=output, texts=texts, reads=reads)
 
 
 def emit(result: Callable[[], object], json: Path | None, show: Callable[[Console], None]) -> None:

@@ -16,6 +16,7 @@ from fuser.driver import carefully, run
 from fuser.errors import InputError
 from fuser.hosts.kind import from_torch, is_program, require_torch
 from fuser.ir import Graph
+from fuser.places import require_apart
 from fuser.report import Report
 from fuser.rewrite import Event, Log, Plan, available, select
 from fuser.summary import summarise
@@ -170,7 +171,9 @@ def optimize_file(
             all of it where a certificate is asked for. Nothing is written.
         ContradictionError: the verification itself is wrong, a bug of ours. Nothing is written.
     """
-    _require_apart(src, dst, certificate, inputs)
+    if certificate is not None and is_program(src):
+        raise InputError(f"{os.fspath(src)} is no ONNX file, and only those have a certificate")
+    require_apart([src], result=dst, texts={"the certificate": certificate}, reads={"the inputs": inputs})
     optimized = _program if is_program(src) else _onnx
 
     def without(name: str) -> "Verification":
@@ -194,25 +197,6 @@ def optimize_file(
 
             certificates.write(certificates.certify(src, written, report.applied), certificate)
     return report
-
-
-def _require_apart(src: Name, dst: Name, certificate: Name | None, inputs: "Given | None") -> None:
-    """Refuse to write where something else is read or written.
-
-    Raises:
-        InputError: a certificate is wanted of what has none.
-        OutputError: `dst` is the file of the inputs, or the certificate is any of the others.
-    """
-    from fuser.hosts import onnx_io
-    from fuser.hosts.output import require_unread
-
-    fed = [Path(inputs)] if isinstance(inputs, str | os.PathLike) else []
-    require_unread(dst, fed)
-    if certificate is None:
-        return
-    if is_program(src):
-        raise InputError(f"{os.fspath(src)} is no ONNX file, and only those have a certificate")
-    require_unread(certificate, [*onnx_io.files(src), Path(dst), *fed])
 
 
 @blames("src")
