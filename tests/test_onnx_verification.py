@@ -287,3 +287,11 @@ def test_maps_and_strings_are_compared_as_they_are() -> None:
     assert {"l", "z[0]['cat']"} <= {row.output for row in verdict.rows}
     assert verify(model(1), model(1.1)).verdict == "differs"
     assert verify(model(1), model(-1)).verdict == "differs"
+
+
+def test_where_nothing_is_left_nothing_is_compared() -> None:
+    text = '<ir_version: 9, opset_import: ["": 17, "mine": 1]> g () => (float[2] y) { y = mine.Twist () }'
+    model = onnx.parser.parse_model(text)
+    verdict = verify(model, model)
+    assert verdict.verdict == "unproven"
+    assert "nothing is left without mine::Twist" in verdict.reason
