@@ -333,7 +333,7 @@ def test_booleans_must_be_equal() -> None:
 def test_an_output_that_is_zero_must_stay_zero() -> None:
     model = parsed(FLAT + "{ y = Sub (x, x) }")
     assert verify(model, model).ok
-    refused(verify(model, plus(model, np.full((1, 6), 1e-12))), "output 'y' differs by inf")
+    refused(verify(model, plus(model, np.full((1, 6), 1e-12))), "output 'y' differs by")
 
 
 # --- where float32 proves nothing --------------------------------------------------------------------------
