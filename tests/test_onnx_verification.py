@@ -291,6 +291,14 @@ def test_maps_and_strings_are_compared_as_they_are() -> None:
     assert verify(model(1), model(-1)).verdict == "differs"
 
 
+def test_where_nothing_is_left_nothing_is_compared() -> None:
+    text = '<ir_version: 9, opset_import: ["": 17, "mine": 1]> g () => (float[2] y) { y = mine.Twist () }'
+    model = onnx.parser.parse_model(text)
+    verdict = verify(model, model)
+    assert verdict.verdict == "unproven"
+    assert "nothing is left without mine::Twist" in verdict.reason
+
+
 def test_what_only_the_result_can_evaluate_is_no_difference() -> None:
     text = """g (float[3] x) => (float[5] y, float[3] z) <int64[2] p = {{1, 1}}> {{
         y = Pad <mode = "{}"> (x, p) z = Neg (x) }}"""
