@@ -102,6 +102,15 @@ def test_what_is_no_number_is_declined(dtype: str) -> None:
         draw([Spec("x", dtype, (2,))], {"x": (2,)})
 
 
+def test_an_undefined_element_type_is_one_that_is_not_stated() -> None:
+    proto = parsed("g (float[2] x) => (float[2] y) { y = Neg (x) }")
+    proto.graph.input[0].type.tensor_type.elem_type = 0
+    (spec,) = model_specs(onnx_ir.from_proto(proto))
+    assert spec.shape == (2,)
+    with pytest.raises(InputError, match=r"'x' is of type .*, for which no values can be made"):
+        draw([spec], {"x": (2,)})
+
+
 def test_initializers_that_are_inputs_need_no_value() -> None:
     text = "g (float[N,3] x, float[3] s, bool[2] m, string[1] t) => (float[N,3] y) { y = Mul (x, s) }"
     model = onnx_ir.from_proto(parsed(text, s=normal(3)))
