@@ -20,7 +20,7 @@ from fuser.cost import result_shape
 from fuser.errors import Declined, VerificationError, require
 from fuser.gain import Postponed, between, freed, require_gain, stored_bytes, vanishing
 from fuser.ir import Apply, Constant, Graph, Node, Op, Opaque, Reshape, Step, Value
-from fuser.lazy import arrange
+from fuser.lazy import Lazy, arrange
 from fuser.rewrite import NARROW, Candidate, Event, Log, Plan, Rewrite, describe
 
 T = TypeVar("T")
@@ -295,7 +295,8 @@ class Driver:
         for index, (part, result) in enumerate(made.items()):
             position = root.position if len(made) == 1 else (*root.position, index)
             inputs = [v if isinstance(v, Value) else made[v] for v in part.inputs]
-            node = Node(part.op, inputs, [result], name=root.name, label=part.label, position=position)
+            op = steady(part.op)
+            node = Node(op, inputs, [result], name=root.name, label=part.label, position=position)
             node.origin = origin
             node.extent = part.extent
             if isinstance(part.op, Opaque) and part.op is root.op:
@@ -371,6 +372,17 @@ def flushed(op: Op, below: float) -> Op:
         return np.where(size <= below * size.max(initial=0.0), 0, weight).astype(weight.dtype)
 
     return replace(op, kernel=arrange(op.kernel.shape, flush, op.kernel))
+
+
+def steady(op: Op) -> Op:
+    """The operator; of a map of each channel by itself the factors are computed: they are as few as its bias.
+
+    Else a long chain of such maps would compute them again, from the first, for each question at each map.
+    """
+    if not isinstance(op, Conv) or not op.pointwise or op.kernel.at_hand:
+        return op
+    factors = op.weight
+    return replace(op, kernel=Lazy(factors.shape, lambda: factors))
 
 
 def is_visible(value: Value, region: Sequence[Node]) -> bool:

@@ -17,8 +17,9 @@ from fuser.hosts.onnx_check import check
 from fuser.hosts.onnx_data import Files, Place, Source, external_path, marked, separate, separate_given
 from fuser.hosts.onnx_message import serialised
 from fuser.hosts.onnx_said import readable, remember, remember_tensor
-from fuser.hosts.onnx_store import LARGEST_FILE, write
+from fuser.hosts.onnx_store import write
 from fuser.hosts.onnx_walk import tensor_protos, tensors
+from fuser.hosts.output import LARGEST_FILE
 
 ZIP: Final = b"PK\x03\x04"
 

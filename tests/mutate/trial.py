@@ -109,8 +109,9 @@ def compared(source: Path, target: Path) -> Iterator[str]:
     before, after = onnx.load(source), onnx.load(target)
     try:
         feeds = [{v.name: fed for v in _fed(before) for fed in [_drawn(v, 3)]}]
-        coarse = {value.name: HALF for value in before.graph.output}
-        yield from faults(before, after, feeds if calm(before, feeds, coarse) else [], coarse)
+        coarse = dict.fromkeys([v.name for v in before.graph.output], HALF)
+        if calm(before, feeds, coarse):  # what rounding alone moves shows nothing
+            yield from faults(before, after, feeds, coarse)
     except NotRunnable:
         return
 
