@@ -133,6 +133,8 @@ def distance(a: Any, b: Any) -> float:
     if isinstance(a, list):
         same = isinstance(b, list) and len(a) == len(b)
         return max(map(distance, a, b), default=0.0) if same else np.inf
+    if a is None or b is None:  # an optional that holds nothing
+        return 0.0 if a is b else np.inf
     if a.dtype != b.dtype or a.shape != b.shape:
         return np.inf
     if a.dtype.kind != "f":
