@@ -13,7 +13,7 @@ what is stated must not be better than what is derived. JSON, the same for the s
         replaced, made        the nodes that led to it, and those that do now
         inputs                the values from which they do
         laws                  the passes that had to do with it
-        conditions            values compared, [old, new]; `extents` where it holds for them alone
+        conditions            values compared, [old, new]
         bound                 |new - old| <= slope max|input| + offset, null where there is none
 """
 
