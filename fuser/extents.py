@@ -13,7 +13,7 @@ from fuser.ir import Dim
 
 # floor((factor * base + add) / divisor), as importers write it.
 # Exporters leave the parentheses out where nothing is divided.
-BASE: Final = r"(?:(?P<k>\d+)\*)?(?P<base>[^\s()*/+-]+|\(.+\))"
+BASE: Final = r"(?:(?P<k>[1-9]\d*)\*)?(?P<base>[^\s()*/+-]+|\(.+\))"
 SHIFT: Final = r" (?P<sign>[+-]) (?P<a>\d+)"
 NAME: Final = re.compile(rf"^(?P<open>\()?{BASE}(?(open){SHIFT}\))(?://(?P<d>[1-9]\d*))?$")
 PLAIN: Final = re.compile(rf"^{BASE}{SHIFT}(?P<d>\b)$")
@@ -71,6 +71,8 @@ def affine(dim: Dim, add: int = 0, divisor: int = 1, factor: int = 1) -> Dim:
     """`floor((factor * dim + add) / divisor)`, by name where `dim` is one."""
     if dim is None:
         return None
+    if factor == 0:
+        return add // divisor
     if isinstance(dim, int):
         return (factor * dim + add) // divisor
     return str(Extent.parse(dim).affine(add, divisor, factor))

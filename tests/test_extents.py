@@ -22,6 +22,7 @@ from fuser.ir import Dim
         ("floor(H/2 - 1/2) + 1", Extent("floor(H/2 - 1/2) + 1")),
         ("H*W", Extent("H*W")),
         ("H//0", Extent("H//0")),
+        ("0*H", Extent("0*H")),
     ],
 )
 def test_names(name: str, extent: Extent) -> None:
@@ -95,3 +96,10 @@ def test_windows_of_an_extent() -> None:
     assert [window(n, -1, 2) for n in (0, 1, 2, 7)] == [0, 0, 1, 3]
     assert window("(h + 1)//2", 1, 2) == "(h + 5)//4"
     assert window(None, 0, 1) is None
+
+
+@pytest.mark.parametrize("dim", ["H", "(H + 1)//2", 7])
+def test_none_of_an_extent_is_a_number(dim: Dim) -> None:
+    """An empty slice leaves none of whatever there is: no symbol."""
+    assert affine(dim, 5, 2, 0) == 2
+    assert affine(None, 5, 2, 0) is None
