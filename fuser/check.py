@@ -207,22 +207,21 @@ def _problem(targets: Mapping[Value, Apply], steps: Sequence[Step], *, chained: 
 def _compare(
     targets: Mapping[Value, Apply], problem: Problem, choose: Choice, held: list[Array], *, chained: bool
 ) -> None:
-    reason = ""
+    trials: list[Trial] = []
+    failed: list[str] = []
     # A pool or a stride inside the region may leave nothing of a small input.
     for enlarged in (1, 2, 4, 8):
         trials = list(choose(enlarged))
         _run(targets, problem, trials, held, chained=chained)
-        failed = [trial for trial in trials if trial.needed and trial.failed]
-        if not failed:
+        failed = [trial.failed for trial in trials if trial.needed and trial.failed]
+        if not failed or NOTHING not in failed[0]:
             break
-        reason = f"the region cannot be evaluated: {failed[0].failed}"
-        require(NOTHING in failed[0].failed, reason)
-    else:
-        raise Declined(reason)
+    if failed:
+        raise Declined(f"the region cannot be evaluated: {failed[0]}")
     rounded = any(step.rounded for step in problem.steps)
     tolerance = ROUNDING if rounded else TOLERANCE
     compared = [trial for trial in trials if not trial.failed]
-    require(bool(compared), "the region cannot be evaluated at any extents")
+    assert compared, "no trial is needed"
     for trial in compared:
         require(not trial.refused, trial.refused)
         for value, target in targets.items():

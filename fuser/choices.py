@@ -59,7 +59,7 @@ def choices(
     others at once, until each has had all. `taken` are extents of axes that are not free.
     """
     plain = distinct(plain, taken)
-    yield dict(plain), not options
+    yield dict(plain), all(extents[-1] == plain[axis] for axis, extents in options.items())
     for axis, extents in options.items():
         if extents[-1] != plain[axis]:
             yield distinct({axis: extents[-1]} | {a: n for a, n in plain.items() if a != axis}), True

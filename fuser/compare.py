@@ -265,9 +265,9 @@ def largest(array: NDArray[Any]) -> float:
 
 
 def distance(a: NDArray[Any], b: NDArray[Any], scale: float, dtype: str = "") -> float:
-    """The largest difference relative to `scale`, which is at least a normal number of the type."""
+    """The largest difference relative to `scale`, or if that is less and not 0 to the least normal number."""
     difference = largest(a - b)
-    scale = max(scale, NORMAL.get(dtype, 0.0))
+    scale = max(scale, NORMAL.get(dtype, 0.0)) if scale else 0.0
     return 0.0 if difference == 0 else difference / scale if scale else math.inf
 
 

@@ -40,19 +40,21 @@ class Branch:
         """
         source = node.inputs[0]
         assert source is not None
-        inner = node.op
+        outer, inner = self.op, node.op
         if isinstance(inner, Select):
             assert isinstance(self.op, Conv)
             require(inner.axis == self.op.axis, f"channel axis differs: {inner.axis} and {self.op.axis}")
             first, _ = inner.ranges[node.outputs.index(self.source)]
             return replace(self, op=channels.widen(self.op, first, inner.channels), source=source)
         assert isinstance(inner, Conv | Sum)
-        if isinstance(self.op, Sum):
-            return replace(self, op=combine(self.op, inner), source=source)
+        if isinstance(outer, Conv) and isinstance(inner, Conv) and outer.axis != inner.axis:
+            outer, inner = without_axis(outer), without_axis(inner)
+        if isinstance(outer, Sum):
+            return replace(self, op=combine(outer, inner), source=source)
         if isinstance(inner, Sum):
-            inner = scalar(inner, self.op.inputs, self.op.rank, self.op.axis)
-        known = extent_of(source, self.op)
-        op, extent = exact(algebra.compose, self.op, inner, known)
+            inner = scalar(inner, outer.inputs, outer.rank, outer.axis)
+        known = extent_of(source, outer)
+        op, extent = exact(algebra.compose, outer, inner, known)
         require(self.extent is None or known is not None, f"the extent of {source.name!r} is not known")
         return Branch(op, source, node.extent or (extent if self.extent is None else known))
 
@@ -195,6 +197,13 @@ def combine(outer: Sum, inner: Conv | Sum) -> Conv | Sum:
     if isinstance(inner, Conv):
         return algebra.shift(algebra.scale(inner, factor), outer.offset)
     return Sum(tuple(factor * c for c in inner.coefficients), factor * inner.offset + outer.offset)
+
+
+def without_axis(op: Conv) -> Conv | Sum:
+    """One number for all channels has no axis, and goes with channels on any other; all else has its own."""
+    if op.pointwise and (op.weight == op.weight.flat[0]).all() and (op.bias == op.bias[0]).all():
+        return Sum((float(op.weight.flat[0]),), float(op.bias[0]))
+    return op
 
 
 def scalar(op: Sum, channels: int, rank: int, axis: int) -> Conv:

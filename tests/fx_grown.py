@@ -173,7 +173,11 @@ class Net:
 
     def place(self, keep: Callable[[nn.Module, str], None]) -> tuple[str, str]:
         """Keep something under a name that is free, in a part of the module that may be new."""
-        owners = [name for name, part in self.module.named_modules() if type(part) is nn.ModuleDict]
+        owners = [
+            name
+            for name, part in self.module.named_modules()
+            if type(part) is nn.ModuleDict and not name.endswith("parametrizations")  # those are torch's own
+        ]
         while True:
             owner, name = self.pick(owners), self.pick(self.names)
             if self.random.random() < 0.1:

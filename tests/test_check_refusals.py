@@ -41,6 +41,29 @@ def test_a_region_that_fails_is_not_compared() -> None:
         compare({before.outputs[0]: Apply(Sum((1.0,)), (x,))}, [before])
 
 
+def test_a_rewrite_that_fails_is_refused() -> None:
+    def fail(_: object) -> Any:
+        raise ValueError("no such axis")
+
+    x = Value("x", (1, 2, 6), "float32")
+    before = step(Sum((1.0,)), x)
+    with pytest.raises(Declined, match="the rewrite cannot be evaluated: no such axis"):
+        compare({before.outputs[0]: Apply(Opaque("Fails", fail), (x,))}, [before])
+
+
+@pytest.mark.parametrize("shape", [(1, 2, 6), ("n", 2, 6), ("n", 2, 3, 4), (2, 3, "h"), ("n", 5, "h", "w")])
+def test_a_region_must_run_beyond_all_its_numbers_whatever_extents_are_taken(shape: Any) -> None:
+    """One that fails at every extent is not accepted unseen."""
+
+    def fail(_: object) -> Any:
+        raise ValueError("no such axis")
+
+    x = Value("x", shape, "float32")
+    before = step(Opaque("Fails", fail), x, shape=shape)
+    with pytest.raises(Declined, match="the region cannot be evaluated: Fails: no such axis"):
+        compare({before.outputs[0]: Apply(Sum((1.0,)), (x,))}, [before])
+
+
 def test_an_operator_without_evaluation_is_named() -> None:
     with pytest.raises(Declined, match="Mystery cannot be evaluated"):
         apply(Opaque("Mystery"), [np.zeros(2)])
@@ -52,3 +75,11 @@ def test_another_shape_is_another_result() -> None:
     before = step(narrow, x)
     with pytest.raises(Declined, match=r"v0: the check gives shape \(1, 2, \d\) instead of \(1, 2, \d\)"):
         compare({before.outputs[0]: Apply(wide, (x,))}, [before])
+
+
+def test_an_input_too_large_to_try_is_not_made() -> None:
+    x = Value("x", (1, 1 << 12, 1 << 12), "float32")
+    same = Apply(Sum((1.0,)), (x,))
+    before = step(Opaque("Gate", lambda x: (x,)), x)
+    with pytest.raises(Declined, match=r"'x' has \d+ elements, more than 4194304"):
+        compare({before.outputs[0]: same}, [before])

@@ -37,6 +37,16 @@ def test_no_two_axes_are_alike_and_each_has_all_its_extents(cuts: dict[int, set[
         assert had.issuperset(extents)
 
 
+@given(st.dictionaries(st.sampled_from([0, 2, 3]), numbers), st.sets(st.integers(1, 12)))
+def test_the_source_must_run_at_one_of_the_extents(cuts: dict[int, set[int]], taken: set[int]) -> None:
+    """Also where extents that others have taken push the plain ones up to the last."""
+    options = {axis: sides(held, 0, 2 + 3 * axis) for axis, held in cuts.items()}
+    tried = list(choices(options, {axis: 2 + 3 * axis for axis in options}, taken))
+    assert any(needed for _, needed in tried)
+    for wanted, needed in tried:
+        assert not needed or any(wanted[axis] >= extents[-1] for axis, extents in options.items()) or not cuts
+
+
 def test_numbers_that_are_too_large_decline() -> None:
     with pytest.raises(
         Declined, match=r"the graph has the number 5000, and extents beyond 1024 are not tried"

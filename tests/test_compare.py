@@ -106,5 +106,6 @@ def test_distance_from_nothing() -> None:
     assert largest(np.zeros(0)) == 0.0
     assert distance(np.zeros(2), np.zeros(2), 0.0) == 0.0
     assert distance(np.ones(2), np.zeros(2), 0.0) == math.inf
-    assert distance(np.full(2, 2.0**-127), np.zeros(2), 0.0, "float32") == 0.5
+    assert distance(np.ones(2), np.zeros(2), 0.0, "float32") == math.inf
+    assert distance(np.full(2, 2.0**-127), np.zeros(2), 2.0**-140, "float32") == 0.5
     assert distance(np.ones(2), np.zeros(2), 4.0, "float32") == 0.25

@@ -7,7 +7,17 @@ import onnx_ir
 import pytest
 
 from fuser.errors import InputError
-from fuser.inputs import Sizing, Spec, attempts, bind, draw, given, model_specs, nominal_shapes
+from fuser.inputs import (
+    Sizing,
+    Spec,
+    attempts,
+    bind,
+    draw,
+    given,
+    model_specs,
+    nominal_shapes,
+    require_shapes,
+)
 from tests.small_models import normal, parsed
 
 IMAGE = Spec("x", "float32", ("N", 3, "H", "W"))
@@ -171,3 +181,11 @@ def test_pickles_are_refused(tmp_path: Path) -> None:
 
 def test_strings_can_be_given() -> None:
     assert given({"t": np.array(["a", "b"])}, [Spec("t", "string", (2,))])["t"].dtype == object
+
+
+def test_a_shape_of_what_is_no_input() -> None:
+    require_shapes({"x": (1, 3)}, {"x": (1, 3)})
+    with pytest.raises(InputError, match=r"a shape for 'z', which is no input of the model; .* \['x'\]"):
+        require_shapes({"x": (1, 3)}, {"z": (1, 3)})
+    with pytest.raises(InputError, match=r"'x' was given in shape \[1, 3\], but its shape is to be \[2, 3\]"):
+        require_shapes({"x": (1, 3)}, {"x": (2, 3)})

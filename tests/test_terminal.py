@@ -9,6 +9,7 @@ from pathlib import Path
 import onnx
 import pytest
 
+from fuser import cli
 from fuser.demo import build_repvgg
 
 FULL = Path("/dev/full")
@@ -99,10 +100,18 @@ def test_closed_streams_do_not_become_files(models: Path, tmp_path: Path) -> Non
         ),
     ],
 )
-def test_a_report_overwrites_nothing(models: Path, command: str, report: str, reason: str) -> None:
+def test_a_report_overwrites_nothing(
+    models: Path,
+    command: str,
+    report: str,
+    reason: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(models)
     before = {path.name: path.read_bytes() for path in models.iterdir()}
-    result = shell(f"fuser {command} --json {report}", models)
-    assert (result.returncode, result.stderr) == (2, f"graph-fuser: --json {report} {reason}\n")
+    assert cli.run([*command.split(), "--json", report]) == 2
+    assert capfd.readouterr().err == f"graph-fuser: --json {report} {reason}\n"
     assert {path.name: path.read_bytes() for path in models.iterdir()} == before
 
 

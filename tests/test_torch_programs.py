@@ -286,3 +286,9 @@ def test_arguments_have_their_shapes(program: Path) -> None:
 def test_an_inspection_of_a_program_does_not_depend_on_shapes(program: Path) -> None:
     with pytest.raises(InputError, match=r"the report on a \.pt2 file does not state"):
         fuser.inspect_file(program, shapes={"input": (1, 3, 8, 8)})
+
+
+def test_a_program_gets_no_certificate(program: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is no ONNX file, and only those have a certificate"):
+        fuser.optimize_file(program, tmp_path / "out.pt2", certificate=tmp_path / "out.json")
+    assert not (tmp_path / "out.pt2").exists()

@@ -27,7 +27,7 @@ OWN: Final = "\0"
 Place = tuple[int, int]
 """Where bytes begin, and how many there are."""
 
-_PARTS: Final = {onnx.TensorProto.COMPLEX64: 2, onnx.TensorProto.COMPLEX128: 2}
+_PARTS: Final[dict[int, int]] = {onnx.TensorProto.COMPLEX64: 2, onnx.TensorProto.COMPLEX128: 2}
 """Numbers of an element, where it is not one."""
 
 _PACKED: Final = frozenset(
@@ -260,7 +260,8 @@ def external_path(where: str, name: str | None, location: str) -> Path:
     """
     what = f"{where}: the external data of {name!r} at {location!r}"
     folder = Path(where).absolute().parent
-    inside = _inside(Path(os.path.normpath(folder / location)), folder)
+    # Of the location alone: the path of the model may itself go up, through links even.
+    inside = Path(os.path.normpath(location)).parts[:1] not in ((), ("..",))
     if Path(location).is_absolute() or "\0" in location or not inside:
         raise InputError(f"{what} is outside the folder of the model, {str(folder)!r}")
     real = Path(os.path.realpath(folder / location))

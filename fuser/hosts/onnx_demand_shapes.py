@@ -13,7 +13,7 @@ from typing import Final
 from fuser.forms import Extent, Known, added, least, minus, most, negative, over, plus, times
 from fuser.hosts import onnx_demand_sums as sums
 from fuser.hosts.onnx_demand_sums import together
-from fuser.hosts.onnx_tensors import Call, Shapes, Unknown
+from fuser.hosts.onnx_tensors import Call, Shapes, Unknown, known
 
 Rule = Callable[[Call], Shapes]
 
@@ -73,9 +73,7 @@ def flatten(call: Call) -> Shapes:
 def reshape(call: Call) -> Shapes:
     """As many elements as before: -1 is what remains, and has to be whole."""
     x = call.dims(0)
-    target = call.listed("shape", 1)
-    if target is None:
-        raise Unknown
+    target = known(call.listed("shape", 1), tuple)
     kept = not call.attribute("allowzero", 0)
     result = [x[i] if n == 0 and kept and i < len(x) else n for i, n in enumerate(target)]
     left, taken = _uncommon(list(x), [n for n in result if n != -1])
@@ -157,9 +155,7 @@ def gather_elements(call: Call) -> Shapes:
 def gather_nd(call: Call) -> Shapes:
     """The last axis of the indices in place of the axes that it indexes."""
     x, indices, batch = call.dims(0), call.dims(1), call.attribute("batch_dims", 0)
-    if not isinstance(indices[-1], int):
-        raise Unknown
-    return [(*indices[:-1], *x[batch + indices[-1] :])]
+    return [(*indices[:-1], *x[batch + known(indices[-1], int) :])]
 
 
 def slice_(call: Call) -> Shapes:
@@ -171,9 +167,8 @@ def slice_(call: Call) -> Shapes:
     starts, ends = starts or (), ends or ()
     result = list(x)
     for i, axis in enumerate(axes if axes is not None else range(len(starts))):
-        if not isinstance(axis, int):
-            raise Unknown
-        result[axis] = cut(call, x[axis], starts[i], ends[i], steps[i] if steps else 1)
+        place = known(axis, int)
+        result[place] = cut(call, x[place], starts[i], ends[i], steps[i] if steps else 1)
     return [tuple(result)]
 
 
@@ -202,10 +197,8 @@ def _end(n: Known, bound: Known) -> Extent:
 def pad(call: Call) -> Shapes:
     """Extents enlarged, or cut where pads are negative."""
     x = call.dims(0)
-    amounts = call.listed("pads", 1)
+    amounts = known(call.listed("pads", 1), tuple)
     axes = (call.listed("axes", 3) if "pads" not in call.attributes else None) or tuple(range(len(x)))
-    if amounts is None or len(amounts) != 2 * len(axes):
-        raise Unknown
     result = list(x)
     for i, axis in enumerate(axes):
         if isinstance(axis, int):
@@ -220,17 +213,12 @@ def pad(call: Call) -> Shapes:
 
 def expand(call: Call) -> Shapes:
     """Broadcasting with a shape."""
-    target = call.input(1).elements
-    if target is None:
-        raise Unknown
-    return [together(call, [call.dims(0), target])]
+    return [together(call, [call.dims(0), known(call.input(1).elements, tuple)])]
 
 
 def tile(call: Call) -> Shapes:
     """Each extent so many times."""
-    x, repeats = call.dims(0), call.input(1).elements
-    if repeats is None:
-        raise Unknown
+    x, repeats = call.dims(0), known(call.input(1).elements, tuple)
     return [tuple(times(n, r) for n, r in zip(x, repeats, strict=True))]
 
 

@@ -51,8 +51,6 @@ def pool(call: Call) -> Shapes:
 
 def _windows(call: Call, extents: Dims, size: Dims) -> Dims:
     """How often a window fits; it has to fit once."""
-    if len(extents) != len(size):
-        raise Unknown
     stride, dilation = (call.attribute(name, [1] * len(size)) for name in ("strides", "dilations"))
     automatic = call.text("auto_pad", "NOTSET")
     if automatic.startswith("SAME"):
@@ -117,8 +115,6 @@ def gemm(call: Call) -> Shapes:
 def matmul(call: Call) -> Shapes:
     """Matrix product of the last two axes, broadcasting of the others."""
     a, b = call.dims(0), call.dims(1)
-    if not a or not b:
-        raise Unknown
     call.demands.equal(a[-1], b[-2] if len(b) > 1 else b[-1])
     rows, columns = a[-2:-1], b[-1:] if len(b) > 1 else ()
     return [(*together(call, [a[:-2], b[:-2]]), *rows, *columns)]

@@ -330,13 +330,9 @@ class _Walk:
     def scan(self, call: Call, frame: _Frame) -> list[Tensor]:
         """A Scan over the first axes of its last inputs."""
         body, count = call.attributes["body"].g, call.attribute("num_scan_inputs", 0)
-        if not 0 < count <= len(call.inputs):
-            raise Unknown
         states = [Tensor(t.dims if t else None) for t in call.inputs[: len(call.inputs) - count]]
         axes = call.attribute("scan_input_axes", [0] * count)
         sequences = [t.dims for t in call.inputs[len(states) :] if t is not None and t.dims is not None]
-        if len(sequences) != count:
-            raise Unknown
         lengths = [dims[axis] for dims, axis in zip(sequences, axes, strict=True)]
         for length in lengths[1:]:
             self.demands.equal(lengths[0], length)

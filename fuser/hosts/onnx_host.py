@@ -143,7 +143,6 @@ def _scale_shift(conv: Conv, output: Value) -> Step:
 
 def _linear(conv: Conv, output: Value, opset: int) -> Step:
     """Gemm for matrices, MatMul and Add for other tensors."""
-    require(not conv.transposed, "a linear layer has no transposed form")
     require(conv.axis == -1 or output.rank == 2, f"channels on axis 1 of a tensor with {output.rank} axes")
     dense = regroup(conv, 1)
     rows, columns = dense.outputs, dense.inputs

@@ -16,9 +16,7 @@ from fuser.hosts.onnx_message import inline, not_elsewhere, serialised
 from fuser.hosts.onnx_pieces import LARGE, Held, Piece, data, stream
 from fuser.hosts.onnx_said import said_tensor
 from fuser.hosts.onnx_walk import tensors
-
-LARGEST_FILE: Final = 2**31 - 1
-"""A protobuf message cannot be larger; beyond it weights are external data."""
+from fuser.hosts.output import LARGEST_FILE
 
 SMALLEST_EXTERNAL: Final = 1024
 """Tensors of fewer bytes stay in the model file even where the others are external data."""

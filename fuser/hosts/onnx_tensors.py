@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import onnx
@@ -94,10 +94,7 @@ class Call:
 
     def dims(self, index: int) -> Dims:
         """The extents of an input, or `Unknown`."""
-        found = self.input(index).dims
-        if found is None:
-            raise Unknown
-        return found
+        return known(self.input(index).dims, tuple)
 
     def attribute(self, name: str, default: Any = None) -> Any:
         """The value of an attribute."""
@@ -119,13 +116,25 @@ class Call:
             return tuple(self.attribute(name))
         if not self.given(index):
             return None
-        if (elements := self.input(index).elements) is None:
-            raise Unknown
-        return elements
+        return known(self.input(index).elements, tuple)
 
 
 class Unknown(Exception):
     """A shape or an element is not known."""
+
+
+T = TypeVar("T")
+
+
+def known(value: object, kind: type[T]) -> T:
+    """The value, where it is known and of that kind.
+
+    Raises:
+        Unknown: it is not.
+    """
+    if not isinstance(value, kind):
+        raise Unknown
+    return value
 
 
 def held(tensor: onnx.TensorProto, folder: str) -> Tensor:

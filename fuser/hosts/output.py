@@ -29,9 +29,16 @@ NOTE: Final = ".note"
 """The note in the folder of a run: a model, and the names of files that only it can refer to."""
 
 
+_DATA: Final = r"\.[0-9a-f]{16}\.data"
+"""How a file of external data ends, after the name of its model."""
+
+LARGEST_FILE: Final = 2**31 - 1
+"""Of a model, in bytes: protobuf holds a message for malformed that is larger."""
+
+
 def data_name(model: str) -> re.Pattern[str]:
     """How the files are called that are written for a model `model` to refer to."""
-    return re.compile(re.escape(model) + r"\.[0-9a-f]{16}\.data")
+    return re.compile(re.escape(model) + _DATA)
 
 
 def target_of(path: str | os.PathLike[str]) -> Path:
@@ -171,7 +178,7 @@ def _switch(folder: Path, target: Path) -> None:
         with path.open("rb") as file:
             os.fsync(file.fileno())
     with _locked(target.parent):
-        old = [name for name in _own_data(target) if mentions(target, name)]
+        old = _only_of(target)
         (folder / NOTE).write_text(json.dumps([target.name, *(path.name for path in data), *old]))
         for path in data:
             _place(path, target.with_name(path.name))
@@ -187,16 +194,19 @@ def _place(path: Path, to: Path) -> None:
         raise OutputError(f"{to}: cannot write there: it is there, and does not hold what its name says")
 
 
-def _own_data(target: Path) -> list[str]:
-    """The files beside a model that are called as those that were written for it."""
+def _only_of(target: Path) -> list[str]:
+    """The files beside a model that were written for it, and that nothing needs once it is replaced."""
+    if not target.exists() or target.stat().st_nlink > 1:
+        return []  # by its other name it stays
     pattern = data_name(target.name)
-    return sorted(path.name for path in target.parent.iterdir() if pattern.fullmatch(path.name))
+    names = sorted(path.name for path in target.parent.iterdir() if pattern.fullmatch(path.name))
+    return [name for name in names if mentions(target, name)]
 
 
 def _settle(folder: Path) -> None:
-    """Remove the files of the note that no model refers to.
+    """Remove the files of the note that no file beside them refers to.
 
-    Not only the model of the note is asked: somebody may have a copy of it, which refers to the same file.
+    Somebody may have a copy of the model, called anything, which refers to the same file.
     """
     try:
         model, *names = json.loads((folder / NOTE).read_text())
@@ -204,11 +214,18 @@ def _settle(folder: Path) -> None:
         return  # no switch was begun
     beside = folder.parent
     for name in names:
-        if data_name(model).fullmatch(name) and (beside / name).is_file():
-            others = (path for path in beside.iterdir() if path.suffix == Path(model).suffix)
-            if not any(mentions(path, name) for path in {beside / model, *others}):
-                with suppress(OSError):
-                    (beside / name).unlink()
+        ours = data_name(model).fullmatch(name) and (beside / name).is_file()
+        if ours and not any(mentions(path, name) for path in beside.iterdir() if _may_be_model(path)):
+            with suppress(OSError):
+                (beside / name).unlink()
+
+
+def _may_be_model(path: Path) -> bool:
+    """Whether a file can refer to others: neither data itself nor larger than a model can be."""
+    try:
+        return re.search(_DATA + "$", path.name) is None and path.stat().st_size <= LARGEST_FILE
+    except OSError:
+        return True
 
 
 def mentions(path: Path, name: str) -> bool:

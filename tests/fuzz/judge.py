@@ -18,6 +18,7 @@ ROUNDING: Final = (2.0**-52, 2.0**-23, 2.0**-10)
 """One rounding, for each of what `coarse` counts: float64, float32, float16."""
 TOLERANCE: Final = (1e-13, 2e-5, 8e-3)
 """Differences, relative to the largest number of an output, that rounding explains. Nothing lifts them."""
+FLOAT32: Final[Mapping[str, int]] = {}
 CALM: Final = 8
 """How many roundings may become of one in what networks are drawn for."""
 
@@ -42,9 +43,12 @@ def run(model: bytes, feeds: Iterable[Feeds]) -> list[list[Any]]:
 
 
 def faults(
-    source: onnx.ModelProto, result: onnx.ModelProto, feeds: Sequence[Feeds], coarse: Mapping[str, int]
+    source: onnx.ModelProto,
+    result: onnx.ModelProto,
+    feeds: Sequence[Feeds],
+    coarse: Mapping[str, int] = FLOAT32,
 ) -> Iterator[str]:
-    """What is wrong with `result`, one sentence each. `coarse` is the narrowest type in each output.
+    """What is wrong with `result`, one sentence each. `coarse`: the narrowest type in each output.
 
     Raises:
         NotRunnable: the source is not valid, or the runtime refuses it.
@@ -60,12 +64,34 @@ def faults(
     except Exception as error:  # noqa: BLE001  # what the checker raises is the finding
         yield f"invalid: {str(error).strip().splitlines()[0][:300]}"
     yield from interface(source, result)
+    if loses_a_cast(result):
+        raise NotRunnable("onnxruntime loses a Cast there and back that only a body reads")
     try:
         actual = run(after, feeds)
     except Exception as error:  # noqa: BLE001  # "
         yield f"does not run: {str(error).strip().splitlines()[0][:300]}"
         return
     yield from differences(source, feeds, expected, actual, coarse)
+
+
+def loses_a_cast(model: onnx.ModelProto) -> bool:
+    """Whether a body reads a Cast of a Cast: onnxruntime drops such pairs behind inputs, and forgets bodies.
+
+    Its optimizations being off is no help. The source may have had a no-op in between.
+    """
+    casts = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "Cast"}
+    twice = {made for made, read in casts.items() if read in casts}
+    bodies = (a.g for node in model.graph.node for a in node.attribute if a.HasField("g"))
+    return any(name in twice for body in bodies for node in body.node for name in reads(node))
+
+
+def reads(node: onnx.NodeProto) -> Iterator[str]:
+    """What a node reads, bodies included."""
+    yield from node.input
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            for inner in attribute.g.node:
+                yield from reads(inner)
 
 
 def interface(source: onnx.ModelProto, result: onnx.ModelProto) -> Iterator[str]:
@@ -102,13 +128,13 @@ def differences(
     feeds: Sequence[Feeds],
     expected: list[list[Any]],
     actual: list[list[Any]],
-    coarse: Mapping[str, int],
+    coarse: Mapping[str, int] = FLOAT32,
 ) -> Iterator[str]:
     """Outputs that differ by more than rounding."""
     for sample, old, new in zip(feeds, expected, actual, strict=True):
         for value, a, b in zip(source.graph.output, old, new, strict=True):
             error = distance(a, b)
-            if not error <= TOLERANCE[coarse[value.name]]:
+            if not error <= TOLERANCE[coarse.get(value.name, 1)]:
                 shapes = {name: array.shape for name, array in sample.items()}
                 yield f"wrong: {value.name} differs by {error:.2g} for {shapes}"
 
@@ -133,7 +159,7 @@ def distance(a: Any, b: Any) -> float:
     if isinstance(a, list):
         same = isinstance(b, list) and len(a) == len(b)
         return max(map(distance, a, b), default=0.0) if same else np.inf
-    if a is None or b is None:  # an optional that holds nothing
+    if a is None or b is None:
         return 0.0 if a is b else np.inf
     if a.dtype != b.dtype or a.shape != b.shape:
         return np.inf

@@ -10,7 +10,7 @@ from onnx import helper
 from tests.fuzz.blocks import block
 from tests.fuzz.edges import EDGES
 from tests.fuzz.flow import FLOW
-from tests.fuzz.judge import calm
+from tests.fuzz.judge import calm, reads
 from tests.fuzz.layers import LAYERS
 from tests.fuzz.net import EXTENTS, OPSETS, Array, Model, Net, Shape
 from tests.fuzz.shapes import AXES
@@ -67,7 +67,7 @@ class Network:
     def _proto(self) -> onnx.ModelProto:
         """The model; what nobody reads, and some that are read, are its outputs."""
         net = self.net
-        read = {name for node in net.nodes for name in _read(node)}
+        read = {name for node in net.nodes for name in reads(node)}
         given = {value.name for value in net.inputs}
         ends = [v for v in net.values if v.name not in read or net.chance(0.1)]
         ends = [v for v in ends if v.name not in given or net.chance(0.1)] or net.values[-1:]
@@ -111,12 +111,3 @@ def _drawn(random: np.random.Generator, dtype: str, shape: Shape) -> Array:
     if dtype == "int64":
         return np.asarray(random.integers(0, 4, shape))
     return np.asarray(random.standard_normal(shape).astype(dtype))
-
-
-def _read(node: onnx.NodeProto) -> Iterator[str]:
-    """What a node reads, bodies included."""
-    yield from node.input
-    for attribute in node.attribute:
-        if attribute.HasField("g"):
-            for inner in attribute.g.node:
-                yield from _read(inner)

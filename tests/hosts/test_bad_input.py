@@ -2,6 +2,7 @@
 
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -203,7 +204,7 @@ def test_data_that_does_not_fit_its_shape(tmp_path: Path) -> None:
 def test_numbers_that_are_not_as_many_as_the_shape_says(
     kind: int, shape: list[int], more: int, tmp_path: Path
 ) -> None:
-    values = ["a"] * 3 if kind == TensorProto.STRING else [1] * 3
+    values: Any = ["a"] * 3 if kind == TensorProto.STRING else [1] * 3
     tensor = helper.make_tensor("w", kind, shape, values[: 3 if shape else 1])
     proto = model_of([helper.make_node("Foreign", ["x", "w"], ["y"], "n", domain="d")], given={"x": [1]})
     proto.graph.initializer.append(tensor)
@@ -279,6 +280,28 @@ def test_external_data_that_is_missing_or_elsewhere(tmp_path: Path, location: st
     refused(written(tmp_path / "model", external(location.format(tmp_path))), reason)
 
 
+@pytest.mark.parametrize("way", ["../model", "../up/../model", "link", "link/../sub/../model", "sub/.."])
+@pytest.mark.parametrize("location", ["weights.bin", "sub/weights.bin", "./sub/../weights.bin"])
+@pytest.mark.parametrize("absolute", [True, False])
+def test_external_data_is_found_whatever_the_way_to_the_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str, location: str, absolute: bool
+) -> None:
+    """A way may go up, and through links, where going up leads elsewhere than the text says."""
+    model = tmp_path / "model"
+    for folder in (model / "sub", tmp_path / "up"):
+        folder.mkdir(parents=True)
+    for path in (model, model / "sub"):
+        (path / "weights.bin").write_bytes(bytes(16384))
+    (tmp_path / "sub").mkdir()
+    (model / "link").symlink_to(model)
+    written(model, external(location))
+    monkeypatch.chdir(model)
+    path = (model if absolute else Path()) / way / "model.onnx"
+    onnx_io.save(onnx_io.load(path), tmp_path / "out.onnx")
+    assert onnx_io.files(path)[1].samefile(model / location)
+    assert not onnx.load(tmp_path / "out.onnx").graph.initializer[0].raw_data.strip(b"\0")
+
+
 def external(location: str, **places: str) -> onnx.ModelProto:
     proto = model_of([helper.make_node("MatMul", ["x", "w"], ["y"], name="m")], given={"x": [1, 64]})
     tensor = proto.graph.initializer.add(name="w", dims=[64, 64], data_type=TensorProto.FLOAT)
@@ -321,3 +344,12 @@ def test_an_invalid_message() -> None:
     proto = parser.parse_model(HEAD + "{ [first] y = Add(x, nowhere) }")
     with pytest.raises(InputError, match=r"^the model: the graph is invalid: node 'first' reads 'nowhere'"):
         onnx_io.from_any(proto)
+
+
+def test_a_file_that_no_message_may_be(tmp_path: Path) -> None:
+    """Told by its size; it is not read."""
+    path = tmp_path / "large.onnx"
+    with path.open("wb") as file:
+        file.write(bytes(16))
+        file.truncate(2**31)
+    refused(path, r"not an ONNX model: the file has 2147483648 bytes, and a protobuf message at most \d+$")

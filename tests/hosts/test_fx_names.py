@@ -150,3 +150,24 @@ def test_constants_below_layers_of_their_names(depth: int, form: str) -> None:
     x = torch.randn(2, 3, 4, 5)
     outcome = optimize(captured(module.eval(), x, form))
     assert error(call(outcome.call, x), call(module, x)) < 1e-5
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("method", ["double", "half", "float", "to", "type", "requires_grad_"])
+def test_constants_that_methods_compute_which_modules_have_too(method: str, form: str) -> None:
+    """Such a constant lies below the name of its node, which is that of the method."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.w = nn.Parameter(torch.randn(3, 3), requires_grad=False)
+
+        def forward(self, x: Tensor) -> Tensor:
+            arguments = (torch.float64,) if method in {"to", "type"} else ()
+            weight = getattr(self.w, method)(*arguments)
+            return torch.relu(F.linear(x, weight.to(torch.float32) * 2.0) * 3.0)
+
+    module, x = Net().eval(), torch.randn(2, 3)
+    outcome = optimize(captured(module, x, form))
+    assert error(call(outcome.call, x), call(module, x)) < 1e-6
+    assert error(call(deepcopy(outcome.call), x), call(module, x)) < 1e-6

@@ -15,7 +15,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from fuser.errors import OutputError
+from fuser.errors import InputError, OutputError
 from fuser.hosts import onnx_io, onnx_store
 from fuser.hosts.onnx_import import import_model
 from fuser.hosts.output import data_name
@@ -378,3 +378,25 @@ def test_memory(tmp_path: Path, separate: bool, most: float) -> None:
     # 64 MiB of weights, 8 MiB each; ru_maxrss is in KiB.
     assert int(done.stdout) < most * 64 * 1024
     assert onnx.load(tmp_path / "out.onnx").SerializeToString() == proto.SerializeToString() or separate
+
+
+def test_what_is_no_message_without_its_weights_is_refused(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnx_store, "LARGEST_FILE", 100)
+    with pytest.raises(OutputError, match=r"out\.onnx: without its weights the model takes \d+ bytes"):
+        onnx_io.save(onnx_io.load(source), tmp_path / "out.onnx")
+    assert not (tmp_path / "out.onnx").exists()
+
+
+def test_what_onnx_ir_stumbles_over_is_said_in_one_sentence(
+    source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The innermost cause, its first line."""
+
+    def stumble(_: object) -> None:
+        raise ValueError("somewhere") from OSError("first\nsecond")
+
+    monkeypatch.setattr(onnx_io.ir, "from_proto", stumble)
+    with pytest.raises(InputError, match=r"onnx-ir cannot read the model: first$"):
+        onnx_io.load(source)

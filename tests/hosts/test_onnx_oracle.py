@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.parser
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -122,16 +123,17 @@ def test_sparse_weights(flat: bool) -> None:
     np.testing.assert_allclose(Float64(model, "model").run({"x": X})["y"], expected)
 
 
-def test_a_loop_without_end_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fuser.hosts.onnx_control.MOST", 50)
+def test_a_loop_without_end_is_not_waited_for() -> None:
     text = """g (float x) => (float y) {
         t = Constant <value = bool {1}> () n = Constant <value = int64 {99999999999}> ()
         y = Loop (n, t, x) <body =
             b (int64 i, bool c, float s) => (bool d, float r) { d = Identity (c) r = Neg (s) }>
     }"""
-    oracle = Oracle(parsed(text), Path())
-    assert oracle.evaluate({"x": np.array(1.0)}) == {}
-    assert "does not end within 50 turns" in oracle.refused["y"]
+    oracle = Oracle(parsed(text), Path(), steps_left=50)
+    for _ in range(2):
+        assert oracle.evaluate({"x": np.array(1.0)}) == {}
+        assert "more steps than are waited for" in oracle.refused["y"]
+    assert oracle.steps_left < 0
 
 
 def test_casts_between_floating_types_change_nothing() -> None:
@@ -180,3 +182,48 @@ def test_numbers_in_bfloat16_are_read() -> None:
     model = parsed("g (float[2] x) => (float[2] y) { h = Cast <to = 1> (w) y = Mul (x, h) }")
     model.graph.initializer.append(helper.make_tensor("w", TensorProto.BFLOAT16, [2], [1.5, -2.0]))
     assert Float64(model, "model").run({"x": np.ones(2)})["y"].tolist() == [1.5, -2.0]
+
+
+def test_a_loop_without_turns_says_nothing_of_what_it_would_stack() -> None:
+    """The shape of a scanned output follows from a turn, and there is none."""
+    text = """g (float[2] x) => (float[2] y, float[k,2] z) {
+        n = Constant <value = int64 {0}> ()
+        y, z = Loop (n, , x) <body =
+            b (int64 i, bool c, float[2] s) => (bool d, float[2] r, float[2] o) {
+                d = Identity (c) r = Neg (s) o = Abs (s) }>
+    }"""
+    oracle = Oracle(parsed(text), Path())
+    assert oracle.evaluate({"x": X[0, :2]}) == {}
+    assert "a Loop without turns" in oracle.refused["z"]
+
+
+def test_a_scan_of_opset_8_is_batched() -> None:
+    model = parsed(GRAPHS["scan"][0])
+    model.opset_import[0].version = 8
+    oracle = Oracle(model, Path())
+    assert oracle.evaluate(GRAPHS["scan"][1]) == {}
+    assert "opset 8 is batched" in oracle.refused["y"]
+
+
+def test_what_a_body_cannot_compute_is_named() -> None:
+    text = """g (float[2] x, bool flag) => (float[2] y) {
+        y = If (flag) <then_branch = t () => (float[2] u) { r = RandomNormalLike (x) u = Abs (r) },
+            else_branch = e () => (float[2] v) { v = Neg (x) }>
+    }"""
+    oracle = Oracle(parsed(text), Path())
+    assert oracle.evaluate({"x": X[0, :2], "flag": np.array(True)}) == {}
+    assert "(RandomNormalLike)" in oracle.refused["y"]
+    assert list(oracle.evaluate({"x": X[0, :2], "flag": np.array(False)})) == ["y"]
+
+
+def test_an_operator_that_nobody_knows_is_named_as_such() -> None:
+    text = """<ir_version: 9, opset_import: ["": 17, "mine": 1]>
+        g (float[2] x) => (float[2] y) { y = mine.Twist (x) }"""
+    oracle = Oracle(onnx.parser.parse_model(text), Path())
+    assert oracle.evaluate({"x": X[0, :2]}) == {}
+    assert oracle.refused["y"].endswith("cannot be evaluated in float64: it is not known here")
+
+
+def test_feeds_that_are_missing_make_a_run_impossible() -> None:
+    with pytest.raises(CannotRun, match=r"model: .*no array for 'x'"):
+        Float64(parsed("g (float[2] x) => (float[2] y) { y = Neg (x) }"), "model").run({})

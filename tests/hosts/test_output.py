@@ -42,11 +42,50 @@ def test_what_the_model_refers_to_stays(tmp_path: Path) -> None:
     assert names(tmp_path) == ["m.onnx", DATA, "m.onnx.data", "other.bin", "report.json"]
 
 
+COPIES = ("copy.onnx", "copy.ONNX", "m.onnx.bak", "m.onnx~", "copy", ".copy", "copy.pb", "m.onnx.data.txt")
+
+
 @pytest.mark.usefixtures("left")
-def test_what_another_model_refers_to_stays(tmp_path: Path) -> None:
-    (tmp_path / "copy.onnx").write_bytes(DATA.encode())
+@pytest.mark.parametrize("copy", COPIES)
+def test_what_another_file_refers_to_stays(tmp_path: Path, copy: str) -> None:
+    (tmp_path / copy).write_bytes(b"..." + DATA.encode() + b"...")
     output.write_text(tmp_path / "report.json", "{}")
     assert DATA in names(tmp_path)
+
+
+@pytest.mark.parametrize("copy", [*COPIES, "link.onnx", "hard", "../hard"])
+def test_a_copy_keeps_the_data_of_the_model_that_is_replaced(tmp_path: Path, copy: str) -> None:
+    """A hard link in another folder too: that folder may have the data by a link."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    model, data = folder / "m.onnx", folder / DATA
+    model.write_bytes(DATA.encode())
+    data.write_bytes(b"weights")
+    if "hard" in copy:
+        (folder / copy).hardlink_to(model)
+    elif "link" in copy:
+        (tmp_path / "elsewhere").write_bytes(DATA.encode())
+        (folder / copy).symlink_to("../elsewhere")
+    else:
+        (folder / copy).write_bytes(DATA.encode())
+    with output.staged(model) as written:
+        written.write_bytes(b"another model")
+    assert data.exists()
+
+
+@pytest.mark.parametrize("other", ["m.onnx.fedcba9876543210.data", "b.onnx.fedcba9876543210.data", "large"])
+def test_what_is_no_model_is_not_searched(
+    tmp_path: Path, other: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Data, or what is too large for a model: reading it all would take long."""
+    model, data = tmp_path / "m.onnx", tmp_path / DATA
+    model.write_bytes(DATA.encode())
+    data.write_bytes(b"weights")
+    (tmp_path / other).write_bytes(DATA.encode() * 2)
+    monkeypatch.setattr(output, "LARGEST_FILE", len(DATA))
+    with output.staged(model) as written:
+        written.write_bytes(b"another model")
+    assert names(tmp_path) == sorted(["m.onnx", other])
 
 
 def test_what_a_run_needs_that_is_alive_stays(tmp_path: Path) -> None:

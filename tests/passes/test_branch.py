@@ -6,7 +6,7 @@ import pytest
 from fuser.conv import Conv
 from fuser.errors import Declined
 from fuser.ir import Concat, Select
-from passes._branch import Branch
+from passes._branch import Branch, readers
 from tests.graphs import Builder, random_conv
 
 
@@ -37,3 +37,17 @@ def test_parts_that_are_fewer_than_what_is_read() -> None:
     branch = Branch(random_conv(5, 3, 3, 3), whole)
     with pytest.raises(Declined, match="4 channels are read as 5"):
         branch.across(list(b.graph.nodes)[-1], b.x)
+
+
+def test_what_was_lifted_together_with_its_maker_is_no_reader() -> None:
+    """It has the value as a parameter: it stands for the maker and for itself, and reads what lies before."""
+    b = Builder(1, 2, 6, 6)
+    first = b.add(random_conv(2, 2, 1, 1), b.x)
+    second = b.add(random_conv(2, 2, 1, 1), first)
+    node = second.producer
+    assert node is not None
+    b.finish(second)
+    assert readers(first) == [node]
+    b.graph.connect(node, [b.x], [first])
+    with pytest.raises(Declined, match="n1 stands for what makes 'v0' and itself together"):
+        readers(first)

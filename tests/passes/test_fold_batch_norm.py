@@ -50,6 +50,31 @@ def test_linear_both_ways() -> None:
     assert operators(graph) == ["linear, 6 -> 4"]
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("first", ["linear", "norm"])
+def test_one_number_for_all_channels_has_no_axis(channels: int, first: str) -> None:
+    b = Builder(2, channels, 6)
+    linear = Conv.of(np.arange(24.0).reshape(4, 6), np.ones(4), axis=-1)
+    norm = scale_shift(np.full(channels, 2.0), np.full(channels, 3.0), 1)
+    x = b.add(linear, b.x) if first == "linear" else b.x
+    x = b.add(norm, x, label="batch_norm")
+    graph = b.finish(x if first == "linear" else b.add(linear, x))
+    optimize(graph, fold_batch_norm)
+    assert operators(graph) == ["linear, 6 -> 4"]
+
+
+@pytest.mark.parametrize("varied", ["scale", "shift"])
+def test_numbers_of_their_own_have_an_axis(varied: str) -> None:
+    b = Builder(2, 3, 6)
+    linear = Conv.of(np.arange(24.0).reshape(4, 6), np.ones(4), axis=-1)
+    own = {"scale": np.full(3, 2.0), "shift": np.full(3, 3.0), varied: np.arange(1.0, 4.0)}
+    graph = b.finish(
+        b.add(scale_shift(own["scale"], own["shift"], 1), b.add(linear, b.x), label="batch_norm")
+    )
+    (event,) = optimize(graph, fold_batch_norm)
+    assert "channel axis differs: 1 and -1" in event.reason
+
+
 def test_before_a_padded_convolution_the_border_differs() -> None:
     b = Builder(1, 6, 7, 7)
     graph = b.finish(b.add(random_conv(6, 4, 3, 3), b.norm(b.x)))
