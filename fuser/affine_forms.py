@@ -6,7 +6,7 @@ stored rounds by `u` once for each constant, and what is computed in float64 by 
 Arrays only: nothing here knows a graph.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Any, Final
@@ -14,13 +14,11 @@ from typing import Any, Final
 import numpy as np
 
 from fuser.algebra import add, compose, scale
-from fuser.conv import Conv, Ints, identity, scale_shift
+from fuser.conv import Conv, Ints, identity
 from fuser.errors import require
 from fuser.lazy import Array, defer
 
 EPSILON: Final = 2.0**-52
-FAR: Final = 2.0**40
-"""Where f(FAR) - f(0) tells a slope to the last digit."""
 LEAST: Final = {2.0**-24: 2.0**-150, 2.0**-11: 2.0**-25, 2.0**-8: 2.0**-134}
 """Half the smallest number of a type, by its roundoff: what rounding costs a number that is not normal."""
 Term = tuple[Any, Any]
@@ -29,9 +27,13 @@ Term = tuple[Any, Any]
 
 @dataclass(frozen=True, eq=False)
 class Leaf:
-    """A value that is no sum of convolutions: a given one, or what `operator` makes of `inputs`."""
+    """A value that is no sum of convolutions: a given one, or what `operator` makes of `inputs`.
+
+    `unit` is the roundoff of its type, 0 where that is not known.
+    """
 
     shape: tuple[Any, ...] | None
+    unit: float = 0.0
     operator: tuple[Any, ...] = ()
     inputs: tuple[Any, ...] = ()
 
@@ -60,32 +62,44 @@ class Form:
 class Gap:
     """How far two forms are apart: `|new - old| <= slope max|leaf| + offset`, each `[C]`.
 
-    `used` is the largest part of what rounding may do that a weight differs by. `conditions` are the values
-    that were compared. `size` and `level` bound the new one: `|new| <= size max|leaf| + level`.
+    `conditions` are the values that were compared. `size` and `level` bound the new one:
+    `|new| <= size max|leaf| + level`.
     """
 
     slope: Array
     offset: Array
     size: Array
     level: Array
-    used: float = 0.0
     conditions: dict[str, Any] = field(default_factory=dict)
     leaves: tuple[Leaf, ...] = ()
-
-    @property
-    def parts(self) -> tuple[Array, Array, Array, Array]:
-        """The four arrays."""
-        return self.slope, self.offset, self.size, self.level
 
 
 @dataclass(frozen=True)
 class Alike:
-    """Two leaves that stand for one another: `|new - old| <= slope m + offset`, `|old| <= size m + level`."""
+    """Two leaves that stand for one another: `|new - old| <= slope m + offset`, `|old| <= size m + level`.
+
+    m is the largest of `leaves`, and of the leaf itself where there are none.
+    """
 
     slope: float = 0.0
     offset: float = 0.0
     size: float = 1.0
     level: float = 0.0
+    leaves: tuple[Leaf, ...] = ()
+
+
+def as_form(value: Leaf | Form) -> Form:
+    """A leaf or form as a form."""
+    return value if isinstance(value, Form) else Form({value: (1.0, 1.0)}, unit=value.unit)
+
+
+def plain(value: Any) -> Any:
+    """A form that is no more than a leaf, and rounds nothing, as that leaf; anything else as it is."""
+    if not isinstance(value, Form) or len(value.terms) != 1 or value.bias.any() or value.work:
+        return value
+    ((leaf, (own, _)),) = value.terms.items()
+    bare = own.pointwise and bool((own.weight == 1.0).all()) if isinstance(own, Conv) else own == 1.0
+    return leaf if bare else value
 
 
 def extent_of(leaf: Leaf, place: tuple[int, int]) -> Ints | None:
@@ -116,11 +130,12 @@ def placed(form: Form, place: tuple[int, int], channels: int) -> Form:
     return replace(form, terms=terms, bias=bias, size=size, place=place)
 
 
-def scaled(term: Term, factor: float) -> Term:
-    """factor * term."""
+def scaled(term: Term, factor: float, most: float | None = None) -> Term:
+    """factor * term; `most` is the sum of the absolute values that the factor is made of."""
+    most = abs(factor) if most is None else most
     if isinstance(term[0], Conv):
-        return scale(term[0], factor), scale(term[1], abs(factor))
-    return term[0] * factor, term[1] * abs(factor)
+        return scale(term[0], factor), scale(term[1], most)
+    return term[0] * factor, term[1] * most
 
 
 def absolute(conv: Conv, *, level: bool = False) -> Conv:
@@ -139,10 +154,11 @@ def linear(conv: Conv) -> Conv:
     return replace(conv, bias=np.zeros(conv.outputs))
 
 
-def after(conv: Conv, form: Form, work: int, unit: float, depth: int = 1) -> Form:
+def after(conv: Conv, form: Form, work: int, unit: float, depth: int = 1, most: Conv | None = None) -> Form:
     """conv(form); the kernel was rounded `depth` times, and takes `work` operations for one output.
 
-    Of a kernel that was computed in several steps the largest weight tells how far each may be off.
+    Of a kernel that was computed in several steps the largest weight tells how far each may be off; `most`
+    has the sums of the absolute values that it is made of, where it is a sum.
 
     Raises:
         Declined: a law says no, or a window reads terms of different extents.
@@ -150,14 +166,14 @@ def after(conv: Conv, form: Form, work: int, unit: float, depth: int = 1) -> For
     place = conv.axis, conv.rank
     form = placed(form, place, conv.inputs)
     require(form.uniform or conv.local, "a window reads terms that may have different extents")
-    large = absolute(conv, level=depth > 1)
-    size = np.abs(conv.bias) + large.respond(form.size) + large.respond(np.abs(conv.pad_value))
+    large = most or absolute(conv, level=depth > 1)
+    size = np.abs(conv.bias) + large.respond(form.size)
     terms: dict[Leaf, Term] = {}
     bias, outer, shift = np.zeros(conv.outputs), conv, form.bias
-    for leaf, (own, most) in form.terms.items():
+    for leaf, (own, size_of) in form.terms.items():
         extent = extent_of(leaf, place)
         whole = behind(outer, replace(own, bias=shift), extent)
-        terms[leaf] = linear(whole), compose(large, most, extent)
+        terms[leaf] = linear(whole), compose(large, size_of, extent)
         bias = bias + whole.bias
         # The first term carries bias and pads; the others go on as zero.
         outer, shift = replace(linear(conv), pad_value=np.zeros(conv.inputs)), np.zeros(conv.inputs)
@@ -167,7 +183,7 @@ def after(conv: Conv, form: Form, work: int, unit: float, depth: int = 1) -> For
 
 def behind(outer: Conv, inner: Conv, extent: Ints | None) -> Conv:
     """outer(inner(x)); where `inner` scales and shifts, pads are what they are in terms of x."""
-    if not (outer.reads_outside and inner.pointwise and inner.bias.any() and inner.weight.all()):
+    if not (outer.reads_outside and inner.pointwise and inner.weight.all()):
         return compose(outer, inner, extent)
     level = (outer.pad_value - inner.bias) / inner.weight.reshape(-1)
     whole = compose(replace(outer, begin=(), end=()), inner)
@@ -191,83 +207,12 @@ def through(leaf: Form, scale: Form) -> Form | None:
     """f(c x) as c f(x), `leaf` being f(x), where `scale` is c x with c > 0 for every channel; else None."""
     if len(scale.terms) != 1 or scale.bias.any():
         return None
-    ((own, _),) = scale.terms.values()
+    ((own, most),) = scale.terms.values()
     if not isinstance(own, Conv):
-        return times(leaf, own, scale.unit, scale.rounds) if own > 0 else None
+        return counted(times(leaf, own, most), scale) if own > 0 else None
     if not own.pointwise or not (own.weight > 0).all():
         return None
-    return after(own, leaf, 2, scale.unit, scale.rounds)
-
-
-def line(
-    form: Form, place: tuple[int, int], answers: tuple[Array, Array, Array], unit: float, depth: int
-) -> Form:
-    """a * form + b for each channel, given what it is at 0, at `FAR` and at `-FAR`.
-
-    Raises:
-        Declined: the three points do not lie on a line.
-    """
-    shift, far, near = (answer.reshape(-1) for answer in answers)
-    bend = np.abs(far + near - 2 * shift)
-    require(bool((bend <= 8 * EPSILON * (np.abs(far) + np.abs(near))).all()), "it bends at zero")
-    factor = (far - shift) / FAR
-    if form.place is not None or not ((factor == factor[0]).all() and (shift == shift[0]).all()):
-        return after(scale_shift(factor, shift, place[1], place[0]), form, 8, unit, depth)
-    result = times(form, float(factor[0]), unit, depth)
-    bias, size = result.bias + shift[:1], result.size + np.abs(shift[:1])
-    return replace(result, bias=bias, size=size, work=result.work + 2, unit=max(unit, result.unit))
-
-
-def stack(parts: Sequence[Form], sizes: Sequence[int], place: tuple[int, int]) -> Form:
-    """concat(parts) of `sizes` channels each: a sum in which each has zeros for the others.
-
-    Raises:
-        Declined: a law says no.
-    """
-    total: Form | None = None
-    for part, size, end in zip(parts, sizes, np.cumsum(sizes), strict=True):
-        rows = np.eye(sum(sizes))[:, end - size : end].reshape(sum(sizes), size, *(1,) * place[1])
-        here = after(Conv.of(rows, axis=place[0]), part, 0, 0.0, 0)
-        total = here if total is None else plus(total, here, same=True)
-    assert total is not None
-    return total
-
-
-def read_off(x: Array, y: Array, level: Array, place: tuple[int, int]) -> Conv:
-    """The convolution that makes y of x and `level` of zeros, x being 1, 2, 3, ...: padding, crop, choice.
-
-    Where numbers that all differ come out tells stride, pads and channels; then it has to give just that.
-
-    Raises:
-        Declined: it is none.
-    """
-    require(y.ndim == x.ndim, f"{x.shape} becomes {y.shape}")
-    axis, to = place[0] % x.ndim, np.argwhere(y != level)
-    require(len(to) > 0, "nothing is left")
-    start = np.stack(np.unravel_index(y[y != level].astype(np.int64) - 1, x.shape), axis=1)
-    rows = np.zeros((y.shape[axis], x.shape[axis]))
-    rows[to[:, axis], start[:, axis]] = 1.0
-    begin, end, stride = [], [], []
-    for a in range(2, 2 + place[1]):
-        first, final = to[:, a].argmin(), to[:, a].argmax()
-        steps = int(to[final, a] - to[first, a])
-        stride.append(int(start[final, a] - start[first, a]) // steps if steps else 1)
-        begin.append(int(stride[-1] * to[first, a] - start[first, a]))
-        end.append((y.shape[a] - 1) * stride[-1] + 1 - x.shape[a] - begin[-1])
-    require(min(stride, default=1) > 0, "an axis is reversed")
-    depthwise = np.array_equal(rows, np.eye(len(rows)))
-    weight = (np.ones((len(rows), 1)) if depthwise else rows).reshape(len(rows), -1, *(1,) * place[1])
-    outside = np.full(x.shape[axis], level.reshape(-1)[np.abs(level).argmax()])
-    geometry: dict[str, Any] = {
-        "stride": tuple(stride),
-        "begin": tuple(begin),
-        "end": tuple(end),
-        "pad_value": outside,
-    }
-    conv = Conv.of(weight, groups=len(rows) if depthwise else 1, axis=place[0], **geometry)
-    exact = np.array_equal(conv.evaluate(x), y) and np.array_equal(conv.evaluate(0 * x), level)
-    require(exact, "it is no padding, crop or choice of channels")
-    return conv
+    return counted(after(own, leaf, 0, 0.0, 0, most), scale)
 
 
 def substituted(form: Form, leaf: Leaf, meaning: Form) -> Form:
@@ -276,21 +221,19 @@ def substituted(form: Form, leaf: Leaf, meaning: Form) -> Form:
     Raises:
         Declined: a law says no.
     """
-    own, _ = form.terms[leaf]
+    own, most = form.terms[leaf]
     rest = replace(form, terms={other: term for other, term in form.terms.items() if other is not leaf})
-    part = after(own, meaning, 0, 0.0, 0) if isinstance(own, Conv) else times(meaning, own, depth=0)
-    return (
-        plus(rest, part, same=form.uniform)
-        if rest.terms
-        else replace(
-            part,
-            bias=part.bias + rest.bias,
-            size=part.size + rest.size,
-            work=part.work + rest.work,
-            rounds=part.rounds + rest.rounds,
-            unit=max(part.unit, rest.unit),
-        )
-    )
+    conv = isinstance(own, Conv)
+    part = counted(after(own, meaning, 0, 0.0, 0, most) if conv else times(meaning, own, most), form)
+    if rest.terms:
+        return plus(rest, part, same=form.uniform)
+    return replace(part, bias=part.bias + rest.bias, size=part.size + rest.size)
+
+
+def counted(part: Form, form: Form) -> Form:
+    """A part of which the terms are those of a form that was computed after it."""
+    work, rounds = part.work + form.work, part.rounds + form.rounds
+    return replace(part, work=work, rounds=rounds, unit=max(part.unit, form.unit))
 
 
 def plus(a: Form, b: Form, *, same: bool) -> Form:
@@ -312,12 +255,12 @@ def plus(a: Form, b: Form, *, same: bool) -> Form:
     return Form(terms, a.bias + b.bias, a.size + b.size, a.place, work, rounds, unit, uniform)
 
 
-def times(form: Form, factor: float, unit: float = 0.0, depth: int = 1) -> Form:
-    """factor * form."""
-    terms = {leaf: scaled(term, factor) for leaf, term in form.terms.items()}
-    steps = depth * (abs(factor) != 1.0)
-    result = replace(form, terms=terms, bias=form.bias * factor, size=form.size * abs(factor))
-    return replace(result, work=form.work + steps, rounds=form.rounds + steps, unit=max(form.unit, unit))
+def times(form: Form, factor: float, most: float | None = None) -> Form:
+    """factor * form, the factor being as it is: see `scaled`."""
+    most = abs(factor) if most is None else most
+    terms = {leaf: scaled(term, factor, most) for leaf, term in form.terms.items()}
+    work = form.work + (abs(factor) != 1.0)
+    return replace(form, terms=terms, bias=form.bias * factor, size=form.size * most, work=work)
 
 
 def difference(a: Form, b: Form, match: Callable[[Leaf, Leaf], Alike | None]) -> Gap:
@@ -334,8 +277,8 @@ def difference(a: Form, b: Form, match: Callable[[Leaf, Leaf], Alike | None]) ->
     fine = EPSILON * (a.work + b.work + 1)
     rooms = fine + unit * a.rounds, fine + unit * b.rounds
     bounds = gamma(a.work, unit), gamma(b.work, unit)
-    left, used, least = dict(b.terms), 0.0, LEAST.get(unit, 0.0)
-    conditions: dict[str, Any] = {}
+    left, least = dict(b.terms), LEAST.get(unit, 0.0)
+    conditions, leaves = dict[str, Any](), dict[Leaf, None]()
     slope, size, level = np.zeros(1), np.zeros(1), b.size
     offset = compared(a.bias, b.bias, rooms[0] * a.size + rooms[1] * b.size + least, "bias")
     offset = offset + (fine + bounds[0]) * a.size + bounds[1] * b.size
@@ -346,39 +289,40 @@ def difference(a: Form, b: Form, match: Callable[[Leaf, Leaf], Alike | None]) ->
             require(vanishes(term), f"only the original reads {leaf.operator[1:2] or leaf.shape}")
             continue
         extent = extent_of(leaf, a.place or (1, 0))
-        gap, room, most, described = _term_gap(term, left.pop(other), rooms, least, extent)
+        gap, most, (outside, edge), described = _term_gap(term, left.pop(other), rooms, least, extent)
         conditions.update(described)
-        used = max(used, float((gap / np.maximum(room, np.finfo(float).tiny)).max(initial=0.0)))
-        loss = _rows(gap) + fine * most[0] + bounds[0] * most[0] + bounds[1] * most[1]
+        leaves.update(dict.fromkeys(found.leaves or (leaf,)))
+        loss = gap + fine * most[0] + bounds[0] * most[0] + bounds[1] * most[1]
         with np.errstate(invalid="ignore"):
             slope = slope + loss * found.size + most[1] * found.slope
-            offset = offset + loss * found.level + most[1] * found.offset
+            offset = offset + loss * (found.level + outside) + most[1] * (found.offset + edge)
         size, level = size + most[1] * found.size, level + most[1] * found.level
     for leaf, term in left.items():
         require(vanishes(term), f"only the result reads {leaf.operator[1:2] or leaf.shape}")
-    return Gap(slope, offset, size, level, used, conditions, tuple(a.terms))
+    return Gap(slope, offset, size, level, conditions, tuple(leaves))
 
 
 def _term_gap(
     a: Term, b: Term, rooms: tuple[float, float], least: float, extent: Ints | None
-) -> tuple[Array, Array, tuple[Array, Array], dict[str, Any]]:
-    """|a - b| of each weight, how much rounding explains, the sums of both by row, and what was compared."""
+) -> tuple[Array, tuple[Array, Array], tuple[float, float], dict[str, Any]]:
+    """The sum by row of |a - b|, of both; the largest padding, how far it is apart; and what was compared."""
     if not isinstance(a[0], Conv):
-        old, new = (np.array([[term[0]]]) for term in (a, b))
-        most = np.abs(old), np.abs(new)
+        old, new = (np.array([term[0]]) for term in (a, b))
+        most = np.array([a[1]]), np.array([b[1]])
         room = rooms[0] * most[0] + rooms[1] * most[1] + least
-        return compared(old, new, room, "factor"), room, (most[0][0], most[1][0]), {}
+        return compared(old, new, room, "factor"), most, (0.0, 0.0), {}
     one, two = a[0], b[0]
+    most, edge = (_rows(a[1].weight), _rows(b[1].weight)), 0.0
+    outside = max(float(np.abs(conv.pad_value).max(initial=0.0)) for conv in (one, two))
     if one.reads_outside and two.reads_outside:
         room = rooms[0] * np.abs(one.pad_value) + rooms[1] * np.abs(two.pad_value)
-        compared(one.pad_value, two.pad_value, room + least, "pad value")
+        edge = float(compared(one.pad_value, two.pad_value, room + least, "pad value").max(initial=0.0))
         two = replace(two, pad_value=one.pad_value)
     gap = add(one, scale(two, -1.0), extent).weight
     room = add(scale(a[1], rooms[0]), scale(b[1], rooms[1]), extent).weight + least
     names = ("stride", "slack", "dilation", "begin", "end", "groups")
     conditions = {name: [getattr(one, name), getattr(two, name)] for name in names}
-    most = _rows(a[1].weight), _rows(b[1].weight)
-    return compared(gap, np.zeros(1), room, "weight"), room, most, conditions
+    return _rows(compared(gap, np.zeros(1), room, "weight")), most, (outside, edge), conditions
 
 
 def compared(a: Array, b: Array, room: Array, what: str) -> Array:

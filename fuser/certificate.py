@@ -13,7 +13,7 @@ what is stated must not be better than what is derived. JSON, the same for the s
         replaced, made        the nodes that led to it, and those that do now
         inputs                the values from which they do
         laws                  the passes that had to do with it
-        conditions            values compared, [old, new]; `extents` where it holds for them alone
+        conditions            values compared, [old, new]
         bound                 |new - old| <= slope max|input| + offset, null where there is none
 """
 
@@ -25,6 +25,7 @@ from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from fuser.blame import blames
 from fuser.errors import InputError, OutputError, VerificationError
 from fuser.hosts.output import write_text
 
@@ -87,12 +88,14 @@ def write(certificate: dict[str, Any], path: Name) -> None:
         raise OutputError(f"{os.fspath(path)}: cannot write the certificate: {error.strerror}") from error
 
 
+@blames("original", "result")
 def check(original: Name, result: Name, path: Name) -> int:
     """Prove again what a certificate states; the number of its regions.
 
     Raises:
         InputError: it is no certificate, or a file cannot be read.
         VerificationError: it is one of other files, states what is not so, or a region is not proved.
+            Any other exception is a mistake of ours, once both files are valid.
     """
     stated = read(path)
     for role, file in (("original", original), ("result", result)):
@@ -150,12 +153,7 @@ def proved(original: Name, result: Name) -> "list[Region]":
     """
     from fuser.recheck import prove
 
-    try:
-        regions = prove(original, result)
-    except Exception as error:  # the files are anyone's, and what cannot be read is not proved
-        raise VerificationError(
-            f"{os.fspath(result)} cannot be proved: {type(error).__name__}: {error}"
-        ) from error
+    regions = prove(original, result)
     open_ones = [region for region in regions if region.reason]
     if open_ones:
         names = ", ".join(repr(region.value) for region in open_ones[:5])

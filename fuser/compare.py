@@ -163,7 +163,7 @@ def judge(
             before,
             after.get(name),
             ideal[sample].get(name) if ideal else None,
-            dtypes.get(name) or before.dtype.name,
+            dtypes.get(name) or _kind(before, exact=exact),
             _named(name, precisions or {}) if before.dtype.kind in "fcV" else "",
         )
         for sample, (outputs, after) in enumerate(zip(expected, actual, strict=True))
@@ -176,6 +176,11 @@ def judge(
             own[row.output] = max(own.get(row.output, 0.0), row.own_error)
     settled = [row.settled(_tolerance(row, own.get(row.output), exact=exact)) for row in rows]
     return [replace(row, proof="float64") if exact and row.ok else row for row in settled]
+
+
+def _kind(array: NDArray[Any], *, exact: bool) -> str:
+    """The type of an output that states none: evaluated in float64, it was float32 as a rule."""
+    return "float32" if exact and array.dtype.kind == "f" else array.dtype.name
 
 
 def _named(name: str, types: Mapping[str, str]) -> str:

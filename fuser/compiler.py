@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, overload
 from fuser.blame import blames
 from fuser.check import settle
 from fuser.culprit import require_right
-from fuser.driver import run
-from fuser.errors import Declined, InputError, VerificationError
+from fuser.driver import carefully, run
+from fuser.errors import InputError
 from fuser.hosts.kind import from_torch, is_program, require_torch
 from fuser.ir import Graph
 from fuser.places import require_apart
@@ -329,29 +329,17 @@ def rewrite_model(model: "onnx_ir.Model", plan: Plan, source: str, shapes: "Shap
 
 
 def _rewritten(model: "onnx_ir.Model", plan: Plan) -> tuple[list[Graph], Log]:
-    """Import `model` and rewrite its graphs.
-
-    Checked at the end, where each kernel is computed once. Should a check fail, all is done again with a
-    check of each rewrite when it is made, so that the one that is wrong, or does not fit the dtype, is
-    declined and named.
-    """
+    """Import `model` and rewrite its graphs."""
     from fuser.hosts.onnx_import import import_model
 
-    def attempt(*, careful: bool) -> tuple[list[Graph], Log]:
+    def attempt(careful: bool) -> tuple[list[Graph], Log]:
         graphs, log = import_model(model), Log()
         for graph in graphs:
             run(graph, plan, log, careful=careful)
             settle(graph, trusted=careful)
         return graphs, log
 
-    try:
-        return attempt(careful=False)
-    except Declined:
-        pass
-    try:
-        return attempt(careful=True)
-    except Declined as reason:
-        raise VerificationError(f"a kernel is wrong though each rewrite of it was right: {reason}") from None
+    return carefully(attempt)
 
 
 @contextmanager

@@ -6,9 +6,10 @@ numbers that fit the dtype, is `check`'s to say.
 """
 
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,11 +17,13 @@ from numpy.typing import NDArray
 from fuser.check import check_application, check_equal, settle
 from fuser.conv import Conv
 from fuser.cost import result_shape
-from fuser.errors import Declined, require
+from fuser.errors import Declined, VerificationError, require
 from fuser.gain import Postponed, between, freed, require_gain, stored_bytes, vanishing
 from fuser.ir import Apply, Constant, Graph, Node, Op, Opaque, Reshape, Step, Value
-from fuser.lazy import arrange
+from fuser.lazy import Lazy, arrange
 from fuser.rewrite import NARROW, Candidate, Event, Log, Plan, Rewrite, describe
+
+T = TypeVar("T")
 
 # A folded constant may add this many bytes to the file; beyond that it must not be larger than what it
 # replaces.
@@ -36,6 +39,24 @@ def run(graph: Graph, plan: Plan, log: Log, *, careful: bool = False) -> None:
     # What is not finite is declined by a condition, and no warning of numpy's to those who gave the numbers.
     with np.errstate(all="ignore"):
         Driver(graph, plan, log, careful).run()
+
+
+def carefully(attempt: Callable[[bool], T]) -> T:
+    """What `attempt` makes, given whether to be careful: import, `run` and the check that follows.
+
+    Each kernel is then computed and checked once, at the end. Should a check fail, all is done again with a
+    check of each rewrite when it is made, so that the one that is wrong, or does not fit the dtype, is
+    declined and named.
+
+    Raises:
+        VerificationError: a check fails although each rewrite was checked.
+    """
+    with suppress(Declined):
+        return attempt(False)
+    try:
+        return attempt(True)
+    except Declined as reason:
+        raise VerificationError(f"a kernel is wrong though each rewrite of it was right: {reason}") from None
 
 
 class Driver:
@@ -274,7 +295,8 @@ class Driver:
         for index, (part, result) in enumerate(made.items()):
             position = root.position if len(made) == 1 else (*root.position, index)
             inputs = [v if isinstance(v, Value) else made[v] for v in part.inputs]
-            node = Node(part.op, inputs, [result], name=root.name, label=part.label, position=position)
+            op = steady(part.op)
+            node = Node(op, inputs, [result], name=root.name, label=part.label, position=position)
             node.origin = origin
             node.extent = part.extent
             if isinstance(part.op, Opaque) and part.op is root.op:
@@ -350,6 +372,17 @@ def flushed(op: Op, below: float) -> Op:
         return np.where(size <= below * size.max(initial=0.0), 0, weight).astype(weight.dtype)
 
     return replace(op, kernel=arrange(op.kernel.shape, flush, op.kernel))
+
+
+def steady(op: Op) -> Op:
+    """The operator; of a map of each channel by itself the factors are computed: they are as few as its bias.
+
+    Else a long chain of such maps would compute them again, from the first, for each question at each map.
+    """
+    if not isinstance(op, Conv) or not op.pointwise or op.kernel.at_hand:
+        return op
+    factors = op.weight
+    return replace(op, kernel=Lazy(factors.shape, lambda: factors))
 
 
 def is_visible(value: Value, region: Sequence[Node]) -> bool:

@@ -86,7 +86,7 @@ def model_specs(model: onnx_ir.Model) -> list[Spec]:
 
 
 def _dtype_name(value: onnx_ir.Value) -> str:
-    if value.dtype is None:
+    if not value.dtype:  # no tensor, or one whose type is UNDEFINED, which is 0
         return str(value.type)
     name = np.dtype(value.dtype.numpy()).name
     return "string" if name == "object" else name

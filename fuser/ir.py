@@ -95,7 +95,8 @@ class Opaque:
     is affine in principle. `homogeneous`: f(s * x) = s * f(x) for every s > 0, channel by channel, as for
     ReLU and max pooling. `elementwise`: every element is computed from those at the same position, inputs
     broadcast as numpy does. `linear`: sets of inputs; it is affine in those of each set together, all others
-    being held fixed. `of_shape`: it looks at the shapes of its inputs alone.
+    being held fixed. `of_shape`: it looks at the shapes of its inputs alone. `retypes`: it gives its first
+    input another element type and does no more, which in float64 is nothing.
     `foldable`: not so where what it makes of constants must stay computed: a kernel that was quantised on
     purpose stays quantised. `literals` finds the numbers that it holds, given those of its
     inputs that are constant.
@@ -108,6 +109,7 @@ class Opaque:
     elementwise: bool = False
     linear: tuple[frozenset[int], ...] = ()
     of_shape: bool = False
+    retypes: bool = False
     foldable: bool = True
     literals: Callable[[Sequence[Constant | None]], Literals] = anywhere
 

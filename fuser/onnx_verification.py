@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from math import prod
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -26,7 +27,7 @@ from fuser.hosts.onnx_cut import (
     unfed,
 )
 from fuser.hosts.onnx_oracle import Float64, Oracle
-from fuser.hosts.onnx_source import Source
+from fuser.hosts.onnx_source import Source, all_nodes
 from fuser.inputs import Feeds, Spec, numpy_dtype
 from fuser.runtime import CannotRun, Runner, opened
 from fuser.samples import Samples
@@ -47,6 +48,10 @@ UNKNOWN: Final = (
 )
 
 
+SECONDS: Final = 3.0
+SECONDS_PER_WEIGHT: Final = 4e-5
+"""Of a run of a model with a Loop, which may be one without end: enough for 10,000 turns over all weights."""
+
 DICE: Final = frozenset(("", kind) for kind in RANDOM)
 
 
@@ -66,6 +71,7 @@ class OnnxModels:
         self.filled: dict[bytes, Feeds] = {}
         self.types: dict[str, str] = {}
         model = self.before.proto()
+        self.patience = patience(model)
         self._precisions = narrowest(model)
         self._outputs = [value.name for value in model.graph.output]
         # Random numbers are compared by feeding both models the same.
@@ -103,15 +109,19 @@ class OnnxModels:
             if precise:
                 yield Float64(source.model, source.called)
                 return
-            with opened(source.model, source.called, optimise=False) as session:
+            with opened(source.model, source.called, optimise=False, patience=self.patience) as session:
                 yield session
             return
         left = self._left(source)
         if precise:
             yield _Filled(Float64(left, source.name), self, source)
             return
-        with opened(left, source.name, optimise=False, folder=source.folder) as session:
+        with self._opened(left, source) as session:
             yield _Filled(session, self, source)
+
+    def _opened(self, part: onnx.ModelProto, source: Source) -> AbstractContextManager[Runner]:
+        """A session of a part of a model."""
+        return opened(part, source.name, optimise=False, folder=source.folder, patience=self.patience)
 
     def _left(self, source: Source) -> onnx.ModelProto:
         """What is left of a model without that which cannot be run or compared."""
@@ -218,7 +228,7 @@ class OnnxModels:
             known = feeds | made
             if before is not None and before.graph.node:
                 fed = {value.name for value in before.graph.input}
-                with opened(before, self.before.name, optimise=False, folder=self.before.folder) as session:
+                with self._opened(before, self.before) as session:
                     known = known | session.run({n: a for n, a in known.items() if n in fed})
             for name in hole.outputs:
                 first = known.get(name if hole.random else next(iter(hole.inputs), ""))
@@ -235,6 +245,15 @@ class OnnxModels:
         if dtype.kind in "iub":
             return generator.integers(0, 2, shape).astype(dtype)
         return generator.standard_normal(shape).astype(dtype)
+
+
+def patience(model: onnx.ModelProto) -> float | None:
+    """How many seconds a run may take; any number of them where there is no Loop."""
+    nodes = (node for holder in (model.graph, *model.functions) for node in all_nodes(holder.node))
+    if all(node.op_type != "Loop" for node in nodes):
+        return None
+    weights: int = sum(prod(tensor.dims) for tensor in model.graph.initializer)
+    return SECONDS + SECONDS_PER_WEIGHT * weights
 
 
 class _Filled:

@@ -17,9 +17,6 @@ from fuser.errors import Declined
 from fuser.ir import FLOATS, Apply, Concat, Op, Opaque, Step, Value
 from fuser.lazy import Array, Lazy
 
-# A number stays what it is where only its type changes: all of this is float64.
-RETYPES: Final = frozenset({"Cast", "to", "type_as", "float", "double", "half", "bfloat16"})
-
 NOTHING: Final = "nothing is left of the extents"
 
 FAILURES: Final = (ValueError, IndexError, KeyError, TypeError, ZeroDivisionError, Declined)
@@ -97,7 +94,7 @@ def _run_step(step: Step, fed: set[Value], constants: Mapping[Value, NDArray[Any
             inputs.append(known[v])
         else:
             inputs.append(trial.outline(v) if by_shape and v not in fed else trial.feed(v, like))
-    if isinstance(step.op, Opaque) and step.op.kind in RETYPES and step.outputs[0].dtype in FLOATS:
+    if isinstance(step.op, Opaque) and step.op.retypes and step.outputs[0].dtype in FLOATS:
         results: tuple[NDArray[Any], ...] = (np.asarray(inputs[0], dtype=np.float64),)
     else:
         results = apply(step.op, inputs)

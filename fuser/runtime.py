@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import tempfile
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -18,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fuser.errors import InputError
+from fuser.hosts.kind import foreign
 from fuser.inputs import Feeds, Shapes, Spec, ceilings, draw
 
 if TYPE_CHECKING:
@@ -43,6 +45,10 @@ class CannotRun(InputError):
     """The runtime refuses the model, or these inputs for it."""
 
 
+class TakesTooLong(CannotRun):
+    """It does not end in the time that it is given. It would not with other inputs either."""
+
+
 class Runner(Protocol):
     """What evaluates a model. `inputs` are those that must be fed, `outputs` type by name, both in order."""
 
@@ -56,8 +62,9 @@ class Runner(Protocol):
 class Session:
     """A model loaded in onnxruntime."""
 
-    def __init__(self, session: Any, name: str) -> None:
+    def __init__(self, session: Any, name: str, patience: float | None = None) -> None:
         self._session = session
+        self._patience = patience
         self.name = name
         self.inputs = [Spec(i.name, _dtype(i.type), tuple(i.shape)) for i in session.get_inputs()]
         outputs = session.get_outputs()
@@ -69,14 +76,41 @@ class Session:
 
         Raises:
             CannotRun: the runtime refuses.
+            TakesTooLong: it is not done in time.
         """
         try:
-            outputs = self._session.run(None, dict(feeds))
+            outputs = self._run(dict(feeds))
         except Exception as error:
             raise CannotRun(f"{self.name}: onnxruntime fails: {explain(error)}") from error
+        if outputs is None:
+            raise TakesTooLong(f"{self.name}: it does not end within {self._patience:.2g} seconds")
         return dict(
             pair for name, value in zip(self.outputs, outputs, strict=True) for pair in flat(name, value)
         )
+
+    def _run(self, feeds: Feeds) -> list[Any] | None:
+        """The outputs, or None if they take longer than there is patience for."""
+        if self._patience is None:
+            return list(self._session.run(None, feeds))
+        import onnxruntime
+
+        options = onnxruntime.RunOptions()
+        late = threading.Event()
+
+        def stop() -> None:
+            late.set()
+            options.terminate = True
+
+        timer = threading.Timer(self._patience, stop)
+        timer.start()
+        try:
+            return list(self._session.run(None, feeds, options))
+        except Exception:
+            if late.is_set():
+                return None
+            raise
+        finally:
+            timer.cancel()
 
     def bare(self) -> Any:
         """The runtime's own session, for timing without anything around it."""
@@ -124,10 +158,11 @@ def opened(
     threads: int | None = None,
     provider: str = CPU,
     folder: Path | None = None,
+    patience: float | None = None,
 ) -> Iterator[Session]:
     """A session of `model` for the time of the block; `name` is what errors call a model that is no file.
 
-    `folder` is where the external data of such a model lies.
+    `folder` is where the external data of such a model lies. A run may take `patience` seconds.
 
     With `optimise` all of the runtime's optimisations are on, else none. Waiting threads sleep: those of a
     session that spins take the processor from the other one.
@@ -155,7 +190,9 @@ def opened(
     name = os.fspath(model) if isinstance(model, str | os.PathLike) else name
     with _source(model) as source:
         try:
-            session = Session(onnxruntime.InferenceSession(source, options, providers=[provider]), name)
+            session = Session(
+                onnxruntime.InferenceSession(source, options, providers=[provider]), name, patience
+            )
         except Exception as error:
             raise _refusal(error, name) from error
         del source
@@ -177,8 +214,6 @@ def _source(model: Model) -> Iterator[str | bytes]:
     import onnx
     import onnx_ir
 
-    from fuser.hosts import onnx_io
-
     if isinstance(model, onnx_ir.Model):
         tensors = [value.const_value for graph in model.graphs() for value in graph.initializers.values()]
         external = any(isinstance(tensor, onnx_ir.ExternalTensor) for tensor in tensors)
@@ -187,7 +222,7 @@ def _source(model: Model) -> Iterator[str | bytes]:
             return
         large = model
     elif not isinstance(model, onnx.ModelProto):
-        raise onnx_io.foreign(model)
+        raise foreign(model)
     else:
         if model.ByteSize() < LARGEST_MESSAGE:
             yield model.SerializeToString()
@@ -267,6 +302,7 @@ def ran(runner: Runner, trials: Iterable[Trial], *, samples: int) -> Iterator[tu
 
     Raises:
         CannotRun: the model takes none of them, or none can be made. The message says what was tried.
+        TakesTooLong: one of them does not end.
     """
     refusal: InputError | None = None
     taken: list[Trial] = []
@@ -280,6 +316,8 @@ def ran(runner: Runner, trials: Iterable[Trial], *, samples: int) -> Iterator[tu
         try:
             yield _run(runner, trial, len(taken))
             taken.append(trial)
+        except TakesTooLong:
+            raise
         except InputError as error:
             refusal = refusal or error
     if not taken:

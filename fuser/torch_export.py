@@ -49,7 +49,8 @@ def export(
         opset_version: of the file; what torch.onnx chooses where None.
         passes: names of the passes to run; all that are installed where None.
         exclude: names of passes not to run.
-        verify: compare the file with the module.
+        verify: compare the file with the module. What cannot be proved here is written, and
+            `report.verification` says so.
 
     Raises:
         InputError: torch is not installed, or the module is in training mode, cannot be captured or not be
@@ -72,7 +73,7 @@ def export(
         report.seconds = perf_counter() - started
         if verify:
             report.verification = _compared(module, program, call, written)
-            if not report.verification.ok:
+            if report.verification.verdict == "differs":
                 raise VerificationError(
                     f"{os.fspath(path)}: the file does not compute what {type(module).__name__} "
                     f"computes, and nothing was written: {report.verification.reason}"

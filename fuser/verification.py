@@ -22,7 +22,7 @@ from fuser.compare import Outputs, Row, judge
 from fuser.errors import InputError, OracleUnavailable, VerificationError
 from fuser.hosts.kind import is_torch, require_torch
 from fuser.inputs import Feeds, Shapes
-from fuser.runtime import CannotRun, Runner
+from fuser.runtime import CannotRun, Runner, TakesTooLong
 from fuser.values import Values
 
 __all__ = ["Models", "Row", "Values", "Verification", "compare", "verify"]
@@ -208,13 +208,16 @@ class _Check:
                 if difference := _difference(face, runner):
                     return self._finished("differs", difference)
                 actual = [runner.run(feed) for feed in self.feeds]
+        except TakesTooLong as error:
+            return self._finished("unproven", f"nothing could be compared: {error}")
         except CannotRun as error:
             return self._finished("differs", f"the result does not run where the original does: {error}")
-        if more := [name for name in actual[0] if name not in self.expected[0]]:
+        more = [name for name in actual[0] if name not in self.expected[0]]
+        if more and not self.float64_only:  # there it is only what could not be evaluated of the original
             return self._finished(
                 "differs", f"the result has outputs that the original has not: {', '.join(more)}"
             )
-        return self._verdict(self._settled(self._judged(face, actual)))
+        return self._verdict(self._settled(self._judged(face, actual)), self._silent(face))
 
     def _original(self) -> Runner:
         """Find inputs, keep what the original makes of them, and return what it looks like from outside."""
@@ -281,10 +284,19 @@ class _Check:
             self.notes.append(f"not judged value by value: {error}")
             return None
 
-    def _verdict(self, rows: Sequence[Row]) -> Verification:
+    def _silent(self, face: Runner) -> dict[str, str]:
+        """The outputs that our own evaluation has left out."""
+        if not self.float64_only:
+            return {}
+        found = {
+            part for outputs in self.expected for name in outputs for part in (name, name.partition("[")[0])
+        }
+        return dict.fromkeys(face.outputs.keys() - found, "it can be evaluated neither there nor in float64")
+
+    def _verdict(self, rows: Sequence[Row], silent: Mapping[str, str]) -> Verification:
         if wrong := [row for row in rows if row.differs]:
             return self._finished("differs", self._difference(wrong), rows)
-        closed = dict(self.models.closed())
+        closed = {**silent, **self.models.closed()}
         seen = {row.output for row in rows if row.ok}
         closed |= {row.output: row.reason for row in rows if row.output not in seen}
         for name in dict.fromkeys(row.output for row in rows if row.ok and not row.compared):

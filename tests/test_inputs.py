@@ -130,6 +130,14 @@ def test_what_no_array_holds_is_not_given_either(dtype: str) -> None:
         given({"x": np.zeros(2)}, [Spec("x", dtype, (2,))])
 
 
+def test_an_undefined_type_is_no_number() -> None:
+    model = parsed("g (float[2] x) => (float[2] y) { y = Relu (x) }")
+    model.graph.input[0].type.tensor_type.elem_type = 0
+    (spec,) = model_specs(onnx_ir.from_proto(model))
+    with pytest.raises(InputError, match="UNDEFINED"):
+        draw([spec], {"x": (2,)})
+
+
 def test_initializers_that_are_inputs_need_no_value() -> None:
     text = "g (float[N,3] x, float[3] s, bool[2] m, string[1] t) => (float[N,3] y) { y = Mul (x, s) }"
     model = onnx_ir.from_proto(parsed(text, s=normal(3)))

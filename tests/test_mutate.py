@@ -8,7 +8,7 @@ import pytest
 
 from tests.mutate.bases import BASES, base
 from tests.mutate.mutants import mutant
-from tests.mutate.trial import attempt, command, compared
+from tests.mutate.trial import attempt, command, compared, judged
 
 
 @pytest.mark.parametrize("first", [10, 30])
@@ -26,6 +26,19 @@ def test_what_is_mutated_is_in_order(index: int, tmp_path: Path) -> None:
     onnx.save(model, source)
     assert command(["optimize", str(source), "-o", str(target)]) == (0, "")
     assert list(compared(source, target)) == []
+
+
+@pytest.mark.parametrize("place", ["input", "output", "value_info"])
+@pytest.mark.parametrize("kind", [0, 99, 2**31 - 1, -(2**31)])
+def test_types_that_are_none_are_refused_or_left(place: str, kind: int, tmp_path: Path) -> None:
+    model = base(0)
+    model.graph.value_info.add(name="n").type.tensor_type.elem_type = 1
+    getattr(model.graph, place)[0].type.tensor_type.elem_type = kind
+    source, target = tmp_path / "source.onnx", tmp_path / "target.onnx"
+    onnx.save(model, source)
+    assert command(["inspect", str(source)])[0] in (0, 2)
+    status, said = command(["optimize", str(source), "-o", str(target)])
+    assert judged(status, said, source, target)[0] in ("written", "refused")
 
 
 def test_mutants_differ_from_what_they_are_made_of() -> None:

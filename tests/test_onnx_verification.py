@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from fuser.cli import run
 from fuser.errors import ContradictionError, VerificationError
 from fuser.hosts import onnx_kernels, onnx_windows
 from fuser.hosts.onnx_cut import cut, holes, narrowest, seen
+from fuser.onnx_verification import patience
 from fuser.verification import verify
 from tests.small_models import convnet, normal, parsed
 
@@ -345,3 +347,55 @@ def test_an_input_that_is_no_tensor_leaves_the_rest_to_be_proved(kind: str) -> N
 def test_the_tensors_beside_an_input_that_is_none_may_be_given(kind: str) -> None:
     verdict = verify(reading(kind, 1, 2), reading(kind, 1, 2), inputs={"x": normal(2, 3).astype(np.float32)})
     assert verdict.unproven.keys() == {"z", "both"}
+
+
+def test_where_nothing_is_left_nothing_is_compared() -> None:
+    text = '<ir_version: 9, opset_import: ["": 17, "mine": 1]> g () => (float[2] y) { y = mine.Twist () }'
+    model = onnx.parser.parse_model(text)
+    verdict = verify(model, model)
+    assert verdict.verdict == "unproven"
+    assert "nothing is left without mine::Twist" in verdict.reason
+
+
+def test_what_only_the_result_can_evaluate_is_no_difference() -> None:
+    text = """g (float[3] x) => (float[5] y, float[3] z) <int64[2] p = {{1, 1}}> {{
+        y = Pad <mode = "{}"> (x, p) z = Neg (x) }}"""
+    lost, found = parsed(text.format("odd")), parsed(text.format("edge"))
+    verdict = verify(lost, found)
+    assert verdict.verdict == "unproven"
+    assert {*verdict.unproven} == {"y"}
+    assert verify(found, lost).verdict == "differs"
+
+
+def turning(count: int, scale: float) -> onnx.ModelProto:
+    """A Loop of `count` turns, and what does not wait for it."""
+    return parsed(
+        f"""g (float[3] x) => (float[3] y, float[n,3] z, float[3] s)
+        <int64 n = {{{count}}}, bool t = {{1}}> {{
+            k = Constant <value_float = {scale}> ()
+            y, z = Loop (n, t, x) <body = b (int64 i, bool c, float[3] a) => (bool d, float[3] e, float[3] f)
+                {{ d = Identity (c) e = Neg (a) f = Mul (a, k) }}>
+            s = Mul (x, k) }}"""
+    )
+
+
+def test_a_loop_without_end_proves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fuser.onnx_verification.SECONDS", 0.2)
+    started = perf_counter()
+    verdict = verify(turning(2**40, 2.0), turning(2**40, 2.0))
+    assert perf_counter() - started < 20
+    assert verdict.verdict == "unproven"
+    assert {*verdict.unproven} == {"y", "z"}
+    assert "it does not end within 0.2 seconds" in verdict.notes[0]
+    assert verify(turning(2**40, 2.0), turning(2**40, 3.0)).verdict == "differs"
+    assert verify(turning(4, 2.0), turning(2**40, 2.0)).verdict == "unproven"
+
+
+def test_a_loop_may_take_time_for_its_weights() -> None:
+    small, large = turning(4, 2.0), turning(4, 2.0)
+    large.graph.initializer.append(numpy_helper.from_array(np.zeros(10**6, np.float32), "w"))
+    assert patience(small) == pytest.approx(3, abs=0.1)
+    assert patience(large) == pytest.approx(43, abs=0.1)
+    assert patience(convnet()) is None
+    assert verify(small, turning(4, 2.0)).verdict == "equal"
+    assert verify(small, turning(4, 3.0)).verdict == "differs"

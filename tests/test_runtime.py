@@ -11,7 +11,7 @@ import pytest
 from fuser.errors import InputError
 from fuser.hosts.onnx_oracle import Float64
 from fuser.inputs import Feeds, Spec
-from fuser.runtime import CannotRun, Session, accepted, explain, opened
+from fuser.runtime import CannotRun, Runner, accepted, explain, opened
 from fuser.verification import verify
 from tests.small_models import convnet, normal, parsed
 
@@ -27,7 +27,7 @@ def test_an_output_that_is_listed_twice_is_two() -> None:
     text = "g (float[N,6] x) => (float[N,6] y, float[N,6] z, float[N,6] y) { y = Neg (x) z = Abs (x) }"
     x = normal(2, 6).astype(np.float32)
     with opened(parsed(text), "model", optimise=False) as session:
-        runners: list[Session | Float64] = [session, Float64(parsed(text), "model")]
+        runners: list[Runner] = [session, Float64(parsed(text), "model")]
         for runner in runners:
             found = runner.run({"x": x})
             assert [*runner.outputs] == [*found] == ["y", "z", "y[again 1]"]

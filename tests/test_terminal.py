@@ -9,8 +9,9 @@ from pathlib import Path
 import onnx
 import pytest
 
-from fuser import cli
+from fuser import cli, terminal
 from fuser.demo import build_repvgg
+from fuser.errors import OutputError
 
 FULL = Path("/dev/full")
 needs_full = pytest.mark.skipif(not FULL.exists(), reason="no such device here")
@@ -154,3 +155,22 @@ def test_who_was_told_to_ignore_a_hangup_goes_on(models: Path, tmp_path: Path) -
     )
     assert result.returncode == 0
     assert (tmp_path / "out.onnx").exists()
+
+
+def test_what_stops_a_command_stops_it_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    handled: dict[int, object] = {}
+    monkeypatch.setattr(signal, "signal", handled.__setitem__)
+    with pytest.raises(terminal.Stopped):
+        terminal._stop(signal.SIGTERM, None)
+    assert handled == dict.fromkeys(terminal.STOPPING, signal.SIG_IGN)
+
+
+@needs_full
+def test_a_stream_that_failed_once_fails_always() -> None:
+    with FULL.open("w", buffering=1) as full:
+        stream = terminal.Printed(full)
+        for _ in range(2):  # by then it leads elsewhere, and has room
+            with pytest.raises(OutputError, match="there is no space left"):
+                stream.write("text\n")
+    with pytest.raises(OutputError, match="it is closed"):
+        terminal.Printed(None).write("text")

@@ -45,6 +45,17 @@ def test_fused_exported_and_proven(tmp_path: Path) -> None:
         np.testing.assert_allclose(found, module(x).numpy(), rtol=1e-4, atol=1e-5)
 
 
+def test_what_cannot_be_proved_is_written_and_said(tmp_path: Path) -> None:
+    drawn = generic(Net(lambda m, x: m.norm(m.conv(x)) + torch.rand_like(x), conv=nn.Conv2d(6, 6, 1),
+                        norm=nn.BatchNorm2d(6)))  # fmt: skip
+    report = export(drawn, torch.randn(2, 6, 9, 8), tmp_path / "m.onnx")
+    assert report.verification is not None
+    assert report.verification.verdict == "unproven"
+    assert "the original gives different outputs each time" in report.verification.reason
+    assert report.after.operators["Conv"] == 1
+    onnx.checker.check_model(tmp_path / "m.onnx")
+
+
 def test_arguments_by_name_and_integers(tmp_path: Path) -> None:
     class Embedded(nn.Module):
         def __init__(self) -> None:

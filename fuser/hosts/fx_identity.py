@@ -44,18 +44,9 @@ QUANTIZED: Final = frozenset({"quantized", "quantized_decomposed", "torchao"})
 """Libraries of operators whose values stand for others, scaled and shifted."""
 
 _NO_TENSOR: Final = frozenset(
-    {"dim", "element_size", "get_device", "item", "ndimension", "nelement", "numel"}
-) | {
-    "size",
-    "storage_offset",
-    "stride",
-    "tolist",
-    "numpy",
-    "is_contiguous",
-    "is_floating_point",
-    "is_complex",
-    "type",
-}
+    {"dim", "element_size", "get_device", "is_complex", "is_contiguous", "is_floating_point", "item"}
+    | {"ndimension", "nelement", "numel", "numpy", "size", "storage_offset", "stride", "tolist", "type"}
+)
 """Methods of a tensor that return something else."""
 
 _PARTS: Final = frozenset({"T", "mT", "H", "mH", "data", "real", "imag", "grad"})

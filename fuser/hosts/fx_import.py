@@ -40,6 +40,8 @@ SEVERAL: Final = frozenset(
 # The result has as many axes as the first operand.
 SAME_RANK: Final = frozenset({"conv", "batch_norm", "linear"})
 
+RETYPES: Final = frozenset({"bfloat16", "double", "float", "half", "to", "type_as"})
+
 VIEWS: Final = frozenset(
     {"contiguous", "detach", "detach_", "expand", "identity", "lift_fresh_copy", "permute"}
     | {"reshape", "squeeze", "t", "transpose", "unsqueeze"}
@@ -233,6 +235,7 @@ class _Importer:
             elementwise=call.kind in ELEMENTWISE,
             linear=affine,
             of_shape=call.kind in OF_SHAPE,
+            retypes=call.kind in RETYPES,
             literals=Finder(node, call),
         )
 

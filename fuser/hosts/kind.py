@@ -37,3 +37,9 @@ def require_torch(what: str) -> None:
 def is_program(path: str | os.PathLike[str]) -> bool:
     """Whether a file is one of torch.export, by its name."""
     return os.fspath(path).endswith(".pt2")
+
+
+def foreign(model: object) -> InputError:
+    """The error for what is no model."""
+    found = f"{type(model).__module__}.{type(model).__qualname__}"
+    return InputError(f"a model is an onnx.ModelProto or an onnx_ir.Model, not a {found}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,12 +18,15 @@ from fuser.hosts.onnx_source import attributes, bodies
 if TYPE_CHECKING:
     from fuser.hosts.onnx_oracle import Data, Oracle, Scope
 
-MOST: Final = 100_000
-"""Iterations after which a Loop is taken for one without end."""
+MOST: Final = 30_000
+"""Nodes in bodies that are evaluated of a model, and turns without any: a Loop may be one without end."""
 
 
 def run_body(oracle: Oracle, body: onnx.GraphProto, arguments: Sequence[Data], scope: Scope) -> list[Data]:
     """The outputs of a body for its inputs in order; it sees the values around it."""
+    oracle.steps_left -= len(body.node) + 1
+    if oracle.steps_left < 0:
+        raise OracleUnavailable("bodies take more steps than are waited for")
     known = dict(zip((value.name for value in body.input), arguments, strict=False))
     inner = oracle.scope(body, known, scope)
     return _outputs(oracle, body.node, [value.name for value in body.output], inner)
@@ -89,13 +93,11 @@ def loop(oracle: Oracle, node: onnx.NodeProto, scope: Scope) -> list[Data]:
     """The body, as often as the trip count and its condition say; what it adds each time is stacked."""
     (body,) = bodies(node)
     limit, condition, *state = [scope.read(name) if name else None for name in node.input]
-    limit = MOST if limit is None else int(np.asarray(limit).reshape(-1)[0])
+    limit = math.inf if limit is None else int(np.asarray(limit).reshape(-1)[0])
     going = True if condition is None else bool(np.asarray(condition).reshape(-1)[0])
     stacked: list[list[Data]] = [[] for _ in body.output[1 + len(state) :]]
     turn = 0
     while going and turn < limit:
-        if turn == MOST:
-            raise OracleUnavailable(f"a Loop that does not end within {MOST} turns")
         arguments = [np.array(turn, np.int64), np.array(going), *state]
         again, *results = run_body(oracle, body, arguments, scope)
         going = bool(np.asarray(again).reshape(-1)[0])

@@ -22,33 +22,11 @@ Arrays = tuple[NDArray[Any], ...]
 
 # No function of the inputs alone, or of something that is no tensor.
 NOT_EVALUATED: Final = frozenset(
-    {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
-    | {
-        "If",
-        "Loop",
-        "Scan",
-        "SequenceAt",
-        "SequenceConstruct",
-        "SequenceEmpty",
-        "SequenceErase",
-        "SequenceInsert",
-    }
-    | {
-        "SequenceLength",
-        "SequenceMap",
-        "SplitToSequence",
-        "ConcatFromSequence",
-        "Optional",
-        "OptionalGetElement",
-    }
-    | {
-        "OptionalHasElement",
-        "StringNormalizer",
-        "StringConcat",
-        "StringSplit",
-        "RegexFullMatch",
-        "ImageDecoder",
-    }
+    {"Bernoulli", "ConcatFromSequence", "If", "ImageDecoder", "Loop", "Multinomial", "Optional"}
+    | {"OptionalGetElement", "OptionalHasElement", "RandomNormal", "RandomNormalLike", "RandomUniform"}
+    | {"RandomUniformLike", "RegexFullMatch", "Scan", "SequenceAt", "SequenceConstruct"}
+    | {"SequenceEmpty", "SequenceErase", "SequenceInsert", "SequenceLength", "SequenceMap"}
+    | {"SplitToSequence", "StringConcat", "StringNormalizer", "StringSplit"}
 )
 
 

@@ -39,20 +39,8 @@ ELEMENTWISE: Final = frozenset(
 )
 NUMBERS: Final = frozenset({"int64", "int32", "bool"})
 ARITHMETIC: Final = frozenset(
-    {
-        "Add",
-        "Cast",
-        "Concat",
-        "ConstantOfShape",
-        "Div",
-        "Equal",
-        "Expand",
-        "Gather",
-        "Mul",
-        "Range",
-        "Reshape",
-    }
-    | {"Mod", "Shape", "Slice", "Squeeze", "Sub", "Transpose", "Unsqueeze", "Where"}
+    {"Add", "Cast", "Concat", "ConstantOfShape", "Div", "Equal", "Expand", "Gather", "Mod", "Mul"}
+    | {"Range", "Reshape", "Shape", "Slice", "Squeeze", "Sub", "Transpose", "Unsqueeze", "Where"}
 )
 BROADCASTING: Final = frozenset({"Add", "Div", "Equal", "Mod", "Mul", "Sub", "Where"})
 MANY: Final = 4096
@@ -149,6 +137,7 @@ class _Importer:
             lift=_computing(rule) if node.op_type in ARITHMETIC else rule,
             linear=affine,
             of_shape=node.op_type in OF_SHAPE,
+            retypes=node.op_type == "Cast",
             literals=Finder(node),
             foldable=node.op_type != "DequantizeLinear",
             homogeneous=node.op_type in HOMOGENEOUS,

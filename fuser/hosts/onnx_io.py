@@ -12,6 +12,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from fuser.errors import InputError
 from fuser.hosts import output
+from fuser.hosts.kind import foreign
 from fuser.hosts.onnx_check import check
 from fuser.hosts.onnx_data import Files, Place, Source, external_path, marked, separate, separate_given
 from fuser.hosts.onnx_message import serialised
@@ -60,12 +61,6 @@ def from_any(model: Any) -> ir.Model:
         # External data of a message is looked for in the current folder: there is no other.
         return _understood(copy, places, Files("the model", given, places))
     raise foreign(model)
-
-
-def foreign(model: Any) -> InputError:
-    """The error for what is no model."""
-    found = f"{type(model).__module__}.{type(model).__qualname__}"
-    return InputError(f"a model is an onnx.ModelProto or an onnx_ir.Model, not a {found}")
 
 
 def to_same(model: ir.Model, like: Any) -> Any:

@@ -81,9 +81,13 @@ class _Message:
             (graph.inputs, out.input, "input"),
             (graph.outputs, out.output, "output"),
         ):
-            stated = {} if said is None else {info.name: info for info in getattr(said.proto, field)}
+            stated: dict[str, list[onnx.ValueInfoProto]] = {}
+            for info in [] if said is None else reversed(getattr(said.proto, field)):
+                stated.setdefault(info.name, []).append(info)
             for value in values:
-                _info(infos.add(), value, stated.get(value.name or ""), known)
+                told = stated.get(value.name or "", [None])
+                # An output may be listed more than once, in different words.
+                _info(infos.add(), value, told.pop() if len(told) > 1 else told[0], known)
         _say_types(out.value_info, graph, said, new=True)
         _say_annotations(out, graph, said)
 

@@ -66,12 +66,14 @@ def widened(data: Data) -> Data:
 class Oracle:
     """A model that is evaluated in float64.
 
-    `refused` says of each value that could not be computed why, once something was evaluated.
+    `refused` says of each value that could not be computed why, once something was evaluated. `steps_left` is
+    how many nodes in bodies may still be evaluated: a Loop may be one without end.
     """
 
     model: onnx.ModelProto
     folder: Path
     refused: dict[str, str] = field(default_factory=dict)
+    steps_left: int = onnx_control.MOST
 
     def __post_init__(self) -> None:
         self.opsets = {entry.domain: entry.version for entry in self.model.opset_import}

@@ -3,13 +3,14 @@
 # Every rule has the signature of the table.
 # ruff: noqa: ARG001
 
+import math
 from collections.abc import Callable
 from typing import Final
 
 import numpy as np
 
 from fuser.conv import Ints
-from fuser.errors import Declined
+from fuser.errors import Declined, require
 from fuser.extents import affine, window
 from fuser.hosts.onnx_extents import Extents, Shape
 from fuser.hosts.onnx_node import (
@@ -348,6 +349,7 @@ def resize(node: Node, opset: int, extents: Extents) -> Shapes:
 
 
 def _scaled(n: Dim, scale: float, extents: Extents) -> Dim:
+    require(math.isfinite(scale), f"an extent is scaled by {scale}")
     if isinstance(n, int):
         return int(np.floor(n * scale))
     return affine(n, factor=int(scale)) if scale == int(scale) else None

@@ -127,18 +127,21 @@ def conv(node: "Kernel", x: Array, w: Array, b: Array | None = None) -> Any:
 def _grouped(x: Array, w: Array, window: Window, group: int) -> Array:
     """As many taps at once as fit beside each other, each a part of the inner axis of a matrix product."""
     n, channels, outputs, places = len(x), w.shape[1], len(w) // group, prod(window.made)
-    y = np.zeros((n, group, outputs, places), x.dtype)
-    kernels: Any = w.reshape(group, outputs, channels, *w.shape[2:])
-    taps = list(window.taps())
-    many = max(1, COLUMNS // max(1, n * group * channels * places * x.itemsize))
-    for first in range(0, len(taps), many):
-        part = taps[first : first + many]
-        seen = [x[(slice(None), slice(None), *view)].reshape(n, group, channels, places) for _, view in part]
-        weights = [kernels[(slice(None), slice(None), slice(None), *tap)] for tap, _ in part]
-        y += np.matmul(
-            weights[0] if len(part) == 1 else np.concatenate(weights, axis=2),
-            seen[0] if len(part) == 1 else np.concatenate(seen, axis=2),
-        )
+    x = x.reshape(n, group, channels, *x.shape[2:])
+    kernels = np.moveaxis(w.reshape(group, outputs, channels, -1), 3, 2)
+    views = [(slice(None), slice(None), slice(None), *view) for _, view in window.taps()]
+    many = min(len(views), max(1, COLUMNS // max(1, n * group * channels * places * x.itemsize)))
+    beside = np.empty((n, group, many, channels, *window.made) if many > 1 else 0, x.dtype)
+    y: Array | None = None
+    for first in range(0, len(views), many):
+        part = views[first : first + many]
+        for index, view in enumerate(part if many > 1 else ()):
+            beside[:, :, index] = x[view]
+        seen = beside[:, :, : len(part)] if many > 1 else x[part[0]]
+        rows = kernels[:, :, first : first + many].reshape(group, outputs, len(part) * channels)
+        product = np.matmul(rows, seen.reshape(n, group, len(part) * channels, places))
+        y = product if y is None else np.add(y, product, out=y)
+    assert y is not None, "a window has taps"
     return y.reshape(n, group * outputs, *window.made)
 
 

@@ -12,8 +12,8 @@ from torch.nn.parameter import is_lazy
 from torch.utils import _pytree as pytree
 
 from fuser.check import settle
-from fuser.driver import run
-from fuser.errors import Declined, InputError, VerificationError
+from fuser.driver import carefully, run
+from fuser.errors import InputError
 from fuser.hosts.fx_call import canonical, normalise
 from fuser.hosts.fx_effects import resolve_effects
 from fuser.hosts.fx_graph_module import Tensors, attribute, copied, export_module, read_tensors
@@ -107,25 +107,19 @@ class Imported:
 
 
 def rewritten(prepare: Callable[[], Imported], plan: Plan) -> tuple[Imported, Log]:
-    """Rewrite and check what `prepare` imports. Should the check fail, again with a check of each rewrite.
+    """Rewrite and check what `prepare` imports.
 
     Raises:
         VerificationError: the check failed although each rewrite was checked.
     """
-    done, log = prepare(), Log()
-    try:
-        run(done.graph, plan, log)
-        settle(done.graph)
-    except Declined:
+
+    def attempt(careful: bool) -> tuple[Imported, Log]:
         done, log = prepare(), Log()
-    else:
+        run(done.graph, plan, log, careful=careful)
+        settle(done.graph, trusted=careful)
         return done, log
-    try:
-        run(done.graph, plan, log, careful=True)
-        settle(done.graph, trusted=True)
-    except Declined as reason:
-        raise VerificationError(f"a kernel is wrong though each rewrite of it was right: {reason}") from None
-    return done, log
+
+    return carefully(attempt)
 
 
 def capture(

@@ -218,3 +218,10 @@ def test_a_result_that_is_no_array_is_named() -> None:
     assert evaluate is not None
     with pytest.raises(ValueError, match="returns a str"):
         evaluate(np.zeros(2))
+
+
+@pytest.mark.parametrize("name", ["half", "double", "float", "bfloat16", "relu"])
+def test_a_change_of_type_does_no_more(name: str) -> None:
+    module = fx.symbolic_trace(Net(lambda _, x: getattr(x, name)()))
+    made = [node.op for node in import_fx(module.graph, module, {}).nodes if node.name.startswith(name)]
+    assert [isinstance(op, Opaque) and op.retypes for op in made] == [name != "relu"]

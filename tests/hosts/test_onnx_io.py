@@ -397,6 +397,6 @@ def test_what_onnx_ir_stumbles_over_is_said_in_one_sentence(
     def stumble(_: object) -> None:
         raise ValueError("somewhere") from OSError("first\nsecond")
 
-    monkeypatch.setattr(onnx_io.ir, "from_proto", stumble)
-    with pytest.raises(InputError, match="onnx-ir cannot read the model: first$"):
+    monkeypatch.setattr("onnx_ir.from_proto", stumble)
+    with pytest.raises(InputError, match=r"onnx-ir cannot read the model: first$"):
         onnx_io.load(source)

@@ -92,3 +92,14 @@ def test_a_tensor_that_occurs_many_times_in_the_file_is_each_time_itself(tmp_pat
         np.testing.assert_array_equal(value.const_value.numpy(), array)
     onnx_io.save(model, tmp_path / "out.onnx")
     assert (tmp_path / "out.onnx").read_bytes() == (tmp_path / "in.onnx").read_bytes()
+
+
+def test_an_output_that_is_listed_twice_is_told_twice(tmp_path: Path) -> None:
+    """Each time in its own words, which need not be the same."""
+    proto = Anything(0).model()
+    again = proto.graph.output.add(name=proto.graph.output[0].name, doc_string="again")
+    again.type.tensor_type.elem_type = TensorProto.FLOAT16
+    proto.graph.output.append(proto.graph.output[0])
+    (tmp_path / "in.onnx").write_bytes(proto.SerializeToString())
+    onnx_io.save(onnx_io.load(tmp_path / "in.onnx"), tmp_path / "out.onnx")
+    assert onnx.load(tmp_path / "out.onnx").graph.output == proto.graph.output

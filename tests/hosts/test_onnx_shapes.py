@@ -152,6 +152,7 @@ def test_the_model_is_not_changed() -> None:
 
 
 IMAGE, PADS = (1, 2, 8, 8), np.array([1, 1, 1], I)
+F = np.float32
 
 
 @pytest.mark.parametrize(
@@ -170,6 +171,8 @@ IMAGE, PADS = (1, 2, 8, 8), np.array([1, 1, 1], I)
         ("a rare form", "Resize", {"x": IMAGE}, {"axes": [2, 3]}),
         ("the scales are computed", "Resize", {"x": IMAGE, "": (), "s": (4,)}, {}),
         ("neither scales nor sizes", "Resize", {"x": IMAGE}, {}),
+        ("scaled by inf", "Resize", {"x": IMAGE, "": (), "s": np.array([1, 1, np.inf, 1], F)}, {}),
+        ("scaled by nan", "Resize", {"x": ("n", 2, 8, 8), "": (), "s": np.array([np.nan, 1, 1, 1], F)}, {}),
     ],
 )
 def test_what_is_not_inferred(reason: str, kind: str, inputs: dict[str, Any], attributes: Any) -> None:

@@ -22,6 +22,8 @@ SECONDS: Final = 10.0
 BYTES: Final = 2 * 2**30
 ADDRESSES: Final = 8 * 2**30
 """What a process may ask for at all, so that a mutant cannot harm the machine."""
+HALF: Final = 2
+"""How coarse an output is taken to be: a mutation may put float16 anywhere."""
 ELEMENTS: Final = 100_000
 """The judge feeds no larger inputs."""
 
@@ -107,7 +109,7 @@ def compared(source: Path, target: Path) -> Iterator[str]:
     before, after = onnx.load(source), onnx.load(target)
     try:
         feeds = [{v.name: fed for v in _fed(before) for fed in [_drawn(v, 3)]}]
-        coarse = dict.fromkeys([v.name for v in before.graph.output], 2)
+        coarse = dict.fromkeys([v.name for v in before.graph.output], HALF)
         if calm(before, feeds, coarse):  # what rounding alone moves shows nothing
             yield from faults(before, after, feeds, coarse)
     except NotRunnable:
