@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fuser.errors import OutputError
 from fuser.hosts.kind import is_program
-from fuser.hosts.output import data_name, same
+from fuser.hosts.output import data_name, same, target_of
 
 Name = str | os.PathLike[str]
 
@@ -21,6 +21,8 @@ def require_apart(
 ) -> None:
     """Refuse outputs of which one would overwrite another, or what is read. A device takes any number.
 
+    Refused before anything is written is also what has no place: no folder, or one that is a folder.
+
     That the result is no file of weights is seen when it is written: see `onnx_io.staged`.
 
     Args:
@@ -30,7 +32,7 @@ def require_apart(
         reads: what else is read, likewise; what is no path is no matter.
 
     Raises:
-        OutputError: with both.
+        OutputError: with both, or with the folder.
         InputError: a model cannot be read.
     """
     taken = [(what, path) for what, path in reads.items() if isinstance(path, str | os.PathLike)]
@@ -48,11 +50,12 @@ def require_apart(
 
 
 def _require_free(called: str, path: Name, taken: Iterable[tuple[str, Name]]) -> None:
-    if Path(path).exists() and not Path(path).is_file():
-        return  # a device or a pipe; a folder is refused when it is written
+    if Path(path).exists() and not Path(path).is_file() and not Path(path).is_dir():
+        return  # a device or a pipe
     for what, other in taken:
         if same(path, other):
             raise OutputError(f"{called} {path} is also the path of {what}")
+    target_of(path)
 
 
 def _weights(models: Iterable[Name]) -> Iterator[tuple[str, Name]]:

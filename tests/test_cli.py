@@ -295,9 +295,9 @@ def test_wrong_usage(command: Command, arguments: list[str]) -> None:
     assert "Usage: graph-fuser" in result.stderr
 
 
-def test_an_unwritable_report(command: Command, training_form: Path, tmp_path: Path) -> None:
+def test_an_unwritable_report(command: Command, tmp_path: Path) -> None:
     file = tmp_path / "nowhere" / "report.json"
-    result = command("inspect", training_form, "--json", file)
+    result = command("passes", "--json", file)
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr == f"graph-fuser: {file}: cannot write the report: No such file or directory\n"
 

@@ -1,6 +1,7 @@
 """No output of a command goes to the place of another one, or of what it reads: all pairs of them."""
 
 import os
+import re
 from pathlib import Path
 
 import onnx
@@ -100,6 +101,20 @@ def test_no_output_is_called_as_weights_of_the_result(
         capfd.readouterr().err == f"graph-fuser: {option} {name} is called as the weights of out.onnx are\n"
     )
     assert not (folder / "out.onnx").exists()
+
+
+@pytest.mark.parametrize("written", WRITES["optimize"])
+@pytest.mark.parametrize(
+    ("place", "reason"), [("nowhere/file", "the folder .* does not exist"), (".", "it is a folder")]
+)
+def test_an_output_without_a_place_is_refused_before_another_is_written(
+    folder: Path, written: str, place: str, reason: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = contents(folder)
+    options = {"-o": "out.onnx", "--json": "json", "--certificate": "proof"} | {written: place}
+    assert cli.run(["optimize", "a.onnx", *(part for pair in options.items() for part in pair)]) == 2
+    assert re.fullmatch(f"graph-fuser: {place}: cannot write there: {reason}\n", capfd.readouterr().err)
+    assert contents(folder) == before
 
 
 def test_a_device_takes_any_number_of_outputs(folder: Path) -> None:
