@@ -52,7 +52,7 @@ def test_absent_inputs_are_none() -> None:
 
 @pytest.mark.parametrize(("kind", "retypes"), [("Cast", True), ("Relu", False)])
 def test_a_cast_does_no_more_than_to_give_another_type(kind: str, retypes: bool) -> None:
-    attributes = {"to": TensorProto.FLOAT16} if retypes else {}
+    attributes: dict[str, Any] = {"to": TensorProto.FLOAT16} if retypes else {}
     op = only(imported(single(kind, ["x"], given={"x": (2, 3)}, **attributes))).op
     assert isinstance(op, Opaque)
     assert op.retypes is retypes
