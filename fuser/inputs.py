@@ -72,6 +72,10 @@ LARGE: Final = tuple(Sizing(1, n, n, n) for n in (224, 256, 32, 128, 320, 299, 3
 CEILINGS: Final = (16, 2)
 
 
+EXTENTS: Final = 2**63
+"""No extent is as large: a signed integer of 64 bits holds it."""
+
+
 def model_specs(model: onnx_ir.Model) -> list[Spec]:
     """The inputs that a caller must feed: initializers that are also inputs have values of their own."""
     return [
@@ -164,6 +168,8 @@ def pinned(specs: Sequence[Spec], shapes: Shapes) -> dict[str, int]:
                 f"a shape for {name!r}, which is no input of the model; its inputs are {[*known]}"
             )
         dims = known[name].shape
+        if not all(0 <= extent < EXTENTS for extent in shape):
+            raise InputError(f"input {name!r} cannot have shape {list(shape)}: extents are 64-bit integers")
         if dims is not None and not _fits(dims, shape):
             raise InputError(
                 f"input {name!r} cannot have shape {list(shape)}, the model takes {_wanted(dims)}"
@@ -242,11 +248,8 @@ def _values(
         # Normalised images, and images in 0..1, in turn.
         values = generator.random(shape) if sample % 2 else generator.standard_normal(shape)
         return np.asarray(values).astype(numpy_dtype(spec.dtype))
-    try:
-        dtype = np.dtype(spec.dtype)
-    except TypeError:
-        dtype = np.dtype(object)
-    if dtype.kind not in "iu":
+    dtype = array_dtype(spec.dtype)
+    if dtype is None or dtype.kind not in "iu":
         raise InputError(
             f"input {spec.name!r} is of type {spec.dtype}, for which no values can be made: give inputs"
         )
@@ -265,6 +268,14 @@ def numpy_dtype(name: Any) -> np.dtype[Any]:
         name = ml_dtypes.bfloat16
     dtype: np.dtype[Any] = np.dtype(name)
     return dtype
+
+
+def array_dtype(name: str) -> np.dtype[Any] | None:
+    """numpy's dtype of the type of an input; None where it is no tensor, or of a type that numpy has not."""
+    try:
+        return numpy_dtype(name) if name.isidentifier() else None
+    except TypeError:
+        return None
 
 
 def given(inputs: Given, specs: Sequence[Spec]) -> Feeds:
@@ -297,9 +308,10 @@ def _load(path: Path, specs: Sequence[Spec]) -> Feeds:
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except (OSError, ValueError, EOFError, KeyError) as error:
-        raise InputError(
-            f"{path}: not a readable .npz or .npy file ({str(error).splitlines()[0]})"
-        ) from error
+        # What numpy does not know may be Python objects; it proposes to load them, which runs their code.
+        other = "pickle" in str(error)
+        why = "it holds something else than numbers and strings" if other else str(error).splitlines()[0]
+        raise InputError(f"{path}: not a readable .npz or .npy file ({why})") from error
     # `np.savez(path, a, b)` names the arrays by position.
     positional = [f"arr_{i}" for i in range(len(specs))]
     if sorted(arrays) == sorted(positional):
@@ -311,7 +323,9 @@ def _fitted(array: NDArray[Any], spec: Spec, source: str) -> NDArray[Any]:
     """`array` in the type of the input, if that is a matter of precision only."""
     if spec.dtype == "string":
         return array.astype(object)
-    dtype = numpy_dtype(spec.dtype)
+    dtype = array_dtype(spec.dtype)
+    if dtype is None:
+        raise InputError(f"{source}: input {spec.name!r} is of type {spec.dtype}, which no array holds")
     if array.dtype != dtype and not np.can_cast(array.dtype, dtype, "same_kind"):
         raise InputError(f"{source}: input {spec.name!r} is {array.dtype.name}, the model takes {spec.dtype}")
     if spec.shape is not None and not _fits(spec.shape, array.shape):

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fuser.forms import Known, value
+from fuser.inputs import array_dtype
 
 Bools = NDArray[np.bool_]
 Array = NDArray[Any]
@@ -148,11 +149,8 @@ def need(dtype: str, numbers: Iterable[float], words: Iterable[str]) -> Need | N
         held = [n for n in near if abs(n) < HUGE]
         listed = np.unique(np.concatenate([np.linspace(-4, 4, 65), np.array(held, float)]))
         return Need(listed.astype("float64" if dtype == "float64" else "float32"), np.ones(len(listed), bool))
-    try:
-        kind = np.dtype(dtype)
-    except TypeError:
-        return None
-    if kind.kind not in "iu":
+    kind = array_dtype(dtype)
+    if kind is None or kind.kind not in "iu":
         return None
     limits = np.iinfo(kind)
     whole = {int(n) + step for n in near if abs(n) < 2**31 and n == int(n) for step in (-1, 0, 1)}

@@ -14,7 +14,18 @@ import numpy as np
 
 from fuser.compare import Outputs
 from fuser.errors import InputError
-from fuser.hosts.onnx_cut import RANDOM, Hole, Kind, cut, element_types, holes, narrowest, only
+from fuser.hosts.onnx_cut import (
+    RANDOM,
+    Hole,
+    Kind,
+    cut,
+    element_types,
+    holes,
+    narrowest,
+    only,
+    readers,
+    unfed,
+)
 from fuser.hosts.onnx_oracle import Float64, Oracle
 from fuser.hosts.onnx_source import Source, all_nodes
 from fuser.inputs import Feeds, Spec, numpy_dtype
@@ -65,7 +76,9 @@ class OnnxModels:
         self._outputs = [value.name for value in model.graph.output]
         # Random numbers are compared by feeding both models the same.
         if holes(model, DICE):
-            self.taken = set(DICE)
+            self.taken |= DICE
+        # What is fed is tensors; what else the model takes is left to the nodes that read it.
+        self.taken |= readers(model.graph, unfed(model.graph))
 
     @contextmanager
     def original(self, *, precise: bool) -> Iterator[Runner]:

@@ -16,6 +16,7 @@ from fuser.inputs import (
     given,
     model_specs,
     nominal_shapes,
+    pinned,
     require_shapes,
 )
 from tests.small_models import normal, parsed
@@ -106,10 +107,27 @@ def test_bfloat16_is_drawn() -> None:
     assert draw([Spec("x", "bfloat16", (2, 2))], {"x": (2, 2)})["x"].dtype.name == "bfloat16"
 
 
-@pytest.mark.parametrize("dtype", ["string", "seq(tensor(float))", "complex64"])
+OTHER = (
+    "seq(tensor(float))",
+    "seq(map(int64,tensor(float)))",
+    "map(int64,tensor(float))",
+    "map(string,tensor(float))",
+    "optional(tensor(float))",
+    "sparse_tensor(float)",
+    "float8e4m3fn",
+)
+
+
+@pytest.mark.parametrize("dtype", ["string", "complex64", "int4", *OTHER])
 def test_what_is_no_number_is_declined(dtype: str) -> None:
     with pytest.raises(InputError, match=r"input 'x' is of type .*, for which no values can be made"):
         draw([Spec("x", dtype, (2,))], {"x": (2,)})
+
+
+@pytest.mark.parametrize("dtype", OTHER)
+def test_what_no_array_holds_is_not_given_either(dtype: str) -> None:
+    with pytest.raises(InputError, match=r"^the inputs: input 'x' is of type .*, which no array holds$"):
+        given({"x": np.zeros(2)}, [Spec("x", dtype, (2,))])
 
 
 def test_an_undefined_type_is_no_number() -> None:
@@ -183,8 +201,15 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
 
 def test_pickles_are_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.array([{}], dtype=object), allow_pickle=True)
-    with pytest.raises(InputError, match="not a readable"):
+    with pytest.raises(InputError, match=r"file \(it holds something else than numbers and strings\)$"):
         given(tmp_path / "x.npy", [IMAGE])
+
+
+@pytest.mark.parametrize("extent", [-1, 2**63, 10**20])
+@pytest.mark.parametrize("dims", [("n",), (None,), None])
+def test_extents_that_nothing_can_have(extent: int, dims: tuple[str | None, ...] | None) -> None:
+    with pytest.raises(InputError, match=r"'x' cannot have shape .*: extents are 64-bit integers"):
+        pinned([Spec("x", "float32", dims)], {"x": (extent,)})
 
 
 def test_strings_can_be_given() -> None:

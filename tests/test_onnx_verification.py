@@ -291,6 +291,64 @@ def test_maps_and_strings_are_compared_as_they_are() -> None:
     assert verify(model(1), model(-1)).verdict == "differs"
 
 
+TENSOR = helper.make_tensor_type_proto(TensorProto.FLOAT, [2, 3])
+NO_TENSORS = {
+    "map": (
+        helper.make_map_type_proto(TensorProto.INT64, helper.make_tensor_type_proto(TensorProto.FLOAT, [])),
+        helper.make_node("CastMap", ["s"], ["z"], domain="ai.onnx.ml", map_form="DENSE"),
+    ),
+    "sequence": (
+        helper.make_sequence_type_proto(TENSOR),
+        helper.make_node("SequenceAt", ["s", "first"], ["z"]),
+    ),
+    "optional": (
+        helper.make_optional_type_proto(TENSOR),
+        helper.make_node("OptionalGetElement", ["s"], ["z"]),
+    ),
+}
+
+
+def reading(kind: str, scale: float, behind: float) -> onnx.ModelProto:
+    """`y` is made of `x` alone, `z` of an input that is no tensor, and `both` of both."""
+    form, node = NO_TENSORS[kind]
+    nodes = [
+        helper.make_node("Gemm", ["x", "w"], ["y"]),
+        node,
+        helper.make_node("Mul", ["z", "b"], ["z2"]),
+        helper.make_node("Add", ["y", "z2"], ["both"]),
+    ]
+    weights = {
+        "w": (normal(3, 3) * scale).astype(np.float32),
+        "b": np.float32(behind),
+        "first": np.int64(0),
+    }
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, 3]), helper.make_value_info("s", form)],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("y", "z", "both")],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in weights.items()],
+    )
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 3)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=8)
+
+
+@pytest.mark.parametrize("kind", NO_TENSORS)
+def test_an_input_that_is_no_tensor_leaves_the_rest_to_be_proved(kind: str) -> None:
+    verdict = verify(reading(kind, 1, 2), reading(kind, 1, 2))
+    assert verdict.verdict == "unproven"
+    assert verdict.unproven.keys() == {"z", "both"}
+    assert "y" in {row.output for row in verdict.rows if row.ok}
+    assert verify(reading(kind, 1, 2), reading(kind, 1.01, 2)).verdict == "differs"
+    assert verify(reading(kind, 1, 2), reading(kind, 1, 2.02)).verdict == "differs"
+
+
+@pytest.mark.parametrize("kind", NO_TENSORS)
+def test_the_tensors_beside_an_input_that_is_none_may_be_given(kind: str) -> None:
+    verdict = verify(reading(kind, 1, 2), reading(kind, 1, 2), inputs={"x": normal(2, 3).astype(np.float32)})
+    assert verdict.unproven.keys() == {"z", "both"}
+
+
 def test_where_nothing_is_left_nothing_is_compared() -> None:
     text = '<ir_version: 9, opset_import: ["": 17, "mine": 1]> g () => (float[2] y) { y = mine.Twist () }'
     model = onnx.parser.parse_model(text)

@@ -283,6 +283,14 @@ def test_empty_outputs_prove_nothing() -> None:
     unproven(verify(model, model), "not proved here: 'y': it is empty")
 
 
+@pytest.mark.parametrize("shape", [(0, 6), (1, 0)])
+@pytest.mark.parametrize("factor", [2.0, 3.0])
+def test_empty_values_inside_prove_nothing_either(shape: tuple[int, int], factor: float) -> None:
+    text = "g (float[a,b] x) => (float[a,b] y) { h = Mul (x, s) y = Neg (h) }"
+    original, result = parsed(text, s=np.array(2.0)), parsed(text, s=np.array(factor))
+    unproven(verify(original, result, shapes={"x": shape}), "not proved here: 'y': it is empty")
+
+
 def test_another_shape_fails() -> None:
     original = parsed("g (float[1,6] x) => (float[a,b] y) { y = Neg (x) }")
     result = parsed("g (float[1,6] x) => (float[a,b] y) { n = Neg (x) y = Transpose <perm = [1,0]> (n) }")

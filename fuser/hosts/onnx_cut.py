@@ -76,6 +76,18 @@ def holes(model: onnx.ModelProto, kinds: Collection[Kind]) -> list[Hole]:
     ]
 
 
+def unfed(graph: onnx.GraphProto) -> set[str]:
+    """The inputs that are no tensors: sequences, maps and optional values, which nobody makes up."""
+    return {
+        value.name for value in graph.input if value.type.WhichOneof("value") not in (None, "tensor_type")
+    }
+
+
+def readers(graph: onnx.GraphProto, names: set[str]) -> set[Kind]:
+    """The kinds of the nodes of the main graph that read one of these values."""
+    return {_kind(node) for node in graph.node if not names.isdisjoint(reads(node))}
+
+
 def _inputs(node: onnx.NodeProto) -> tuple[str, ...]:
     """What a node reads, in its own order, and then what its bodies take from outside."""
     given = dict.fromkeys(filter(None, node.input))
@@ -89,27 +101,32 @@ def _kind(node: onnx.NodeProto) -> Kind:
 def cut(model: onnx.ModelProto, taken: Iterable[Hole], types: dict[str, str]) -> onnx.ModelProto:
     """The model without these nodes, whose outputs, of the given types, are fed and whose inputs are seen.
 
-    Outputs that such a node makes itself are none any more. An input of a node is called as in `seen`.
+    Outputs that such a node makes itself are none any more. An input of a node is called as in `seen`. Inputs
+    of the model that are no tensors go with the nodes that read them.
     """
     result = copied(model)
     graph = result.graph
     out = {name for hole in taken for name in hole.outputs}
     kept = [node for node in graph.node if out.isdisjoint(node.output)]
     outputs = [value for value in graph.output if value.name not in out]
+    apart = unfed(graph)
     own = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
     shown = {value.name for value in outputs}
     for hole in taken:
         for place, name in enumerate(hole.inputs):
-            if name not in out and seen(hole, place) not in shown:
+            if name not in out | apart and seen(hole, place) not in shown:
                 kept.append(onnx.helper.make_node("Identity", [name], [seen(hole, place)]))
                 outputs.append(onnx.ValueInfoProto(name=seen(hole, place)))
     del graph.node[:], graph.output[:]
     graph.node.extend(kept)
     graph.output.extend(outputs)
     needed = needed_nodes(graph, {value.name for value in outputs})
-    fed = {name for node in needed for name in reads(node)} & out
-    del graph.node[:]
+    read = {name for node in needed for name in reads(node)} | {value.name for value in outputs}
+    fed = read & out
+    inputs = [value for value in graph.input if value.name in read or value.name not in apart]
+    del graph.node[:], graph.input[:]
     graph.node.extend(needed)
+    graph.input.extend(inputs)
     for name in sorted(fed - own):
         kind = onnx.helper.np_dtype_to_tensor_dtype(numpy_dtype(types.get(name, "float32")))
         graph.input.append(onnx.helper.make_tensor_value_info(name, kind, None))
