@@ -111,7 +111,8 @@ def removed(model: onnx.ModelProto, random: np.random.Generator) -> bool:
     """A node: what read it reads what it read."""
     made = {name for node in model.graph.node for name in node.output}
     inner = {v.name for v in model.graph.output}
-    nodes = [n for n in model.graph.node if n.output[0] not in inner and n.op_type != "Identity"]
+    read = {name for node in model.graph.node for name in node.input} - inner
+    nodes = [n for n in model.graph.node if n.output[0] in read and n.op_type != "Identity"]
     if not nodes:
         return False
     node = nodes[int(random.integers(len(nodes)))]

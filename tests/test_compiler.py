@@ -15,7 +15,7 @@ from fuser import compiler
 from fuser.algebra import compose
 from fuser.conv import Conv
 from fuser.demo import build_repvgg
-from fuser.errors import Declined, InputError, VerificationError
+from fuser.errors import Declined, InputError, OutputError, VerificationError
 from fuser.ir import Apply, Node
 from fuser.lazy import Array, Lazy
 from fuser.rewrite import FOLD, Candidate, Plan, Rewrite
@@ -303,3 +303,12 @@ def test_a_chain_of_maps_of_channels_computes_each_map_a_few_times(
     result = fuser.optimize(model)
     assert len(result.graph.node) == len(operators)
     assert len(computed) < 25 * length
+
+
+def test_inputs_are_not_written(path: Path, tmp_path: Path) -> None:
+    inputs = tmp_path / "x.npz"
+    np.savez(inputs, image=np.zeros((1, 3, 32, 32), np.float32))
+    before = inputs.read_bytes()
+    with pytest.raises(OutputError, match=r"x\.npz is read"):
+        fuser.optimize_file(path, inputs, inputs=inputs)
+    assert inputs.read_bytes() == before

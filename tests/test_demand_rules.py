@@ -7,6 +7,7 @@ from onnx import helper
 
 from fuser.demands import Demands
 from fuser.hosts.onnx_demand_shapes import SHAPES
+from fuser.hosts.onnx_demands import demands_of
 from fuser.hosts.onnx_tensors import Call, Tensor, Unknown, known
 
 IMAGE = Tensor((None, 3, 8, 9))
@@ -41,3 +42,8 @@ def test_what_nothing_is_known_of(kind: str, inputs: list[Tensor | None], attrib
     given = {name: helper.make_attribute(name, value) for name, value in attributes.items()}
     with pytest.raises(Unknown):
         SHAPES[kind](Call(kind, inputs, given, 1, 18, Demands()))
+
+
+def test_what_is_no_model_demands_nothing_that_could_be_told() -> None:
+    with pytest.raises(TypeError, match="a int is no ONNX model"):
+        demands_of(3)

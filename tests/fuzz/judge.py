@@ -156,6 +156,8 @@ def calm(source: onnx.ModelProto, feeds: Sequence[Feeds], coarse: Mapping[str, i
 
 def distance(a: Any, b: Any) -> float:
     """The largest difference relative to the largest number; infinite where the two cannot be compared."""
+    if a is None or b is None:  # an optional value that is not there
+        return 0.0 if a is b else np.inf
     if isinstance(a, list):
         same = isinstance(b, list) and len(a) == len(b)
         return max(map(distance, a, b), default=0.0) if same else np.inf

@@ -5,6 +5,7 @@ import io
 import resource
 import tempfile
 from collections.abc import Iterator
+from math import prod
 from pathlib import Path
 from time import process_time
 from typing import Any, Final, NamedTuple
@@ -125,7 +126,7 @@ def _drawn(value: onnx.ValueInfoProto, symbol: int) -> Any:
     """An input, extents that are not known being `symbol`."""
     kind = value.type.tensor_type
     shape = [dim.dim_value if dim.HasField("dim_value") else symbol for dim in kind.shape.dim]
-    if kind.elem_type not in (1, 7, 9, 10, 11) or min(shape, default=0) < 0 or np.prod(shape) > ELEMENTS:
+    if kind.elem_type not in (1, 7, 9, 10, 11) or min(shape, default=0) < 0 or prod(shape) > ELEMENTS:
         raise NotRunnable(f"{value.name} cannot be fed")
     dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)
     return (np.random.default_rng(0).random(shape) * 2).astype(dtype)
