@@ -61,7 +61,9 @@ def compare_values(source: Oracle, result: Oracle, feeds: Mapping[str, Any]) -> 
     errors: dict[str, float] = {}
     for name, data in result.trace(feeds, known):
         if name in known and isinstance(data, np.ndarray) and data.dtype.kind == "f":
-            errors[name] = _error(known[name], data)
+            error = _error(known[name], data)
+            if data.size or error:  # what is empty in both was not compared
+                errors[name] = error
     for oracle in (source, result):
         if not errors and oracle.refused:
             raise OracleUnavailable(next(iter(oracle.refused.values())))
