@@ -5,13 +5,14 @@ from typing import Any
 
 import pytest
 
-torch = pytest.importorskip("torch")
+pytest.importorskip("torch")
 
-from torch import fx, nn  # noqa: E402
-from torch.nn.utils import parametrize, prune  # noqa: E402
+import torch
+from torch import fx, nn
+from torch.nn.utils import parametrize, prune
 
-import fuser  # noqa: E402
-from fuser.errors import InputError  # noqa: E402
+import fuser
+from fuser.errors import InputError
 
 X = torch.linspace(-2, 2, 3 * 8 * 8).reshape(1, 3, 8, 8)
 
