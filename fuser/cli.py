@@ -284,12 +284,16 @@ def shapes(texts: Sequence[str] | None) -> dict[str, tuple[int, ...]]:
     for text in texts or ():
         name, sign, listed = text.rpartition("=")
         extents = [part.strip() for part in listed.split(",") if part.strip()]
-        if not name or not sign or not all(extent.isdecimal() for extent in extents):
+        if not name or not sign or not all(map(_is_extent, extents)):
             raise InputError(f"--shape {text}: not of the form NAME=1,3,224,224")
         if name in found:
             raise InputError(f"--shape {text}: {name} has shape {list(found[name])} already")
         found[name] = tuple(map(int, extents))
     return found
+
+
+def _is_extent(text: str) -> bool:
+    return text.isdecimal() and len(text) <= sys.int_info.default_max_str_digits
 
 
 @contextmanager

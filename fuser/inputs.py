@@ -9,11 +9,13 @@ Everything is drawn from a fixed seed, so the same model gets the same inputs ev
 from __future__ import annotations
 
 import os
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +30,10 @@ if TYPE_CHECKING:
 Feeds = dict[str, NDArray[Any]]
 Shapes = Mapping[str, tuple[int, ...]]
 Given = str | os.PathLike[str] | Mapping[str, Any]
+
+
+ADDRESSED: Final = 2**60 - 1
+"""Elements of the largest array: 8 bytes each are counted in an int64."""
 
 
 @dataclass(frozen=True)
@@ -70,10 +76,6 @@ LARGE: Final = tuple(Sizing(1, n, n, n) for n in (224, 256, 32, 128, 320, 299, 3
 
 # Integer inputs are mostly indices, whose bound is not in the file.
 CEILINGS: Final = (16, 2)
-
-
-EXTENTS: Final = 2**63
-"""No extent is as large: a signed integer of 64 bits holds it."""
 
 
 def model_specs(model: onnx_ir.Model) -> list[Spec]:
@@ -168,8 +170,7 @@ def pinned(specs: Sequence[Spec], shapes: Shapes) -> dict[str, int]:
                 f"a shape for {name!r}, which is no input of the model; its inputs are {[*known]}"
             )
         dims = known[name].shape
-        if not all(0 <= extent < EXTENTS for extent in shape):
-            raise InputError(f"input {name!r} cannot have shape {list(shape)}: extents are 64-bit integers")
+        require_possible(name, shape)
         if dims is not None and not _fits(dims, shape):
             raise InputError(
                 f"input {name!r} cannot have shape {list(shape)}, the model takes {_wanted(dims)}"
@@ -182,6 +183,20 @@ def pinned(specs: Sequence[Spec], shapes: Shapes) -> dict[str, int]:
                         f"{dim!r} is {other} in the shape of {where!r} and {extent} in that of {name!r}"
                     )
     return {dim: extent for dim, (extent, _) in sizes.items()}
+
+
+def require_possible(name: str, shape: Sequence[int]) -> None:
+    """Refuse a shape that no array has.
+
+    Raises:
+        InputError: an extent is negative, or there are more elements than can be addressed.
+    """
+    if any(extent < 0 for extent in shape):
+        raise InputError(f"input {name!r} cannot have shape {list(shape)}, an extent of which is negative")
+    if prod(extent or 1 for extent in shape) > ADDRESSED:  # an empty array is addressed by its other extents
+        raise InputError(
+            f"input {name!r} cannot have shape {list(shape)}, an array has {ADDRESSED} elements at most"
+        )
 
 
 def require_shapes(found: Shapes, wanted: Shapes | None) -> None:
@@ -298,25 +313,29 @@ def given(inputs: Given, specs: Sequence[Spec]) -> Feeds:
 
 def _load(path: Path, specs: Sequence[Spec]) -> Feeds:
     try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            if len(specs) != 1:
-                raise InputError(f"{path}: one array, but the model has {len(specs)} inputs: give an .npz")
-            return {specs[0].name: loaded}
-        with loaded:
-            arrays = dict(loaded)
+        with path.open("rb") as file:  # what numpy opens itself it leaves open where it cannot be read
+            loaded = np.load(file, allow_pickle=False)
+            arrays = {} if isinstance(loaded, np.ndarray) else dict(loaded)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
-    except (OSError, ValueError, EOFError, KeyError) as error:
-        # What numpy does not know may be Python objects; it proposes to load them, which runs their code.
-        other = "pickle" in str(error)
-        why = "it holds something else than numbers and strings" if other else str(error).splitlines()[0]
-        raise InputError(f"{path}: not a readable .npz or .npy file ({why})") from error
+    except OSError as error:
+        raise InputError(f"{path}: not a readable .npz or .npy file{_reason(error)}") from error
+    except (ValueError, EOFError, KeyError, BadZipFile, zlib.error) as error:
+        # What numpy says of a file that is none of its own is advice to unpickle it.
+        raise InputError(f"{path}: not a readable .npz or .npy file of numbers or strings") from error
+    if isinstance(loaded, np.ndarray):
+        if len(specs) != 1:
+            raise InputError(f"{path}: one array, but the model has {len(specs)} inputs: give an .npz")
+        return {specs[0].name: loaded}
     # `np.savez(path, a, b)` names the arrays by position.
     positional = [f"arr_{i}" for i in range(len(specs))]
     if sorted(arrays) == sorted(positional):
         return {spec.name: arrays[key] for spec, key in zip(specs, positional, strict=True)}
     return arrays
+
+
+def _reason(error: OSError) -> str:
+    return f" ({error.strerror})" if error.strerror else ""
 
 
 def _fitted(array: NDArray[Any], spec: Spec, source: str) -> NDArray[Any]:

@@ -285,13 +285,12 @@ class _Check:
             return None
 
     def _silent(self, face: Runner) -> dict[str, str]:
-        """The outputs that our own evaluation has left out."""
-        if not self.float64_only:
-            return {}
+        """The outputs of which there is nothing: our own evaluation left them out, or they hold nothing."""
         found = {
             part for outputs in self.expected for name in outputs for part in (name, name.partition("[")[0])
         }
-        return dict.fromkeys(face.outputs.keys() - found, "it can be evaluated neither there nor in float64")
+        why = "it can be evaluated neither there nor in float64" if self.float64_only else "it is empty"
+        return dict.fromkeys(sorted(face.outputs.keys() - found), why)
 
     def _verdict(self, rows: Sequence[Row], silent: Mapping[str, str]) -> Verification:
         if wrong := [row for row in rows if row.differs]:
@@ -342,7 +341,8 @@ def _open(row: Row) -> bool:
 
 def _decided(row: Row, values: Values | None) -> Row:
     """A row that is open, decided by the values inside; where they say nothing, what it is without them."""
-    if values is not None and values.ok and values.inner:
+    empty = 0 in row.shape  # what is inside of the models says nothing of what nobody saw
+    if not empty and values is not None and values.ok and values.inner:
         return row.by_values() if row.ok or row.explained else row
     if row.differs and not row.inconclusive:
         return row
@@ -352,7 +352,7 @@ def _decided(row: Row, values: Values | None) -> Row:
             return row.without_proof(f"nothing of it is finite, and {reason}")
         reason = f"is {row.own_error:.2g} of its scale off in float32 already, and {reason}"
         return replace(row, ok=False, proof="", reason=reason)
-    if 0 in row.shape:
+    if empty:
         return row.without_proof("it is empty")
     if row.own_error is not None and row.own_error > row.ceiling:
         return row.without_proof(

@@ -434,8 +434,12 @@ def _shapes_in(report: dict[str, Any]) -> Iterator[object]:
         (["--shape", "input=1,-3"], "--shape input=1,-3: not of the form"),
         (["--shape", "a=1", "--shape", "a=2"], "--shape a=2: a has shape [1] already"),
         (["--shape", "z=1"], "a shape for 'z', which is no input of the model; its inputs are ['image']"),
-        (["--shape", f"image=1,3,8,{10**20}"], "extents are 64-bit integers"),
+        (["--shape", f"image=1,3,8,{10**20}"], "elements at most"),
         (["--shape", "image=1,3,8"], "input 'image' cannot have shape [1, 3, 8], the model takes"),
+        (["--shape", f"image={10**20},3,8,8"], f"cannot have shape [{10**20}, 3, 8, 8], an array has"),
+        (["--shape", f"image=0,3,{10**20},8"], f"cannot have shape [0, 3, {10**20}, 8], an array has"),
+        (["--shape", f"image={10**8},3,{10**8},{10**8}"], "elements at most"),
+        (["--shape", "image=" + "9" * 5000], "not of the form"),
         (["--inputs", "none.npz"], "none.npz: no such file"),
     ],
 )

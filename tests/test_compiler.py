@@ -309,6 +309,6 @@ def test_inputs_are_not_written(path: Path, tmp_path: Path) -> None:
     inputs = tmp_path / "x.npz"
     np.savez(inputs, image=np.zeros((1, 3, 32, 32), np.float32))
     before = inputs.read_bytes()
-    with pytest.raises(OutputError, match=r"x\.npz is read"):
+    with pytest.raises(OutputError, match=r"x\.npz is also the path of the inputs"):
         fuser.optimize_file(path, inputs, inputs=inputs)
     assert inputs.read_bytes() == before

@@ -291,6 +291,42 @@ def test_empty_values_inside_prove_nothing_either(shape: tuple[int, int], factor
     unproven(verify(original, result, shapes={"x": shape}), "not proved here: 'y': it is empty")
 
 
+def test_an_output_that_is_empty_in_every_sample_was_not_compared() -> None:
+    """Neither by itself nor by the values inside, empty or not, is it proved."""
+    text = "g (float[N,6] x) => (float[N,6] y) { h = Mul (x, s) y = Neg (h) }"
+    original, damaged = (parsed(text, s=np.array(s)) for s in (2.0, 6.0))
+    for result in (original, damaged):
+        unproven(verify(original, result, shapes={"x": (0, 6)}), "not proved here: 'y': it is empty")
+    refused(verify(original, damaged), "output 'y' differs")
+    text = "g (float[2,6] x) => (float[N,6] y) { h = Mul (x, s) k = Neg (h) y = Slice (k, a, a) }"
+    cut = parsed(text, s=np.array(2.0), a=np.array([0]))
+    unproven(verify(cut, cut), "not proved here: 'y': it is empty")
+
+
+def test_an_empty_output_beside_one_that_is_compared_is_not_proved() -> None:
+    text = "g (float[2,6] x) => (float[2,6] z, float[N,6] y) { z = Neg (x) y = Slice (z, a, a) }"
+    model = parsed(text, a=np.array([0]))
+    verdict = verify(model, model)
+    unproven(verdict, "not proved here: 'y': it is empty")
+    assert list(verdict.unproven) == ["y"]
+
+
+def test_a_sequence_that_is_always_empty_is_not_proved() -> None:
+    text = "g (float[2,6] x) => (float[2,6] z, seq(float[N,6]) y) { z = Neg (x) y = SequenceEmpty () }"
+    model = parsed(text)
+    unproven(verify(model, model), "not proved here: 'y': it is empty")
+
+
+def test_an_output_that_is_empty_in_some_samples_is_proved_by_the_others() -> None:
+    text = "g (float[1,6] x) => (float[N] y) { c = Less (x, t) d = Reshape (c, r) y = Compress (x, d) }"
+    model = parsed(text, t=np.array(0.0), r=np.array([-1]))
+    verdict = verify(model, model)
+    assert {0 in row.shape for row in verdict.rows} == {True, False}
+    assert verdict.ok, verdict.reason
+    of_nothing = verify(model, model, inputs={"x": np.ones((1, 6), np.float32)})
+    unproven(of_nothing, "not proved here: 'y': it is empty")
+
+
 def test_another_shape_fails() -> None:
     original = parsed("g (float[1,6] x) => (float[a,b] y) { y = Neg (x) }")
     result = parsed("g (float[1,6] x) => (float[a,b] y) { n = Neg (x) y = Transpose <perm = [1,0]> (n) }")

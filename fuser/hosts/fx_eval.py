@@ -67,9 +67,10 @@ def _run(node: fx.Node, module: nn.Module | None, tensors: Mapping[fx.Node, torc
         assert callable(node.target)
         return node.target(*args, **kwargs)
     assert module is not None, f"there is no module {node.target}"
-    first = next(tensor for tensor in tensors.values() if isinstance(tensor, torch.Tensor))
     if any(True for _ in tensors_of(module)) or getattr(module, "inplace", False):
-        module = _converted(module, first.dtype if first.is_floating_point() else None)
+        # What computes a weight of its own, which takes nothing, computes it in its own type.
+        first = next((tensor for tensor in tensors.values() if isinstance(tensor, torch.Tensor)), None)
+        module = _converted(module, first.dtype if first is not None and first.is_floating_point() else None)
     return module(*args, **kwargs)
 
 
@@ -84,7 +85,7 @@ def _converted(module: nn.Module, dtype: torch.dtype | None) -> nn.Module:
             return held.detach().to("cpu", dtype if held.is_floating_point() else None)
         return held
 
-    module = _with_its_weights(module)
+    module = with_its_weights(module)
     made: nn.Module = object.__new__(type(module))
     made.__dict__.update({name: convert(held) for name, held in module.__dict__.items()})
     made._parameters = {
@@ -100,7 +101,7 @@ def _converted(module: nn.Module, dtype: torch.dtype | None) -> nn.Module:
     return made
 
 
-def _with_its_weights(module: nn.Module) -> nn.Module:
+def with_its_weights(module: nn.Module) -> nn.Module:
     """The module with what parametrisations and torch's own hooks compute in their place."""
     hooks = {k: h for k, h in module._forward_pre_hooks.items() if type(h).__module__.startswith("torch.nn.")}
     computed = list(module.parametrizations) if parametrize.is_parametrized(module) else []

@@ -100,12 +100,32 @@ def tensors_of(module: nn.Module) -> Iterator[torch.Tensor]:
 def duplicate(part: Any, memo: dict[int, Any] | None = None) -> Any:
     """A deep copy of a module or tensor, with what a hook computed of its parameters: torch copies none."""
     memo = {} if memo is None else memo
-    modules = part.modules() if isinstance(part, nn.Module) else ()
+    modules = list(part.modules()) if isinstance(part, nn.Module) else []
     for value in (part, *(value for module in modules for value in vars(module).values())):
         if isinstance(value, torch.Tensor) and not value.is_leaf:
             memo.setdefault(id(value), value.detach().clone())
-    return deepcopy(part, memo)
+    made = deepcopy(part, memo)
+    for module in modules:
+        if isinstance(module, fx.GraphModule):
+            _call_alike(module, memo[id(module)], memo)
+    return made
 
+
+def _call_alike(module: fx.GraphModule, copy: nn.Module, memo: dict[int, Any]) -> None:
+    """Give a copy the hooks and the `forward` of the original: the copies that torch makes have neither."""
+    wanted = set(map(id, hooks_of(module)))
+    for name in ("_forward_pre_hooks", "_forward_hooks"):
+        hooks = {key: hook for key, hook in getattr(module, name).items() if id(hook) in wanted}
+        getattr(copy, name).update(deepcopy(hooks, memo))
+        for flag in FLAGS:
+            flags = getattr(module, name + flag, {})
+            getattr(copy, name + flag, {}).update({key: flags[key] for key in hooks if key in flags})
+    if "forward" in vars(module):
+        copy.forward = deepcopy(module.forward, memo)
+
+
+FLAGS: Final = ("_with_kwargs", "_always_called")
+"""Of torch's tables that say how a hook is called, what follows the name of the table that holds it."""
 
 CALL: Final = ("forward", "__call__", "_call_impl", "_wrapped_call_impl")
 
@@ -138,14 +158,30 @@ COMPUTE: Final = (WeightNorm, SpectralNorm, BasePruningMethod)
 """Hooks that compute a weight of other parameters, and do nothing else."""
 
 
+CHECKS: Final = "torch.export."
+"""Where the hooks are defined that refuse the inputs that a program was not exported for."""
+
+
+def hooks_of(module: nn.Module) -> list[Any]:
+    """The hooks that may change what a call computes. Those that only compute a weight are known."""
+    hooks = (*module._forward_pre_hooks.values(), *module._forward_hooks.values())
+    return [
+        hook
+        for hook in hooks
+        if not isinstance(hook, COMPUTE) and not str(getattr(hook, "__module__", "")).startswith(CHECKS)
+    ]
+
+
+def added_to(module: nn.Module) -> str:
+    """What was added to the call of a module from outside of its class; nothing where nothing was."""
+    for hook in hooks_of(module):
+        return f"a forward hook, {getattr(hook, '__qualname__', type(hook).__name__)}"
+    return "a forward of its own" if "forward" in vars(module) else ""
+
+
 def _hooked(module: nn.Module) -> str:
-    """Why a module cannot be replaced: hooks would be lost. Those that only compute a weight are known."""
-    hooks = [hook for hook in module._forward_pre_hooks.values() if not isinstance(hook, COMPUTE)]
-    hooks += module._forward_hooks.values()
-    if not hooks:
-        return ""
-    name = getattr(hooks[0], "__qualname__", type(hooks[0]).__name__)
-    return f"the module has a forward hook, {name}, which would be lost"
+    """Why a module cannot be replaced: hooks would be lost."""
+    return f"the module has {added_to(module)}, which would be lost" if hooks_of(module) else ""
 
 
 def _tensor(module: nn.Module, name: str) -> Operand:

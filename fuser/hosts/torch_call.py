@@ -10,15 +10,16 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import fx, nn
 from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
 from fuser.errors import InputError
+from fuser.hosts.fx_eval import with_its_weights
 from fuser.hosts.fx_module import duplicate
 from fuser.hosts.fx_tensor import dtype_name, to_numpy, to_torch
 from fuser.hosts.kind import is_torch
-from fuser.hosts.torch_front import arguments, module_of_program, require_inference
+from fuser.hosts.torch_front import arguments, first_line, module_of_program, require_inference
 from fuser.inputs import Feeds, Shapes, Sizing, Spec, attempts
 from fuser.ir import Dim
 
@@ -53,9 +54,14 @@ def require_model(model: Any, name: str) -> None:
 def module_of(model: nn.Module | ExportedProgram, *, double: bool = False) -> nn.Module:
     """What can be called, its state its own: a forward may change buffers; `double` in double precision."""
     module = module_of_program(model) if isinstance(model, ExportedProgram) else model
+    if isinstance(module, fx.GraphModule):
+        module = with_its_weights(module)  # torch copies only what the graph reads
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's, about its own classes
-        copy: nn.Module = duplicate(module)
+        try:
+            copy: nn.Module = duplicate(module)
+        except Exception as error:  # whatever a user's class or torch's own copying of it raises
+            raise InputError(f"{type(module).__name__} cannot be copied: {first_line(error)}") from error
     return copy.double() if double else copy
 
 

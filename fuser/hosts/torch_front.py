@@ -9,6 +9,7 @@ import torch
 from torch import fx, nn
 from torch.export import ExportedProgram
 from torch.nn.parameter import is_lazy
+from torch.nn.utils import parametrize
 from torch.utils import _pytree as pytree
 
 from fuser.check import settle
@@ -16,9 +17,11 @@ from fuser.driver import carefully, run
 from fuser.errors import InputError
 from fuser.hosts.fx_call import canonical, normalise
 from fuser.hosts.fx_effects import resolve_effects
+from fuser.hosts.fx_eval import with_its_weights
 from fuser.hosts.fx_graph_module import Tensors, attribute, copied, export_module, read_tensors
 from fuser.hosts.fx_identity import is_quantized, name_of
 from fuser.hosts.fx_import import import_fx
+from fuser.hosts.fx_module import added_to
 from fuser.hosts.fx_names import Paths, respelled, spell_program
 from fuser.ir import Graph
 from fuser.rewrite import Event, Log, Plan
@@ -86,15 +89,17 @@ def optimize_graph_module(
     Of `examples`, arguments in the order of the graph's inputs, only ranks and element types are taken.
     """
     require_inference(module)
+    require_plain(module)
     name = type(module).__name__
+    owner = with_its_weights(module)
 
     def prepare() -> Imported:
         source = copied(module.graph)
-        tensors = read_tensors(source, module)
-        return Imported(source, tensors, import_fx(source, module, tensors, name, examples))
+        tensors = read_tensors(source, owner)
+        return Imported(source, tensors, import_fx(source, owner, tensors, name, examples))
 
     done, log = rewritten(prepare, plan)
-    return export_module(done.graph, done.source, module, done.tensors, name), log.events
+    return export_module(done.graph, done.source, owner, done.tensors, name), log.events
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,6 +179,8 @@ def trace(model: nn.Module) -> fx.GraphModule:
     Raises:
         InputError: the module cannot be captured as a whole.
     """
+    require_plain(model)
+    model = with_its_weights(model)
     before = set(vars(model))
     try:
         traced = fx.GraphModule(*_spelled(model, _Tracer().trace(model)), type(model).__name__)
@@ -319,19 +326,51 @@ def require_inference(model: nn.Module) -> None:
             if trains(node):
                 raise InputError(f"{type(model).__name__}, node {node.name}, {TRAINING}")
     else:
-        parts = dict(model.named_modules())
+        computing = computing_weights(model)
+        parts = {name: part for name, part in model.named_modules() if part not in computing or moody(part)}
     for name, part in parts.items():
         if part.training and not is_quantized(type(part)):
             title = type(model).__name__ + (f", module {name!r}," if name else "")
             raise InputError(f"{title} {TRAINING}")
 
 
+def require_plain(model: nn.Module) -> None:
+    """Refuse a model whose call does more than torch.fx has in its graph.
+
+    Raises:
+        InputError: with the hook.
+    """
+    if added := added_to(model):
+        raise InputError(
+            f"{type(model).__name__} has {added}, which torch.fx leaves out of the graph; "
+            "torch.export.export captures it"
+        )
+
+
+def computing_weights(model: nn.Module) -> set[nn.Module]:
+    """The parametrizations in a model. One that was registered in evaluation mode is in training."""
+    found: set[nn.Module] = set()
+    for part in model.modules():
+        if parametrize.is_parametrized(part):
+            found.update(part.parametrizations.modules())
+    return found
+
+
+def moody(module: nn.Module) -> bool:
+    """Whether the mode matters to what a parametrization computes, or to statistics that it keeps."""
+    code = getattr(type(module).forward, "__code__", None)
+    reads = code is not None and "training" in code.co_names
+    return reads or isinstance(module, MOODY) or bool(module._buffers)
+
+
 def sensitive(module: nn.Module) -> bool:
     """Whether a module computes something else in training. Only torch's own are known not to."""
     if not type(module).__module__.startswith("torch."):
         return not isinstance(module, fx.GraphModule)
-    kinds = (nn.modules.batchnorm._NormBase, nn.modules.dropout._DropoutNd, nn.RReLU)
-    return isinstance(module, kinds)
+    return isinstance(module, MOODY)
+
+
+MOODY = (nn.modules.batchnorm._NormBase, nn.modules.dropout._DropoutNd, nn.RReLU)
 
 
 def trains(node: fx.Node) -> bool:
