@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from math import prod
 from typing import TYPE_CHECKING, Any, Final
@@ -119,6 +119,19 @@ class OnnxModels:
         with self._opened(left, source) as session:
             yield _Filled(session, self, source)
 
+    def _shared(self, source: Source) -> list[Hole]:
+        """What is taken out of a model; of what bodies read from outside, what they read in both."""
+        own, other = (
+            holes(model.proto(), self.taken)
+            for model in (source, self.after if source is self.before else self.before)
+        )
+        if len(own) != len(other):
+            return own  # which is a difference by itself
+        return [
+            replace(hole, captured=tuple(name for name in hole.captured if name in twin.captured))
+            for hole, twin in zip(own, other, strict=True)
+        ]
+
     def _opened(self, part: onnx.ModelProto, source: Source) -> AbstractContextManager[Runner]:
         """A session of a part of a model."""
         return opened(part, source.name, optimise=False, folder=source.folder, patience=self.patience)
@@ -127,7 +140,7 @@ class OnnxModels:
         """What is left of a model without that which cannot be run or compared."""
         model = source.proto()
         self.types = element_types(model) | self.types
-        left = cut(model, holes(model, self.taken), self.types)
+        left = cut(model, self._shared(source), self.types)
         if not left.graph.output:
             raise CannotRun(f"{source.name}: nothing is left without {_named(self.taken)}")
         return left

@@ -47,8 +47,13 @@ def batch_norm(
     """(x - mean) / sqrt(variance + epsilon) * scale + shift, all `[C]`, as a depthwise operator with one tap.
 
     Raises:
-        Declined: a variance is not positive.
+        Declined: a variance is not positive, or not each channel has one number of each kind.
     """
+    shapes = [parameter.shape for parameter in (scale, shift, mean, variance)]
+    require(
+        len(set(shapes)) == 1 and mean.ndim == 1 and mean.size > 0,
+        f"scale, shift, mean and variance have shapes {shapes}, and not one number for each channel",
+    )
     spread = variance + epsilon
     if not (spread > 0).all():
         channel = int(np.flatnonzero(~(spread > 0))[0])

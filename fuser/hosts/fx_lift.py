@@ -147,8 +147,8 @@ def lift_batch_norm(call: Call, node: Node) -> Apply:
     bias = np.zeros_like(mean) if node.inputs[2] is None else numbers(node, 2, "bias")
     rank = rank_of(x)
     require(rank >= 2, f"{x.name!r} has no channel axis: {x.shape}")
-    _require_channels(x, 1, mean.shape[0])
     norm = batch_norm(mean, variance, weight, bias, float(a["eps"]), rank - 2, -1 if rank == 2 else 1)
+    _require_channels(x, 1, norm.inputs)
     return Apply(norm, (x,), "batch_norm")
 
 

@@ -29,11 +29,15 @@ WIDTHS: Final = {"bfloat16": 8, "float16": 11, "float32": 24, "float64": 53}
 
 @dataclass(frozen=True)
 class Hole:
-    """A node that was taken out: what it was, what it read and what it made."""
+    """A node that was taken out: what it was, what it read and what it made.
+
+    `captured` is what its bodies read from outside, which a rewrite in them may change.
+    """
 
     kind: Kind
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    captured: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return "::".join(filter(None, self.kind))
@@ -69,11 +73,7 @@ def holes(model: onnx.ModelProto, kinds: Collection[Kind]) -> list[Hole]:
         grown = bool(more)
         calling |= more
     needed = needed_nodes(model.graph, {value.name for value in model.graph.output})
-    return [
-        Hole(_kind(node), _inputs(node), tuple(filter(None, node.output)))
-        for node in needed
-        if any(_kind(part) in calling for part in all_nodes([node]))
-    ]
+    return [_hole(node) for node in needed if any(_kind(part) in calling for part in all_nodes([node]))]
 
 
 def unfed(graph: onnx.GraphProto) -> set[str]:
@@ -88,10 +88,10 @@ def readers(graph: onnx.GraphProto, names: set[str]) -> set[Kind]:
     return {_kind(node) for node in graph.node if not names.isdisjoint(reads(node))}
 
 
-def _inputs(node: onnx.NodeProto) -> tuple[str, ...]:
-    """What a node reads, in its own order, and then what its bodies take from outside."""
+def _hole(node: onnx.NodeProto) -> Hole:
     given = dict.fromkeys(filter(None, node.input))
-    return (*given, *sorted(reads(node) - given.keys()))
+    captured = sorted(reads(node) - given.keys())
+    return Hole(_kind(node), tuple(given), tuple(filter(None, node.output)), tuple(captured))
 
 
 def _kind(node: onnx.NodeProto) -> Kind:
@@ -113,10 +113,12 @@ def cut(model: onnx.ModelProto, taken: Iterable[Hole], types: dict[str, str]) ->
     own = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
     shown = {value.name for value in outputs}
     for hole in taken:
-        for place, name in enumerate(hole.inputs):
-            if name not in out | apart and seen(hole, place) not in shown:
-                kept.append(onnx.helper.make_node("Identity", [name], [seen(hole, place)]))
-                outputs.append(onnx.ValueInfoProto(name=seen(hole, place)))
+        places = {seen(hole, str(place)): name for place, name in enumerate(hole.inputs)}
+        places |= {seen(hole, name): name for name in hole.captured}
+        for place, name in places.items():
+            if name not in out | apart and place not in shown:
+                kept.append(onnx.helper.make_node("Identity", [name], [place]))
+                outputs.append(onnx.ValueInfoProto(name=place))
     del graph.node[:], graph.output[:]
     graph.node.extend(kept)
     graph.output.extend(outputs)
@@ -133,8 +135,8 @@ def cut(model: onnx.ModelProto, taken: Iterable[Hole], types: dict[str, str]) ->
     return result
 
 
-def seen(hole: Hole, place: int) -> str:
-    """What an input of a node that was taken out is called as an output."""
+def seen(hole: Hole, place: str) -> str:
+    """What an input of a node that was taken out, or what its bodies read, is called as an output."""
     return f"input {place} of {hole} {hole.outputs[0]}"
 
 

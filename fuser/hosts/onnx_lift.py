@@ -264,9 +264,9 @@ def lift_batch_normalization(node: Node, opset: int) -> Apply:
     epsilon = float(attribute(node, "epsilon", 1e-5))
     rank = rank_of(x)
     require(rank >= 2, f"{x.name!r} has {rank} axis, and no channel axis")
-    _require_channels(node, scale.shape[0])
     spatial, axis = (rank - 2, 1) if rank > 2 else (0, -1)
     norm = batch_norm(mean, variance, scale, shift, epsilon, spatial, axis)
+    _require_channels(node, norm.inputs)
     return Apply(norm, (x,), "batch_norm")
 
 

@@ -300,6 +300,8 @@ ONE, NAN = np.ones(2, np.float32), np.array([1, np.nan], np.float32)
                {"x": CONV, "s": ONE, "b": ONE, "m": ONE, "v": ONE}, training_mode=1),
         refuse("variance + epsilon is not positive: -1 + 1e-05 (channel 1)", "BatchNormalization",
                {"x": CONV, "s": ONE, "b": ONE, "m": ONE, "v": np.array([1, -1], np.float32)}),
+        refuse("have shapes [(), (2,), (2,), (2,)], and not one number", "BatchNormalization",
+               {"x": CONV, "s": np.array(1, np.float32), "b": ONE, "m": ONE, "v": ONE}),
         refuse("the mean 'm' holds nan", "BatchNormalization",
                {"x": CONV, "s": ONE, "b": ONE, "m": NAN, "v": ONE}),
         refuse("the scale 's' is not a constant", "BatchNormalization",
