@@ -31,14 +31,14 @@ from torch.fx.experimental import optimization
 import fuser
 from benchmarks import models
 from benchmarks.common import machine, quartiles, table, versions, write_json
-from fuser.bench import Call, processors
-from fuser.compare import Outputs, Row, judge
+from fuser.bench.benchmark import Call, processors
 from fuser.errors import InputError
-from fuser.hosts.fx_tensor import to_numpy
-from fuser.hosts.torch_call import Arguments, results
-from fuser.hosts.torch_front import first_line
-from fuser.torch_bench import BACKENDS, DEVICES, clock, inference, prepared, require_device
-from fuser.torch_verification import TorchRunner
+from fuser.hosts.torch.bench import BACKENDS, DEVICES, clock, inference, prepared, require_device
+from fuser.hosts.torch.callables import Arguments, results
+from fuser.hosts.torch.front import first_line
+from fuser.hosts.torch.tensor import to_numpy
+from fuser.hosts.torch.verification import TorchRunner
+from fuser.judge.compare import Outputs, Row, judge
 
 TIMM: Final = ("repvgg_a0", "mobileone_s0", "fastvit_t8", "repvit_m1_0", "resnet18")
 DTYPES: Final = ("float32", "bfloat16", "float16", "float64")

@@ -8,22 +8,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fuser.bench import benchmark as benchmark
+    from fuser.bench.benchmark import benchmark as benchmark
     from fuser.compiler import inspect_file as inspect_file
     from fuser.compiler import optimize as optimize
     from fuser.compiler import optimize_file as optimize_file
     from fuser.compiler import pass_names as pass_names
-    from fuser.torch_export import export as export
-    from fuser.verification import verify as verify
+    from fuser.hosts.torch.export import export as export
+    from fuser.judge.verification import verify as verify
 
 _HOME = {
-    "benchmark": "fuser.bench",
-    "export": "fuser.torch_export",
+    "benchmark": "fuser.bench.benchmark",
+    "export": "fuser.hosts.torch.export",
     "inspect_file": "fuser.compiler",
     "optimize": "fuser.compiler",
     "optimize_file": "fuser.compiler",
     "pass_names": "fuser.compiler",
-    "verify": "fuser.verification",
+    "verify": "fuser.judge.verification",
 }
 
 __all__ = ["benchmark", "export", "inspect_file", "optimize", "optimize_file", "pass_names", "verify"]

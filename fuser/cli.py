@@ -109,7 +109,7 @@ def optimize(
     guard([source], {"--json": json, "--certificate": certificate}, inputs=inputs, output=output)
     with working(f"Optimizing {source}"):
         import fuser
-        from fuser.report import print_report
+        from fuser.report.report import print_report
 
         report = fuser.optimize_file(
             source,
@@ -146,7 +146,7 @@ def inspect(
     guard([source], {"--json": json}, inputs=inputs)
     with working(f"Inspecting {source}"):
         import fuser
-        from fuser.report import print_inspection
+        from fuser.report.report import print_inspection
 
         report = fuser.inspect_file(
             source,
@@ -178,7 +178,7 @@ def verify(
     guard([a, b], {"--json": json}, inputs=inputs, certificate=certificate)
     with working(f"Comparing {a} and {b}"):
         import fuser
-        from fuser.report import print_verification
+        from fuser.report.report import print_verification
 
         result = fuser.verify(a, b, inputs=inputs, shapes=shapes(shape), certificate=certificate)
     try:
@@ -228,7 +228,7 @@ def bench(
     guard([a, b], {"--json": json}, inputs=inputs)
     with working(f"Timing {a} and {b}"):
         import fuser
-        from fuser.report import print_benchmark
+        from fuser.report.report import print_benchmark
 
         result = fuser.benchmark(
             a, b, threads=threads, backend=backend, device=device, inputs=inputs, shapes=shapes(shape)
@@ -240,7 +240,7 @@ def bench(
 def passes(json: Json = None) -> None:
     """List the passes in the order in which they are tried."""
     import fuser
-    from fuser.report import print_passes
+    from fuser.report.report import print_passes
 
     known = fuser.pass_names()
     emit(
@@ -258,7 +258,7 @@ def demo() -> None:
     """
     with working("Building and optimizing RepVGG-A0"):
         from fuser.demo import demonstrate
-        from fuser.report import print_report
+        from fuser.report.report import print_report
 
         report = demonstrate()
     emit(report.to_dict, None, lambda console: print_report(report, console))
@@ -336,7 +336,7 @@ def emit(result: Callable[[], object], json: Path | None, show: Callable[[Consol
     """Put a result on stdout as text or as JSON, or as text there and as JSON in a file."""
     from rich.console import Console
 
-    from fuser.report import to_json
+    from fuser.report.report import to_json
 
     if json == Path("-"):
         sys.stdout.write(to_json(result()))

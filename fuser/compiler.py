@@ -9,23 +9,23 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, overload
 
-from fuser.blame import blames
-from fuser.check import settle
-from fuser.culprit import require_right
-from fuser.driver import carefully, run
 from fuser.errors import InputError
 from fuser.hosts.kind import from_torch, is_program, require_torch
-from fuser.ir import Graph
+from fuser.ir.graph import Graph
+from fuser.judge.blame import blames
 from fuser.places import require_apart
-from fuser.report import Report
-from fuser.rewrite import Event, Log, Plan, available, select
-from fuser.summary import summarise
+from fuser.report.culprit import require_right
+from fuser.report.report import Report
+from fuser.report.summary import summarise
+from fuser.rewrite.driver import carefully, run
+from fuser.rewrite.pattern import Event, Log, Plan, available, select
+from fuser.validate.check import settle
 
 if TYPE_CHECKING:
     import onnx_ir
 
-    from fuser.inputs import Given, Shapes
-    from fuser.verification import Verification
+    from fuser.judge.inputs import Given, Shapes
+    from fuser.judge.verification import Verification
 
 M = TypeVar("M")
 Name = str | os.PathLike[str]
@@ -121,7 +121,7 @@ def optimize(
 
 
 def _optimize_onnx(model: Any, plan: Plan) -> tuple[Any, Report]:
-    from fuser.hosts import onnx_io
+    from fuser.hosts.onnx.file import files as onnx_io
 
     with _uncollected():
         copy = onnx_io.from_any(model)
@@ -161,7 +161,7 @@ def optimize_file(
         bench: time the result against the original (see `benchmark`).
         inputs: what to verify and time with, by input name or as an `.npz` file, in place of what is drawn.
         shapes: what to verify, time and count multiply-adds with: shapes of some inputs by name.
-        certificate: where to write the proof of an ONNX result (see `fuser/certificate.py`), for `verify`.
+        certificate: where to write the proof of an ONNX result (see `validate/certificate.py`), for `verify`.
 
     Raises:
         InputError: `src` cannot be read or is not valid, no pass has one of the names, or the inputs or
@@ -189,11 +189,11 @@ def optimize_file(
             report.verification = _compared(src, written, inputs, shapes)
             require_right(report, without, strict=strict)
         if bench:
-            from fuser.bench import benchmark
+            from fuser.bench.benchmark import benchmark
 
             report.benchmark = benchmark(src, written, inputs=inputs, shapes=shapes)
         if certificate is not None:
-            from fuser import certificate as certificates
+            from fuser.validate import certificate as certificates
 
             certificates.write(certificates.certify(src, written, report.applied), certificate)
     return report
@@ -217,12 +217,12 @@ def inspect_file(
         InputError: `src` cannot be read or is not valid, no pass has one of the names, or the inputs or
             shapes do not fit.
     """
-    from fuser.hosts import onnx_io
+    from fuser.hosts.onnx.file import files as onnx_io
 
     plan = select(passes, exclude, zero_below)
     if is_program(src):
         require_torch("a .pt2 file")
-        from fuser.hosts import torch_files
+        from fuser.hosts.torch import files as torch_files
 
         if inputs is not None or shapes:
             raise InputError(
@@ -242,8 +242,8 @@ def pass_names() -> list[tuple[str, str]]:
 
 
 def _optimize_torch(model: Any, example_inputs: Any, dynamic_shapes: Any, plan: Plan) -> tuple[Any, Report]:
-    from fuser.hosts.torch_front import graph_of, optimize_torch
-    from fuser.hosts.torch_summary import summarise as summarise_torch
+    from fuser.hosts.torch.front import graph_of, optimize_torch
+    from fuser.hosts.torch.summary import summarise as summarise_torch
 
     started = perf_counter()
     with _uncollected():
@@ -259,7 +259,7 @@ def _onnx(
     src: Name, dst: Name, plan: Plan, inputs: "Given | None", shapes: "Shapes | None"
 ) -> Iterator[tuple[Path, Report]]:
     """Where the optimized `src` is written, to be moved to `dst` at the end, and what was done."""
-    from fuser.hosts import onnx_io
+    from fuser.hosts.onnx.file import files as onnx_io
 
     if is_program(dst):
         raise InputError(
@@ -289,7 +289,7 @@ def _program(
             f"{os.fspath(src)} becomes another .pt2 file, which {os.fspath(dst)} is not: {KINDS}"
         )
     require_torch("a .pt2 file")
-    from fuser.hosts import torch_files
+    from fuser.hosts.torch import files as torch_files
 
     result, report = _optimize_torch(torch_files.load(src), None, None, plan)
     report.source = os.fspath(src)
@@ -300,7 +300,7 @@ def _program(
 
 def _shapes(model: "onnx_ir.Model", inputs: "Given | None", shapes: "Shapes | None") -> "Shapes":
     """What multiply-adds are counted for: the shapes of the user's inputs, or those that the user gave."""
-    from fuser.inputs import given, model_specs, require_shapes
+    from fuser.judge.inputs import given, model_specs, require_shapes
 
     if inputs is None:
         return shapes or {}
@@ -311,7 +311,7 @@ def _shapes(model: "onnx_ir.Model", inputs: "Given | None", shapes: "Shapes | No
 
 def rewrite_model(model: "onnx_ir.Model", plan: Plan, source: str, shapes: "Shapes | None" = None) -> Report:
     """Rewrite `model` in place; `shapes` of inputs are those that multiply-adds are counted for."""
-    from fuser.hosts.onnx_export import export_graph
+    from fuser.hosts.onnx.exporter import export_graph
 
     started = perf_counter()
     before = summarise(model, shapes)
@@ -330,7 +330,7 @@ def rewrite_model(model: "onnx_ir.Model", plan: Plan, source: str, shapes: "Shap
 
 def _rewritten(model: "onnx_ir.Model", plan: Plan) -> tuple[list[Graph], Log]:
     """Import `model` and rewrite its graphs."""
-    from fuser.hosts.onnx_import import import_model
+    from fuser.hosts.onnx.importer import import_model
 
     def attempt(careful: bool) -> tuple[list[Graph], Log]:
         graphs, log = import_model(model), Log()
@@ -357,6 +357,6 @@ def _uncollected() -> Iterator[None]:
 def _compared(
     original: Any, result: Any, inputs: "Given | None" = None, shapes: "Shapes | None" = None
 ) -> "Verification":
-    from fuser.verification import verify
+    from fuser.judge.verification import verify
 
     return verify(original, result, inputs=inputs, shapes=shapes)

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from fuser.conv import Conv
-from fuser.lazy import Array
+from fuser.algebra.conv import Conv
+from fuser.algebra.lazy import Array
 
 if TYPE_CHECKING:
     import onnx
 
-    from fuser.report import Report
+    from fuser.report.report import Report
 
 STAGES: Final = ((48, 1), (48, 2), (96, 4), (192, 14), (1280, 1))
 """Channels and blocks of each stage. The first block of a stage has stride 2."""

@@ -60,7 +60,7 @@ def _require_free(called: str, path: Name, taken: Iterable[tuple[str, Name]]) ->
 
 def _weights(models: Iterable[Name]) -> Iterator[tuple[str, Name]]:
     """The files of external data."""
-    from fuser.hosts import onnx_io
+    from fuser.hosts.onnx.file import files as onnx_io
 
     for model in models:
         if not is_program(model):

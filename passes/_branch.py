@@ -5,11 +5,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from fuser import algebra, channels
-from fuser.conv import Conv, Ints, scale_shift
+from fuser.algebra import channels, laws
+from fuser.algebra.conv import Conv, Ints, scale_shift
 from fuser.errors import Declined, require
-from fuser.ir import Apply, Concat, Node, Select, Sum, Value
-from fuser.rewrite import describe
+from fuser.ir.graph import Apply, Concat, Node, Select, Sum, Value
+from fuser.rewrite.pattern import describe
 
 # A rewrite looks at most this many nodes upstream: far enough for every published block, and the compiler
 # stays linear.
@@ -54,7 +54,7 @@ class Branch:
         if isinstance(inner, Sum):
             inner = scalar(inner, outer.inputs, outer.rank, outer.axis)
         known = extent_of(source, outer)
-        op, extent = exact(algebra.compose, outer, inner, known)
+        op, extent = exact(laws.compose, outer, inner, known)
         require(self.extent is None or known is not None, f"the extent of {source.name!r} is not known")
         return Branch(op, source, node.extent or (extent if self.extent is None else known))
 
@@ -116,7 +116,7 @@ class Branch:
         """
         assert isinstance(self.op, Conv)
         assert isinstance(other.op, Conv)
-        op, extent = exact(algebra.add, self.op, other.op, extent_of(self.source, self.op))
+        op, extent = exact(laws.add, self.op, other.op, extent_of(self.source, self.op))
         return Branch(op, self.source, self.extent or other.extent or extent)
 
     def like(self, conv: Conv) -> Conv:
@@ -195,7 +195,7 @@ def combine(outer: Sum, inner: Conv | Sum) -> Conv | Sum:
     """c * inner(x) + t: the scalar scale and shift joins what it follows, whatever the layout."""
     (factor,) = outer.coefficients
     if isinstance(inner, Conv):
-        return algebra.shift(algebra.scale(inner, factor), outer.offset)
+        return laws.shift(laws.scale(inner, factor), outer.offset)
     return Sum(tuple(factor * c for c in inner.coefficients), factor * inner.offset + outer.offset)
 
 

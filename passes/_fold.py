@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 
-from fuser.conv import Conv
+from fuser.algebra.conv import Conv
 from fuser.errors import Declined, require
-from fuser.ir import Apply, Node, Sum, Value
-from fuser.rewrite import Candidate, describe
+from fuser.ir.graph import Apply, Node, Sum, Value
+from fuser.rewrite.pattern import Candidate, describe
 from passes._branch import Branch, affine, readers
 
 

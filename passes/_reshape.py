@@ -1,8 +1,8 @@
 """What the rewrites of reshapes share: what is affine between a reshape and a value behind it."""
 
-from fuser.conv import Conv, Ints
+from fuser.algebra.conv import Conv, Ints
 from fuser.errors import Declined
-from fuser.ir import Node, Reshape, Value
+from fuser.ir.graph import Node, Reshape, Value
 from passes._branch import REACH, affine
 
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
-from fuser.conv import Conv
-from fuser.ir import Node
-from fuser.rewrite import FOLD, Candidate, rewrite
+from fuser.algebra.conv import Conv
+from fuser.ir.graph import Node
+from fuser.rewrite.pattern import FOLD, Candidate, rewrite
 from passes._fold import downstream
 
 

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from fuser.conv import Conv, scale_shift
+from fuser.algebra.conv import Conv, scale_shift
+from fuser.algebra.narrowing import zero_rows
 from fuser.errors import require
-from fuser.ir import Apply, Node, Sum, Value
-from fuser.narrowing import zero_rows
-from fuser.rewrite import NARROW, Candidate, rewrite
+from fuser.ir.graph import Apply, Node, Sum, Value
+from fuser.rewrite.pattern import NARROW, Candidate, rewrite
 
 
 @rewrite(Sum, stage=NARROW)

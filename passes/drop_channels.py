@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from fuser.conv import Conv
+from fuser.algebra.conv import Conv
+from fuser.algebra.lazy import Array
+from fuser.algebra.narrowing import fix_inputs, require_border, take_outputs, zero_columns, zero_rows
 from fuser.errors import Declined, require
-from fuser.ir import Apply, Node, Opaque, Sum, Value
-from fuser.lazy import Array
-from fuser.narrowing import fix_inputs, require_border, take_outputs, zero_columns, zero_rows
-from fuser.replay import apply
-from fuser.rewrite import NARROW, Candidate, describe, rewrite
+from fuser.ir.graph import Apply, Node, Opaque, Sum, Value
+from fuser.ir.replay import apply
+from fuser.rewrite.pattern import NARROW, Candidate, describe, rewrite
 from passes._branch import REACH, readers
 
 # Positions along each spatial axis on which it is seen what an operator makes of a constant channel.

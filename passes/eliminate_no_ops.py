@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from fuser.conv import Conv
-from fuser.ir import Node, Sum
-from fuser.rewrite import CLEAN, Candidate, rewrite
+from fuser.algebra.conv import Conv
+from fuser.ir.graph import Node, Sum
+from fuser.rewrite.pattern import CLEAN, Candidate, rewrite
 
 
 @rewrite(Sum, Conv, stage=CLEAN)

@@ -7,11 +7,11 @@ JMLR 2019).
 from collections.abc import Iterator
 from math import prod
 
-from fuser.conv import Conv, Ints
+from fuser.algebra.conv import Conv, Ints
+from fuser.algebra.rows import on_axes
 from fuser.errors import Declined, require
-from fuser.ir import Apply, Node, Reshape, Sum
-from fuser.rewrite import FOLD, Candidate, rewrite
-from fuser.rows import on_axes
+from fuser.ir.graph import Apply, Node, Reshape, Sum
+from fuser.rewrite.pattern import FOLD, Candidate, rewrite
 from passes._branch import Branch
 from passes._reshape import read_by, reshape_before, sample
 

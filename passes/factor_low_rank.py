@@ -7,10 +7,10 @@ kernels); the inverse of merge_chains, and the cost says which of the two it is.
 from collections.abc import Iterator
 from math import prod
 
-from fuser.conv import Conv
-from fuser.ir import Apply, Node
-from fuser.low_rank import factor
-from fuser.rewrite import FACTOR, Candidate, rewrite
+from fuser.algebra.conv import Conv
+from fuser.algebra.low_rank import factor
+from fuser.ir.graph import Apply, Node
+from fuser.rewrite.pattern import FACTOR, Candidate, rewrite
 
 
 @rewrite(Conv, stage=FACTOR)

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
-from fuser.conv import Conv
-from fuser.ir import Node, Opaque, Sum
-from fuser.rewrite import CLEAN, Candidate, rewrite
+from fuser.algebra.conv import Conv
+from fuser.ir.graph import Node, Opaque, Sum
+from fuser.rewrite.pattern import CLEAN, Candidate, rewrite
 
 
 @rewrite(Opaque, Sum, Conv, stage=CLEAN)

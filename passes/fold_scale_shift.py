@@ -7,11 +7,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from fuser import algebra
-from fuser.conv import Conv, scale_shift
+from fuser.algebra import laws
+from fuser.algebra.conv import Conv, scale_shift
 from fuser.errors import Declined, require
-from fuser.ir import Apply, Node, Sum
-from fuser.rewrite import FOLD, Candidate, describe, rewrite
+from fuser.ir.graph import Apply, Node, Sum
+from fuser.rewrite.pattern import FOLD, Candidate, describe, rewrite
 from passes._branch import Branch, readers, unary
 from passes._fold import both_ways
 
@@ -50,7 +50,7 @@ def split(branch: Branch, reader: Conv) -> Apply:
     scale, shift = parts(branch.op, reader)
     require(bool(np.all(scale != 0)), "a scale of 0 has no inverse")
     require(bool(shift.any()), "there is no shift to split off")
-    outer = algebra.compose(reader, scale_shift(scale, np.zeros_like(scale), reader.rank, reader.axis))
+    outer = laws.compose(reader, scale_shift(scale, np.zeros_like(scale), reader.rank, reader.axis))
     kept = Apply(rest(branch.op, scale, shift, reader), (branch.source,), label="scale_shift")
     return Apply(outer, (kept,))
 

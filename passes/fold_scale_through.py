@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from fuser.conv import Conv
+from fuser.algebra.conv import Conv
 from fuser.errors import require
-from fuser.ir import Apply, Node, Opaque, Sum, Value
-from fuser.rewrite import FOLD, Candidate, describe, rewrite
+from fuser.ir.graph import Apply, Node, Opaque, Sum, Value
+from fuser.rewrite.pattern import FOLD, Candidate, describe, rewrite
 from passes._branch import Branch, readers, unary
 
 

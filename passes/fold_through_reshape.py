@@ -8,12 +8,12 @@ from math import lcm, prod
 
 import numpy as np
 
-from fuser import algebra
-from fuser.conv import Conv, Ints, scale_shift
+from fuser.algebra import laws
+from fuser.algebra.conv import Conv, Ints, scale_shift
+from fuser.algebra.lazy import Array
 from fuser.errors import require
-from fuser.ir import Apply, Node, Reshape, Sum
-from fuser.lazy import Array
-from fuser.rewrite import FOLD, Candidate, rewrite
+from fuser.ir.graph import Apply, Node, Reshape, Sum
+from fuser.rewrite.pattern import FOLD, Candidate, rewrite
 from passes._branch import affine, scalar
 from passes._reshape import read_by, sample
 
@@ -34,7 +34,7 @@ def fold_through_reshape(node: Node) -> Iterator[Candidate]:
     else:
         assert isinstance(maker.op, Sum)
         inner = scalar(maker.op, conv.inputs, conv.rank, conv.axis)
-    yield Apply(algebra.compose(conv, inner), (Apply(reshape.op, (read_by(maker),)),))
+    yield Apply(laws.compose(conv, inner), (Apply(reshape.op, (read_by(maker),)),))
 
 
 def reshaped(norm: Conv, before: Ints, after: Ints, reader: Conv) -> Conv:

@@ -7,10 +7,10 @@ from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
 
-from fuser.conv import Conv
+from fuser.algebra.conv import Conv
 from fuser.errors import Declined
-from fuser.ir import Apply, Node, Sum, Value
-from fuser.rewrite import MERGE, Candidate, rewrite
+from fuser.ir.graph import Apply, Node, Sum, Value
+from fuser.rewrite.pattern import MERGE, Candidate, rewrite
 from passes._branch import Branch, combine
 
 

@@ -7,11 +7,11 @@ cheaper.
 from collections.abc import Iterator
 from math import prod
 
-from fuser import algebra
-from fuser.conv import Conv
+from fuser.algebra import laws
+from fuser.algebra.conv import Conv
 from fuser.errors import Declined
-from fuser.ir import Apply, Node
-from fuser.rewrite import MERGE, Candidate, rewrite
+from fuser.ir.graph import Apply, Node
+from fuser.rewrite.pattern import MERGE, Candidate, rewrite
 from passes._fold import upstream
 from passes.absorb_padding import is_padding
 
@@ -40,7 +40,7 @@ def swapped(node: Node) -> Iterator[Candidate]:
         (source,) = maker.inputs
         assert source is not None
         try:
-            last, first = algebra.swap(outer, maker.op)
+            last, first = laws.swap(outer, maker.op)
         except Declined:
             return  # upstream() has the reason
         yield Apply(last, (Apply(first, (source,), node.label, node.extent),))

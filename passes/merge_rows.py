@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from itertools import permutations, product
 from math import prod
 
-from fuser import algebra
-from fuser.conv import Conv
+from fuser.algebra import laws
+from fuser.algebra.conv import Conv
+from fuser.algebra.rows import as_matrix, on_axes
 from fuser.errors import Declined, require
-from fuser.ir import Apply, Node, Reshape, Sum, Value
-from fuser.rewrite import MERGE, Candidate, rewrite
-from fuser.rows import as_matrix, on_axes
+from fuser.ir.graph import Apply, Node, Reshape, Sum, Value
+from fuser.rewrite.pattern import MERGE, Candidate, rewrite
 from passes._branch import Branch, scalar
 from passes._reshape import read_by, reshape_before, sample
 from passes.merge_branches import coefficient, flatten, inner, reach, without
@@ -107,7 +107,7 @@ def add(a: Term, b: Term, offset: float) -> Apply:
     """
     like = a.branch.op
     assert isinstance(like, Conv)
-    total = algebra.shift(algebra.add(a.matrix(), b.matrix()), offset)
+    total = laws.shift(laws.add(a.matrix(), b.matrix()), offset)
     rows: Value | Apply = a.source if a.first is None else Apply(a.first, (a.source,))
     result = Apply(on_axes(total, like.rank, like.axis), (rows,))
     return result if a.last is None else Apply(a.last, (result,))

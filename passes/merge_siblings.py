@@ -6,11 +6,11 @@ Szegedy et al., "Going Deeper with Convolutions", CVPR 2015, read backwards; DBB
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
-from fuser import channels
-from fuser.conv import Conv
+from fuser.algebra import channels
+from fuser.algebra.conv import Conv
 from fuser.errors import Declined
-from fuser.ir import Apply, Concat, Node, Select, Sum, Value
-from fuser.rewrite import MERGE, Candidate, rewrite
+from fuser.ir.graph import Apply, Concat, Node, Select, Sum, Value
+from fuser.rewrite.pattern import MERGE, Candidate, rewrite
 from passes._branch import Branch, extent_of
 
 

@@ -5,10 +5,10 @@ A 3x3 that only has a centre, a small kernel in the middle of a large one, a dil
 
 from collections.abc import Iterator
 
-from fuser.conv import Conv
-from fuser.ir import Apply, Node
-from fuser.narrowing import narrow
-from fuser.rewrite import NARROW, Candidate, rewrite
+from fuser.algebra.conv import Conv
+from fuser.algebra.narrowing import narrow
+from fuser.ir.graph import Apply, Node
+from fuser.rewrite.pattern import NARROW, Candidate, rewrite
 
 
 @rewrite(Conv, stage=NARROW)

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 
-from fuser import channels
-from fuser.conv import Conv
+from fuser.algebra import channels
+from fuser.algebra.conv import Conv
 from fuser.errors import require
-from fuser.ir import Apply, Node, Select, Value
-from fuser.rewrite import MERGE, Candidate, rewrite
+from fuser.ir.graph import Apply, Node, Select, Value
+from fuser.rewrite.pattern import MERGE, Candidate, rewrite
 
 
 @rewrite(Select, stage=MERGE)

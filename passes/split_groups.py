@@ -5,11 +5,11 @@ Group-wise pruning, convolutions of parts written side by side, per-channel maps
 
 from collections.abc import Iterator
 
-from fuser import narrowing
-from fuser.conv import Conv
+from fuser.algebra import narrowing
+from fuser.algebra.conv import Conv
 from fuser.errors import require
-from fuser.ir import Apply, Node
-from fuser.rewrite import NARROW, Candidate, rewrite
+from fuser.ir.graph import Apply, Node
+from fuser.rewrite.pattern import NARROW, Candidate, rewrite
 
 
 @rewrite(Conv, stage=NARROW)

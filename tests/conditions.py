@@ -18,7 +18,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Condition:
-    """What refuses: where (`fuser/conv.py:12`), and its text."""
+    """What refuses: where (`fuser/algebra/conv.py:12`), and its text."""
 
     place: str
     text: str

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from fuser.conv import Conv, Ints
-from fuser.lazy import Array
+from fuser.algebra.conv import Conv, Ints
+from fuser.algebra.lazy import Array
 
 
 def direct(conv: Conv, x: Array) -> Array:

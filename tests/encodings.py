@@ -11,8 +11,8 @@ import sys
 import onnx
 import onnx_ir as ir
 
-from fuser.hosts.onnx_pieces import Held, data
-from fuser.hosts.onnx_walk import tensor_protos
+from fuser.hosts.onnx.file.pieces import Held, data
+from fuser.hosts.onnx.file.walk import tensor_protos
 from tests.hosts.onnx_anything import Anything
 
 

@@ -4,14 +4,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fuser.check import settle
-from fuser.conv import Conv, scale_shift
-from fuser.driver import run
+from fuser.algebra.conv import Conv, scale_shift
+from fuser.algebra.lazy import Array
 from fuser.errors import require
-from fuser.ir import Constant, Graph, Node, Op, Opaque, Reshape, Sum, Value
-from fuser.lazy import Array
-from fuser.replay import apply
-from fuser.rewrite import Event, Log, Plan, Rewrite
+from fuser.ir.graph import Constant, Graph, Node, Op, Opaque, Reshape, Sum, Value
+from fuser.ir.replay import apply
+from fuser.rewrite.driver import run
+from fuser.rewrite.pattern import Event, Log, Plan, Rewrite
+from fuser.validate.check import settle
 
 relu = Opaque("Relu", lambda x: (np.maximum(x, 0.0),), homogeneous=True)
 

@@ -23,7 +23,7 @@ import rich.console  # noqa: F401  # as a command does
 from onnx import helper, numpy_helper
 
 import fuser
-import fuser.report
+import fuser.report.report
 from fuser import cli, terminal
 
 MOMENTS = frozenset(

@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterator
 from math import prod
 from typing import Any
 
-from fuser.conv import Conv, Ints
+from fuser.algebra.conv import Conv, Ints
+from fuser.algebra.lazy import Array
 from fuser.errors import Declined
-from fuser.lazy import Array
 from tests.direct import unclipped
 from tests.strategies import integers
 

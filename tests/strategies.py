@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 from hypothesis import strategies as st
 
-from fuser.conv import Conv, Ints
-from fuser.lazy import Array
+from fuser.algebra.conv import Conv, Ints
+from fuser.algebra.lazy import Array
 
 ranks = st.integers(0, 3)
 seeds = st.integers(0, 2**32 - 1)

@@ -19,8 +19,8 @@ import onnx
 from onnx import numpy_helper
 
 import fuser
-from fuser import certificate
 from fuser.errors import InputError, VerificationError
+from fuser.validate import certificate
 from tests.fuzz.networks import Network
 
 Change = Callable[[onnx.ModelProto, np.random.Generator], bool]

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from fuser import algebra
-from fuser.algebra import add, compose, embed, scale, shift, swap
-from fuser.channels import block_diagonal, select, stack, take, widen
-from fuser.conv import Conv, Ints, Window, average_pool, identity, regroup, scale_shift
+from fuser.algebra import laws
+from fuser.algebra.channels import block_diagonal, select, stack, take, widen
+from fuser.algebra.conv import Conv, Ints, Window, average_pool, identity, regroup, scale_shift
+from fuser.algebra.laws import add, compose, embed, scale, shift, swap
+from fuser.algebra.lazy import Array, Lazy, known
 from fuser.errors import Declined
-from fuser.lazy import Array, Lazy, known
 from tests.direct import dense, direct
 from tests.laws import BY_NO_CHANCE, PADDED, SAME, UP, all_extents, conv, one_after_the_other, outcome
 from tests.strategies import branches, convs, images, integers, seeds
@@ -53,7 +53,7 @@ def test_add_is_exact_for_every_extent_or_declines(pair: tuple[Conv, Conv], seed
 def wrong_with(pad_value: Array, a: Conv, b: Conv, sides: list[tuple[Array, Array, Array]]) -> bool:
     """Whether the sum would come out wrong if it took this pad value."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(algebra, "_common_pad_value", lambda *_: pad_value)
+        patch.setattr(laws, "_common_pad_value", lambda *_: pad_value)
         total = add(a, b)
     return any(not np.array_equal(total.evaluate(x), u + v) for u, v, x in sides)
 

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from fuser import algebra
-from fuser.algebra import compose
-from fuser.conv import Conv, average_pool, identity, pad, scale_shift
+from fuser.algebra import laws
+from fuser.algebra.conv import Conv, average_pool, identity, pad, scale_shift
+from fuser.algebra.laws import compose
+from fuser.algebra.lazy import known
 from fuser.errors import Declined
-from fuser.lazy import known
 from tests.direct import unclipped
 from tests.laws import BY_NO_CHANCE, SAME, UP, all_extents, conv, one_after_the_other, outcome
 from tests.strategies import chains, convs, images, integers, seeds
@@ -24,7 +24,7 @@ from tests.strategies import chains, convs, images, integers, seeds
 @contextmanager
 def without_border_conditions() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(algebra, "_require_border", lambda *_: None)
+        patch.setattr(laws, "_require_border", lambda *_: None)
         yield
 
 
@@ -344,4 +344,4 @@ def test_a_transposed_kernel_does_not_change_places() -> None:
     outer = Conv.of(np.ones((4, 1, 3)), groups=4, stride=(2,), transposed=True)
     inner = Conv.of(integers(1, 4, 2, 1), integers(2, 4))
     with pytest.raises(Declined, match="mixes channels"):
-        algebra.swap(outer, inner)
+        laws.swap(outer, inner)

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 
-from fuser.bench import Quartiles, benchmark, interleave, processors
+from fuser.bench.benchmark import Quartiles, benchmark, interleave, processors
 from fuser.errors import InputError
 from tests.small_models import convnet, normal, parsed
 
@@ -26,7 +26,7 @@ def test_each_time_belongs_to_its_own_model() -> None:
 
 
 def test_the_number_of_runs_follows_the_time_that_one_takes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fuser.bench.SECONDS", 0.2)
+    monkeypatch.setattr("fuser.bench.benchmark.SECONDS", 0.2)
     assert 10 <= len(interleave(lambda: time.sleep(0.01), lambda: None, runs=None, warmup=0)) <= 20
     assert len(interleave(lambda: None, lambda: None, runs=None, warmup=0)) == 200
 

@@ -9,9 +9,9 @@ import onnx_ir
 import pytest
 
 import fuser
-from fuser.blame import blaming
 from fuser.cli import run
 from fuser.errors import InputError, OutputError, VerificationError
+from fuser.judge.blame import blaming
 from tests.small_models import convnet, normal, parsed
 
 MISTAKES = [KeyError("k"), RecursionError("deep"), MemoryError(), OverflowError("large"), AssertionError("a")]
@@ -95,7 +95,11 @@ def test_the_commands_tell_them_apart(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    for place in ("fuser.compiler.rewrite_model", "fuser.verification.compare", "fuser.bench.interleave"):
+    for place in (
+        "fuser.compiler.rewrite_model",
+        "fuser.judge.verification.compare",
+        "fuser.bench.benchmark.interleave",
+    ):
         monkeypatch.setattr(place, raising(KeyError("a mistake")))
     path = tmp_path / "m.onnx"
     onnx.save(model(), path)

@@ -12,10 +12,10 @@ import pytest
 from onnx import numpy_helper
 
 import fuser
-from fuser import certificate
 from fuser.cli import run as command
 from fuser.errors import InputError, OutputError, VerificationError
-from fuser.recheck import prove
+from fuser.validate import certificate
+from fuser.validate.recheck import prove
 from tests.fuzz.networks import Network
 from tests.small_models import convnet, normal, parsed
 from tests.tamper import CHANGES, tampered, weight
@@ -272,7 +272,7 @@ def test_a_mistake_of_the_prover_is_ours(
     def broken(*_: object) -> None:
         raise KeyError("a mistake")
 
-    monkeypatch.setattr("fuser.recheck.prove", broken)
+    monkeypatch.setattr("fuser.validate.recheck.prove", broken)
     other = str(tmp_path / "c.onnx")
     assert command(["verify", original, result, "--certificate", path]) == 70
     assert command(["optimize", original, "-o", other, "--certificate", str(tmp_path / "c.json")]) == 70
@@ -286,22 +286,25 @@ def test_a_mistake_of_the_prover_is_ours(
 
 def test_the_checker_shares_no_code_with_the_compiler() -> None:
     """It imports onnx, numpy and the algebra, neither host nor rewrite."""
-    allowed = {"affine_forms", "form_laws", "conv", "algebra", "lazy", "errors", "sides"}
-    folder, seen, left = Path(fuser.__file__).parent, set[str](), ["recheck"]
+    algebra = {f"algebra.{name}" for name in ("affine_forms", "form_laws", "conv", "laws", "lazy")}
+    folder, seen, left = Path(fuser.__file__).parent, set[str](), ["validate.recheck"]
     while left:
         seen.add(name := left.pop())
-        tree = ast.parse((folder / f"{name}.py").read_text(encoding="utf-8"))
+        tree = ast.parse((folder / f"{name.replace('.', '/')}.py").read_text(encoding="utf-8"))
         for node in ast.walk(tree):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("fuser"):
-                inner = (node.module or "").partition(".")[2]
-                left.extend({inner or alias.name for alias in node.names} - seen)
+                room = (node.module or "").partition(".")[2]
+                names = [f"{room}.{alias.name}" for alias in node.names]
+                inner = {
+                    name if (folder / f"{name.replace('.', '/')}.py").exists() else room for name in names
+                }
+                left.extend(inner - seen)
             elif isinstance(node, ast.Import | ast.ImportFrom):
                 names = (
-                    [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module]
+                    [alias.name for alias in node.names]
+                    if isinstance(node, ast.Import)
+                    else [str(node.module)]
                 )
-                assert {str(name).partition(".")[0] for name in names} <= {
-                    "numpy",
-                    "onnx",
-                    *sys.stdlib_module_names,
-                }
-    assert seen - {"recheck"} == allowed
+                outside = {str(name).partition(".")[0] for name in names}
+                assert outside <= {"numpy", "onnx", *sys.stdlib_module_names}
+    assert seen - {"validate.recheck"} == {*algebra, "validate.sides", "errors"}

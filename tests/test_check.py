@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import fuser
-from fuser.conv import Conv
-from fuser.hosts import onnx_lift
-from fuser.ir import Apply, Node
+from fuser.algebra.conv import Conv
+from fuser.hosts.onnx.lift import layers as onnx_lift
+from fuser.ir.graph import Apply, Node
 from tests.small_models import normal, parsed
 
 Damage = Callable[[Conv], Conv]

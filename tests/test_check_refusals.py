@@ -5,11 +5,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fuser.check import compare, computed
-from fuser.conv import Conv
+from fuser.algebra.conv import Conv
 from fuser.errors import Declined
-from fuser.ir import Apply, Node, Opaque, Step, Sum, Value
-from fuser.replay import apply
+from fuser.ir.graph import Apply, Node, Opaque, Step, Sum, Value
+from fuser.ir.replay import apply
+from fuser.validate.check import compare, computed
 from tests.graphs import Builder
 
 

@@ -3,9 +3,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fuser.choices import choices, sides
 from fuser.errors import Declined
-from fuser.literals import MANY, RIGID, UNIFORM, Literals, acting, extremes
+from fuser.ir.choices import choices, sides
+from fuser.ir.literals import MANY, RIGID, UNIFORM, Literals, acting, extremes
 
 numbers = st.sets(st.integers(-30, 30), max_size=6)
 

@@ -168,7 +168,7 @@ def test_a_failed_verification_writes_nothing(
     command: Command, training_form: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is written is not what was meant, which nothing but a broken compiler can make."""
-    from fuser.hosts import onnx_io
+    from fuser.hosts.onnx.file import files as onnx_io
 
     staged = onnx_io.staged
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from fuser.compare import CEILING, FLOOR, OWN, Row, distance, floor, judge, largest
+from fuser.judge.compare import CEILING, FLOOR, OWN, Row, distance, floor, judge, largest
 
 
 def single(values: list[float]) -> NDArray[Any]:

@@ -12,13 +12,13 @@ from onnx import TensorProto, helper, numpy_helper
 
 import fuser
 from fuser import compiler
-from fuser.algebra import compose
-from fuser.conv import Conv
+from fuser.algebra.conv import Conv
+from fuser.algebra.laws import compose
+from fuser.algebra.lazy import Array, Lazy
 from fuser.demo import build_repvgg
 from fuser.errors import Declined, InputError, OutputError, VerificationError
-from fuser.ir import Apply, Node
-from fuser.lazy import Array, Lazy
-from fuser.rewrite import FOLD, Candidate, Plan, Rewrite
+from fuser.ir.graph import Apply, Node
+from fuser.rewrite.pattern import FOLD, Candidate, Plan, Rewrite
 from tests.small_models import normal, parsed
 
 
@@ -115,7 +115,7 @@ def test_a_result_that_differs_is_not_written(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the check of single rewrites switched off, that of the whole file finds the mistake alone."""
-    monkeypatch.setattr("fuser.check.compare", lambda *_: None)
+    monkeypatch.setattr("fuser.validate.check.compare", lambda *_: None)
     output = tmp_path / "out.onnx"
     output.write_bytes(b"what was there")
     with pytest.raises(VerificationError, match=r"nothing was written: .*suspect: off_by_one"):

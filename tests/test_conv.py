@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-import fuser.conv
-from fuser.conv import Conv, Window, average_pool, diagonal, identity, pad, regroup, scale_shift, taps
+import fuser.algebra.conv
+from fuser.algebra.conv import Conv, Window, average_pool, diagonal, identity, pad, regroup, scale_shift, taps
+from fuser.algebra.lazy import Array, Lazy
 from fuser.errors import Declined
-from fuser.lazy import Array, Lazy
 from tests.direct import dense, direct, unclipped
 from tests.strategies import convs, images, integers, seeds
 
@@ -43,7 +43,7 @@ def test_evaluate_in_slabs(data: st.DataObject) -> None:
     conv = data.draw(convs(rank=2))
     x = data.draw(images(conv))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fuser.conv, "UNFOLDED", data.draw(st.integers(1, 200)))
+        patch.setattr(fuser.algebra.conv, "UNFOLDED", data.draw(st.integers(1, 200)))
         assert equal(conv, x)
 
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from fuser.conv import average_pool, pad
-from fuser.cost import nominal, operator_cost, result_shape
-from fuser.ir import Value
+from fuser.algebra.conv import average_pool, pad
+from fuser.ir.graph import Value
+from fuser.rewrite.cost import nominal, operator_cost, result_shape
 from tests.laws import UP, conv
 
 

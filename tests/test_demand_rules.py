@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 from onnx import helper
 
-from fuser.demands import Demands
-from fuser.hosts.onnx_demand_shapes import SHAPES
-from fuser.hosts.onnx_demands import demands_of
-from fuser.hosts.onnx_tensors import Call, Tensor, Unknown, known
+from fuser.hosts.onnx.demands.demands import demands_of
+from fuser.hosts.onnx.demands.shapes import SHAPES
+from fuser.hosts.onnx.demands.tensors import Call, Tensor, Unknown, known
+from fuser.judge.demands import Demands
 
 IMAGE = Tensor((None, 3, 8, 9))
 

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fuser.ir import Apply, Constant, Node, Opaque, Sum
-from fuser.rewrite import CLEAN, Candidate, rewrite
+from fuser.ir.graph import Apply, Constant, Node, Opaque, Sum
+from fuser.rewrite.pattern import CLEAN, Candidate, rewrite
 from tests.graphs import Builder, operators, optimize
 
 NOTHING = Sum((1.0,))

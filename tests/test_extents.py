@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from fuser.errors import Declined
-from fuser.extents import Binding, Extent, affine, window
-from fuser.ir import Dim
+from fuser.ir.extents import Binding, Extent, affine, window
+from fuser.ir.graph import Dim
 
 
 @pytest.mark.parametrize(

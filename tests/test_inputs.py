@@ -9,7 +9,7 @@ import onnx_ir
 import pytest
 
 from fuser.errors import InputError
-from fuser.inputs import (
+from fuser.judge.inputs import (
     Sizing,
     Spec,
     attempts,

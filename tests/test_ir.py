@@ -4,8 +4,8 @@ from unittest.mock import create_autospec
 import numpy as np
 import pytest
 
-from fuser.conv import identity
-from fuser.ir import Apply, Constant, Graph, Host, Node, Opaque, Sum, Value
+from fuser.algebra.conv import identity
+from fuser.ir.graph import Apply, Constant, Graph, Host, Node, Opaque, Sum, Value
 
 
 def relu(name: str, x: Value, position: int = 0) -> Node:

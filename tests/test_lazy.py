@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from fuser.lazy import KERNELS, MAX_WORK, Array, Lazy, Shelf, arrange, defer, known
+from fuser.algebra.lazy import KERNELS, MAX_WORK, Array, Lazy, Shelf, arrange, defer, known
 
 
 def untouchable(*shape: int) -> Lazy:

@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fuser.algebra import compose
-from fuser.conv import Conv
+from fuser.algebra.conv import Conv
+from fuser.algebra.laws import compose
+from fuser.algebra.low_rank import factor
 from fuser.errors import Declined
-from fuser.ir import Constant
-from fuser.low_rank import factor
+from fuser.ir.graph import Constant
 from tests.laws import conv
 from tests.strategies import integers
 

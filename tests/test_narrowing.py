@@ -7,13 +7,11 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from fuser.algebra import embed
-from fuser.conv import Conv, Window, regroup
-from fuser.driver import run
-from fuser.errors import Declined
-from fuser.lazy import Array, Lazy, known
-from fuser.low_rank import factor
-from fuser.narrowing import (
+from fuser.algebra.conv import Conv, Window, regroup
+from fuser.algebra.laws import embed
+from fuser.algebra.lazy import Array, Lazy, known
+from fuser.algebra.low_rank import factor
+from fuser.algebra.narrowing import (
     block_groups,
     fix_inputs,
     glimpse,
@@ -23,7 +21,9 @@ from fuser.narrowing import (
     zero_columns,
     zero_rows,
 )
-from fuser.rewrite import Log, Plan
+from fuser.errors import Declined
+from fuser.rewrite.driver import run
+from fuser.rewrite.pattern import Log, Plan
 from passes.drop_channels import drop_channels
 from passes.factor_low_rank import factor_low_rank
 from passes.narrow_kernels import narrow_kernels

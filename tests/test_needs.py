@@ -5,8 +5,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from fuser.forms import symbol
-from fuser.needs import HUGE, Need, Trace, drawn, need
+from fuser.judge.forms import symbol
+from fuser.judge.needs import HUGE, Need, Trace, drawn, need
 
 
 def traced(dtype: str, *numbers: float) -> Trace:

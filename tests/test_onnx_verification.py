@@ -14,10 +14,11 @@ from onnx import TensorProto, helper, numpy_helper
 import fuser
 from fuser.cli import run
 from fuser.errors import ContradictionError, VerificationError
-from fuser.hosts import onnx_kernels, onnx_windows
-from fuser.hosts.onnx_cut import cut, holes, narrowest, seen
-from fuser.onnx_verification import patience
-from fuser.verification import verify
+from fuser.hosts.onnx.judge.cut import cut, holes, narrowest, seen
+from fuser.hosts.onnx.judge.verification import patience
+from fuser.hosts.onnx.standard import kernels as onnx_kernels
+from fuser.hosts.onnx.standard import windows as onnx_windows
+from fuser.judge.verification import verify
 from tests.small_models import convnet, normal, parsed
 
 HEADER = '<ir_version: 9, opset_import: ["": 17, "acme": 1, "own": 1]>'
@@ -173,11 +174,14 @@ def test_a_mistake_in_any_evaluation_is_found_at_its_node(kind: str, monkeypatch
 
 
 JUDGES = {
-    "fuser": {"blame", "compare", "demands", "errors", "forms", "hosts", "inputs", "needs"}
-    | {"onnx_verification", "runtime", "samples", "sizes", "values", "verification"},
-    "fuser.hosts": {"kind", "onnx_control", "onnx_cut", "onnx_demand_elements", "onnx_demand_shapes"}
-    | {"onnx_demand_sums", "onnx_demand_values", "onnx_demands", "onnx_eval", "onnx_kernels", "onnx_oracle"}
-    | {"onnx_source", "onnx_special", "onnx_tensors", "onnx_windows"},
+    "fuser": {"errors", "hosts", "judge"},
+    "fuser.judge": {"blame", "compare", "demands", "forms", "inputs", "needs", "samples", "sizes", "values"}
+    | {"verification"},
+    "fuser.hosts": {"kind", "onnx"},
+    "fuser.hosts.onnx": {"demands", "judge", "standard"},
+    "fuser.hosts.onnx.judge": {"control", "cut", "oracle", "runtime", "source", "verification"},
+    "fuser.hosts.onnx.demands": {"demands", "elements", "shapes", "sums", "tensors", "values"},
+    "fuser.hosts.onnx.standard": {"evaluate", "kernels", "special", "windows"},
 }
 """All that may take part in a verdict: no graph, no algebra, no rule of the compiler."""
 
@@ -247,8 +251,8 @@ def test_what_is_optimized_in_memory_may_be_verified(monkeypatch: pytest.MonkeyP
     assert report.verification.ok
     assert len(result.graph.node) < len(convnet().graph.node)
     assert fuser.optimize(convnet(), return_report=True)[1].verification is None
-    monkeypatch.setattr("fuser.hosts.affine.scale_shift", _off)
-    monkeypatch.setattr("fuser.check.compare", lambda *_, **__: None)
+    monkeypatch.setattr("fuser.hosts.lifting.scale_shift", _off)
+    monkeypatch.setattr("fuser.validate.check.compare", lambda *_, **__: None)
     with pytest.raises(
         VerificationError, match=r"does not compute the same.*; suspect: fold_batch_norm, without"
     ):
@@ -256,7 +260,7 @@ def test_what_is_optimized_in_memory_may_be_verified(monkeypatch: pytest.MonkeyP
 
 
 def _off(scale: Any, *rest: Any) -> Any:
-    from fuser.conv import scale_shift
+    from fuser.algebra.conv import scale_shift
 
     return scale_shift(scale * 1.01, *rest)
 
@@ -380,7 +384,7 @@ def turning(count: int, scale: float) -> onnx.ModelProto:
 
 
 def test_a_loop_without_end_proves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fuser.onnx_verification.SECONDS", 0.2)
+    monkeypatch.setattr("fuser.hosts.onnx.judge.verification.SECONDS", 0.2)
     started = perf_counter()
     verdict = verify(turning(2**40, 2.0), turning(2**40, 2.0))
     assert perf_counter() - started < 20

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from onnx import helper
 
 from fuser.errors import Declined
-from fuser.hosts import onnx_windows
-from fuser.hosts.onnx_eval import Kernel, evaluator
+from fuser.hosts.onnx.standard import windows as onnx_windows
+from fuser.hosts.onnx.standard.evaluate import Kernel, evaluator
 
 Draw = Callable[..., Any]
 Case = tuple[dict[str, Any], list[np.ndarray]]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fuser import rewrite
+from fuser.rewrite import pattern as rewrite
 
 ROOT = Path(__file__).parent.parent
 
@@ -14,8 +14,13 @@ ROOT = Path(__file__).parent.parent
 @pytest.mark.parametrize("folder", ["fuser", "fuser/hosts"])
 def test_every_module_is_listed_once(folder: str) -> None:
     rows = [line for line in (ROOT / folder / "README.md").read_text().splitlines() if line.startswith("|")]
-    listed = [name for row in rows for name in re.findall(r"`(\w+\.py)`", row)]
-    files = [file.name for file in (ROOT / folder).glob("*.py") if not file.name.startswith("__")]
+    listed = [name for row in rows for name in re.findall(r"`([\w/]+\.py)`", row)]
+    rooms = {room.parent for room in (ROOT / "fuser").rglob("README.md")} - {ROOT / folder, ROOT / "fuser"}
+    files = [
+        file.relative_to(ROOT / folder).as_posix()
+        for file in (ROOT / folder).rglob("*.py")
+        if not file.name.startswith("__") and rooms.isdisjoint(file.parents)
+    ]
     assert sorted(listed) == sorted(files)
 
 

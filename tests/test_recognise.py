@@ -5,10 +5,10 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from fuser.conv import Conv, Ints, average_pool, pad
+from fuser.algebra.conv import Conv, Ints, average_pool, pad
+from fuser.algebra.lazy import Array
 from fuser.errors import Declined
-from fuser.lazy import Array
-from fuser.recognise import recognise, snap
+from fuser.recognise.recognise import recognise, snap
 
 SHAPES = ((2, 4, 7, 8), (1, 4, 12, 5))
 VALUES = np.array([0.5, -1.25, 3.0, 0.0])

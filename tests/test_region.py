@@ -6,11 +6,11 @@ import onnx_ir
 import pytest
 from onnx import ModelProto, helper, numpy_helper
 
-from fuser.conv import Conv, pad
-from fuser.driver import run
-from fuser.hosts.onnx_import import import_model
-from fuser.ir import Node, Reshape
-from fuser.rewrite import Log, Plan
+from fuser.algebra.conv import Conv, pad
+from fuser.hosts.onnx.importer import import_model
+from fuser.ir.graph import Node, Reshape
+from fuser.rewrite.driver import run
+from fuser.rewrite.pattern import Log, Plan
 from tests.small_models import Array, normal, parsed
 
 FREE = "N,4,H,W"
@@ -242,7 +242,7 @@ def test_a_reshape_beside_a_convolution_says_what_is_not_known() -> None:
 
 
 def test_each_region_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    from fuser import region, trials
+    from fuser.recognise import region, trials
 
     seen: list[Node] = []
 
@@ -256,7 +256,7 @@ def test_each_region_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_networks_without_such_operators_are_not_evaluated(monkeypatch: pytest.MonkeyPatch) -> None:
-    from fuser import region
+    from fuser.recognise import region
 
     def fail(_: object) -> None:
         raise AssertionError

@@ -12,9 +12,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from rich.console import Console
 
-from fuser.report import Report, comparison, print_inspection, print_report, short, to_json
-from fuser.rewrite import Event
-from fuser.summary import Summary, summarise
+from fuser.report.report import Report, comparison, print_inspection, print_report, short, to_json
+from fuser.report.summary import Summary, summarise
+from fuser.rewrite.pattern import Event
 
 
 def weight(name: str, *shape: int) -> onnx.TensorProto:

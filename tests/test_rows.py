@@ -7,10 +7,10 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from fuser.conv import Conv, scale_shift
+from fuser.algebra.conv import Conv, scale_shift
+from fuser.algebra.lazy import Lazy
+from fuser.algebra.rows import as_matrix, on_axes
 from fuser.errors import Declined
-from fuser.lazy import Lazy
-from fuser.rows import as_matrix, on_axes
 from tests.direct import direct, unclipped
 from tests.laws import PADDED, SAME, UP, conv
 from tests.strategies import convs, images, integers

@@ -9,10 +9,10 @@ import onnx_ir
 import pytest
 
 from fuser.errors import InputError
-from fuser.hosts.onnx_oracle import Float64
-from fuser.inputs import Feeds, Spec
-from fuser.runtime import CannotRun, Runner, accepted, explain, opened
-from fuser.verification import verify
+from fuser.hosts.onnx.judge.oracle import Float64
+from fuser.hosts.onnx.judge.runtime import CannotRun, Runner, accepted, explain, opened
+from fuser.judge.inputs import Feeds, Spec
+from fuser.judge.verification import verify
 from tests.small_models import convnet, normal, parsed
 
 
@@ -44,7 +44,7 @@ def test_models_too_large_for_one_message_go_through_a_file(monkeypatch: pytest.
     with opened(model, "model", optimise=False) as session:
         expected = session.run(x)["y"]
     before = model.SerializeToString()
-    monkeypatch.setattr("fuser.runtime.LARGEST_MESSAGE", 0)
+    monkeypatch.setattr("fuser.hosts.onnx.judge.runtime.LARGEST_MESSAGE", 0)
     for form in (model, onnx_ir.from_proto(model)):
         with opened(form, "model", optimise=False) as session:
             assert np.array_equal(session.run(x)["y"], expected)

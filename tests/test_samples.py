@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from onnx import ModelProto
 
 from fuser.errors import InputError
-from fuser.inputs import Feeds
-from fuser.needs import WORDS
-from fuser.runtime import CannotRun, Session, opened
-from fuser.samples import Samples
+from fuser.hosts.onnx.judge.runtime import CannotRun, Session, opened
+from fuser.judge.inputs import Feeds
+from fuser.judge.needs import WORDS
+from fuser.judge.samples import Samples
 from tests import demanding_elements, demanding_extents
 from tests.demanding_elements import mask_that_selects
 from tests.small_models import normal, parsed

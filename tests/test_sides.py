@@ -10,11 +10,11 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from fuser.affine_forms import Alike, Form, Leaf, after, as_form, difference, substituted
-from fuser.conv import Conv
+from fuser.algebra.affine_forms import Alike, Form, Leaf, after, as_form, difference, substituted
+from fuser.algebra.conv import Conv
+from fuser.algebra.lazy import known
 from fuser.errors import Declined
-from fuser.lazy import known
-from fuser.sides import Side
+from fuser.validate.sides import Side
 
 Random = np.random.Generator
 Drawn = tuple[str, dict[str, Any], list[Any]]

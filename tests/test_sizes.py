@@ -9,9 +9,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from fuser import forms
-from fuser.forms import Form, Known, symbol, symbols, value
-from fuser.sizes import LIMIT, Rule, Sizes
+from fuser.judge import forms
+from fuser.judge.forms import Form, Known, symbol, symbols, value
+from fuser.judge.sizes import LIMIT, Rule, Sizes
 
 NAMES = ("a", "b", "c")
 LEAVES = st.one_of(st.integers(0, 9), st.sampled_from([symbol(name) for name in NAMES]))

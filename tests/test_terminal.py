@@ -119,7 +119,7 @@ def test_a_report_overwrites_nothing(
 WAITING = """
 import sys, time
 from fuser import cli, terminal
-from fuser.hosts import onnx_io
+from fuser.hosts.onnx.file import files as onnx_io
 write = onnx_io.write
 def waiting(*arguments, **options):
     write(*arguments, **options)

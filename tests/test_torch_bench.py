@@ -9,10 +9,10 @@ torch = pytest.importorskip("torch")
 
 from torch import Tensor, nn  # noqa: E402
 
-from fuser import torch_bench  # noqa: E402
-from fuser.bench import benchmark  # noqa: E402
+from fuser.bench.benchmark import benchmark  # noqa: E402
 from fuser.errors import InputError  # noqa: E402
-from fuser.torch_bench import BACKENDS, clock, inference, module_on, prepared, require_device  # noqa: E402
+from fuser.hosts.torch import bench as torch_bench  # noqa: E402
+from fuser.hosts.torch.bench import BACKENDS, clock, inference, module_on, prepared, require_device  # noqa: E402
 from tests.hosts.fx_models import generic, repvgg  # noqa: E402
 from tests.small_models import convnet  # noqa: E402
 

@@ -8,7 +8,7 @@ torch = pytest.importorskip("torch")
 
 from torch import Tensor, nn  # noqa: E402
 
-from fuser import torch_compile  # noqa: E402
+from fuser.hosts.torch import compile as torch_compile  # noqa: E402
 from tests.hosts.fx_models import error, generic, operators, repvgg  # noqa: E402
 
 

@@ -14,9 +14,9 @@ from torch import Tensor, nn  # noqa: E402
 from torch.export import Dim  # noqa: E402
 
 from fuser.errors import InputError, VerificationError  # noqa: E402
-from fuser.hosts.torch_front import first_line  # noqa: E402
-from fuser.runtime import opened  # noqa: E402
-from fuser.torch_export import export  # noqa: E402
+from fuser.hosts.onnx.judge.runtime import opened  # noqa: E402
+from fuser.hosts.torch.export import export  # noqa: E402
+from fuser.hosts.torch.front import first_line  # noqa: E402
 from tests.hosts.fx_models import Net, generic, repvgg  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:onnxscript")
@@ -140,7 +140,7 @@ def test_an_extent_of_the_example_is_not_the_only_one(tmp_path: Path) -> None:
 
 def test_an_extent_that_the_file_fixes_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is written is for the extents of the example only."""
-    from fuser import torch_export
+    from fuser.hosts.torch import export as torch_export
 
     to_onnx, x = torch_export._to_onnx, torch.randn(2, 6, 9, 8)
 
@@ -155,7 +155,7 @@ def test_an_extent_that_the_file_fixes_is_found_out(tmp_path: Path, monkeypatch:
 
 
 def test_a_wrong_file_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from fuser import torch_export
+    from fuser.hosts.torch import export as torch_export
 
     to_onnx = torch_export._to_onnx
 

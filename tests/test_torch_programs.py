@@ -164,7 +164,7 @@ def test_a_wrong_result_is_not_written(
     program: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is written is not what was meant, which nothing but a broken compiler can make."""
-    from fuser.hosts import torch_files
+    from fuser.hosts.torch import files as torch_files
 
     staged = torch_files.staged
 

@@ -15,11 +15,11 @@ from torch import Tensor, nn  # noqa: E402
 from torch.export import Dim, ExportedProgram  # noqa: E402
 
 import fuser  # noqa: E402
-from fuser.compare import floor  # noqa: E402
 from fuser.errors import InputError  # noqa: E402
-from fuser.hosts.torch_call import Arguments, Program, opened  # noqa: E402
-from fuser.inputs import SMALL  # noqa: E402
-from fuser.report import to_json  # noqa: E402
+from fuser.hosts.torch.callables import Arguments, Program, opened  # noqa: E402
+from fuser.judge.compare import floor  # noqa: E402
+from fuser.judge.inputs import SMALL  # noqa: E402
+from fuser.report.report import to_json  # noqa: E402
 from tests.hosts.fx_models import Net, generic, repvgg  # noqa: E402
 from tests.small_models import convnet  # noqa: E402
 

@@ -15,9 +15,9 @@ from onnx import numpy_helper
 
 import fuser
 from fuser.errors import InputError
-from fuser.hosts.onnx_oracle import Oracle
-from fuser.values import Values, compare_values
-from fuser.verification import Verification, verify
+from fuser.hosts.onnx.judge.oracle import Oracle
+from fuser.judge.values import Values, compare_values
+from fuser.judge.verification import Verification, verify
 from tests.small_models import convnet, normal, parsed
 
 FLAT = "g (float[1,6] x) => (float[1,6] y)"

@@ -11,8 +11,8 @@ from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
-from fuser.hosts.torch_front import capture, export, optimize_torch, trace
-from fuser.rewrite import Event, select
+from fuser.hosts.torch.front import capture, export, optimize_torch, trace
+from fuser.rewrite.pattern import Event, select
 
 FORMS = ("symbolic", "export", "program", "decomposed")
 

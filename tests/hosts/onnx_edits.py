@@ -6,10 +6,10 @@ from typing import Any
 import onnx
 from numpy.typing import NDArray
 
-from fuser.hosts import onnx_io
-from fuser.hosts.onnx_export import export_graph
-from fuser.hosts.onnx_import import import_model
-from fuser.ir import Constant, Graph, Node, Op, Value
+from fuser.hosts.onnx.exporter import export_graph
+from fuser.hosts.onnx.file import files as onnx_io
+from fuser.hosts.onnx.importer import import_model
+from fuser.ir.graph import Constant, Graph, Node, Op, Value
 
 Edit = Callable[[Graph], object]
 

@@ -10,9 +10,9 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from fuser.conv import Conv
-from fuser.hosts.onnx_import import import_model
-from fuser.ir import Apply, Constant, Graph, Node, Sum, Value
+from fuser.algebra.conv import Conv
+from fuser.hosts.onnx.importer import import_model
+from fuser.ir.graph import Apply, Constant, Graph, Node, Sum, Value
 
 Array = NDArray[Any]
 Dims = Sequence[int | str | None]

@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper, parser
 
 from fuser.errors import InputError
-from fuser.hosts import onnx_io
+from fuser.hosts.onnx.file import files as onnx_io
 from tests.hosts.onnx_models import model_of
 
 HEAD = '<ir_version: 8, opset_import: ["": 17]> main (float[2] x) => (float[2] y) '

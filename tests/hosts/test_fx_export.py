@@ -11,9 +11,9 @@ from torch.export import Dim, ExportedProgram
 from torch.nn.utils import prune
 
 from fuser.errors import Declined, InputError, VerificationError
-from fuser.hosts import torch_front
-from fuser.hosts.torch_front import capture, optimize_torch, trace
-from fuser.rewrite import select
+from fuser.hosts.torch import front as torch_front
+from fuser.hosts.torch.front import capture, optimize_torch, trace
+from fuser.rewrite.pattern import select
 from tests.hosts.fx_models import (
     FORMS,
     Net,

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from torch import fx
 
-from fuser.conv import Conv
+from fuser.algebra.conv import Conv
 from fuser.errors import Declined
-from fuser.hosts.fx_host import FxHost
-from fuser.ir import Op, Opaque, Sum, Value
+from fuser.hosts.torch.host import FxHost
+from fuser.ir.graph import Op, Opaque, Sum, Value
 
 
 def kernel(*shape: int, **attributes: Any) -> Conv:

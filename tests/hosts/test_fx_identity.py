@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from fuser.hosts.fx_call import normalise
-from fuser.hosts.fx_identity import functions, is_tensor, name_of, title
-from fuser.hosts.fx_lift import RULES
-from fuser.hosts.fx_lift_same import SAME
-from fuser.hosts.fx_linear import ELEMENTWISE
+from fuser.hosts.torch.call import normalise
+from fuser.hosts.torch.identity import functions, is_tensor, name_of, title
+from fuser.hosts.torch.lift.layers import RULES
+from fuser.hosts.torch.lift.same import SAME
+from fuser.hosts.torch.linear import ELEMENTWISE
 from tests.fx_grown import Conv2d, Identity, box, own
 from tests.hosts.fx_models import call, captured, error, generic, optimize
 

@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from fuser.errors import Declined
-from fuser.hosts.fx_call import Call, normalise
-from fuser.hosts.fx_eval import evaluator
-from fuser.hosts.fx_import import import_fx
-from fuser.ir import Node, Opaque
+from fuser.hosts.torch.call import Call, normalise
+from fuser.hosts.torch.evaluate import evaluator
+from fuser.hosts.torch.importer import import_fx
+from fuser.ir.graph import Node, Opaque
 from tests.hosts.fx_models import Net, call, captured, optimize
 
 IMAGE = (2, 6, 9, 8)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 import fuser
-from fuser.hosts.fx_names import Paths, is_spelled, node_name, respelled, spelled
+from fuser.hosts.torch.names import Paths, is_spelled, node_name, respelled, spelled
 from tests.hosts.fx_models import FORMS, call, callable_of, captured, error, generic, optimize
 
 parts = st.sampled_from(["a", "b", "0", "1", "a_1", "a_1_1", "in", "weight"])

@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.fx.passes.shape_prop import ShapeProp
 
-from fuser.hosts.fx_graph_module import copied, read_tensors
-from fuser.hosts.fx_import import import_fx
-from fuser.hosts.torch_front import trace
-from fuser.ir import Dim, Node
+from fuser.hosts.torch.front import trace
+from fuser.hosts.torch.graph_module import copied, read_tensors
+from fuser.hosts.torch.importer import import_fx
+from fuser.ir.graph import Dim, Node
 from tests.hosts.fx_models import Net
 
 EXTENTS = [(2, 6, 9, 8), (3, 6, 12, 7)]

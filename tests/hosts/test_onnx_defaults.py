@@ -5,8 +5,8 @@ import onnx
 import onnx_ir
 import pytest
 
-from fuser.hosts.onnx_eval import Kernel, evaluator
-from fuser.hosts.onnx_kernels import KERNELS
+from fuser.hosts.onnx.standard.evaluate import Kernel, evaluator
+from fuser.hosts.onnx.standard.kernels import KERNELS
 from tests.hosts.onnx_models import apply, lifted, run, single
 
 OPSET = 18

@@ -10,10 +10,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from fuser.errors import Declined
-from fuser.hosts.onnx_eval import Kernel, Reference
-from fuser.hosts.onnx_import import import_model
-from fuser.hosts.onnx_kernels import KERNELS
-from fuser.ir import Opaque
+from fuser.hosts.onnx.importer import import_model
+from fuser.hosts.onnx.standard.evaluate import Kernel, Reference
+from fuser.hosts.onnx.standard.kernels import KERNELS
+from fuser.ir.graph import Opaque
 from tests.hosts.onnx_models import Array, imported, integers, only, run, single
 
 X, Y = integers(0, 2, 3, 6, 5) / np.float32(2), integers(1, 2, 3, 6, 5) / np.float32(2)

@@ -7,11 +7,11 @@ import pytest
 from onnx import numpy_helper, parser
 
 import fuser
-from fuser.conv import Conv
-from fuser.hosts import onnx_io
-from fuser.hosts.onnx_export import export_graph
-from fuser.hosts.onnx_import import import_model
-from fuser.ir import Graph, Node, Sum, Value
+from fuser.algebra.conv import Conv
+from fuser.hosts.onnx.exporter import export_graph
+from fuser.hosts.onnx.file import files as onnx_io
+from fuser.hosts.onnx.importer import import_model
+from fuser.ir.graph import Graph, Node, Sum, Value
 from tests.hosts.onnx_edits import edited, find, kinds, put, skip, store
 from tests.hosts.onnx_models import run
 

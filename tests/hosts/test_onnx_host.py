@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from fuser.conv import Conv, average_pool, pad, scale_shift
+from fuser.algebra.conv import Conv, average_pool, pad, scale_shift
 from fuser.errors import Declined
-from fuser.hosts.onnx_export import rounded
-from fuser.hosts.onnx_host import plan
-from fuser.ir import Graph, Op, Reshape, Sum, Value
+from fuser.hosts.onnx.exporter import rounded
+from fuser.hosts.onnx.host import plan
+from fuser.ir.graph import Graph, Op, Reshape, Sum, Value
 from tests.hosts.onnx_edits import edited, kinds, put
 from tests.hosts.onnx_models import model_of, run
 from tests.strategies import convs, integers, seeds

@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import fuser
-from fuser.report import Report
+from fuser.report.report import Report
 
 
 def activation(kind: str, factor: float) -> onnx.ModelProto:

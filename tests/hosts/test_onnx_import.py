@@ -13,9 +13,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 import fuser
 from fuser.errors import Declined
-from fuser.hosts.onnx_host import OnnxHost
-from fuser.hosts.onnx_import import import_model
-from fuser.ir import Graph, Opaque
+from fuser.hosts.onnx.host import OnnxHost
+from fuser.hosts.onnx.importer import import_model
+from fuser.ir.graph import Graph, Opaque
 from tests.hosts.onnx_models import imported, integers, lift, model_of, only, single
 
 

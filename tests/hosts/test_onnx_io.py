@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from fuser.errors import InputError, OutputError
-from fuser.hosts import onnx_io, onnx_store
-from fuser.hosts.onnx_import import import_model
+from fuser.hosts.onnx.file import files as onnx_io
+from fuser.hosts.onnx.file import store as onnx_store
+from fuser.hosts.onnx.importer import import_model
 from fuser.hosts.output import data_name
 from tests.hosts.onnx_models import model_of, run
 
@@ -359,7 +360,7 @@ def test_places_that_cannot_be_written(source: Path, tmp_path: Path, name: str, 
 
 SCRIPT = """
 import resource, sys
-from fuser.hosts import onnx_io
+from fuser.hosts.onnx.file import files as onnx_io
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 onnx_io.save(onnx_io.load(sys.argv[1]), sys.argv[2])
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from onnx import TensorProto
 
-from fuser.conv import Conv
+from fuser.algebra.conv import Conv
 from fuser.errors import Declined
-from fuser.hosts.onnx_lift import lifter
-from fuser.ir import Apply, Constant, Reshape
+from fuser.hosts.onnx.lift.layers import lifter
+from fuser.ir.graph import Apply, Constant, Reshape
 from tests.hosts.onnx_models import apply, imported, integers, lift, lifted, only, run, single
 
 SEEDS = range(25)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from onnx import TensorProto
 
-from fuser.conv import Conv
+from fuser.algebra.conv import Conv
 from fuser.errors import Declined
-from fuser.ir import Apply, Sum
+from fuser.ir.graph import Apply, Sum
 from tests.hosts.onnx_models import (
     Array,
     apply,

@@ -8,8 +8,8 @@ import onnx_ir
 import pytest
 from onnx import TensorProto
 
-from fuser.hosts import onnx_io
-from fuser.summary import summarise
+from fuser.hosts.onnx.file import files as onnx_io
+from fuser.report.summary import summarise
 from tests.hosts.onnx_anything import Anything
 
 SEEDS = range(150)

@@ -10,10 +10,10 @@ from onnx import TensorProto, helper
 
 import fuser
 from fuser.errors import Declined
-from fuser.hosts import onnx_shapes
-from fuser.hosts.onnx_extents import Extents
-from fuser.hosts.onnx_import import import_model
-from fuser.hosts.onnx_shape_rules import SHAPE_RULES
+from fuser.hosts.onnx.importer import import_model
+from fuser.hosts.onnx.shapes import shapes as onnx_shapes
+from fuser.hosts.onnx.shapes.extents import Extents
+from fuser.hosts.onnx.shapes.rules import SHAPE_RULES
 from tests.hosts.onnx_models import imported, integers, model_of, only, single
 from tests.small_models import parsed
 

@@ -9,7 +9,7 @@ torch = pytest.importorskip("torch")
 from torch import Tensor, nn  # noqa: E402
 
 from fuser.errors import Declined  # noqa: E402
-from fuser.hosts.torch_double import in_double, widen  # noqa: E402
+from fuser.hosts.torch.double import in_double, widen  # noqa: E402
 from tests.hosts.fx_models import Net, generic, repvgg  # noqa: E402
 
 

@@ -11,7 +11,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from fuser.errors import InputError, OutputError  # noqa: E402
-from fuser.hosts.torch_files import load, staged  # noqa: E402
+from fuser.hosts.torch.files import load, staged  # noqa: E402
 from tests.hosts.fx_models import call, error, generic, optimize, repvgg  # noqa: E402
 
 

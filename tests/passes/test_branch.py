@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from fuser.conv import Conv
+from fuser.algebra.conv import Conv
 from fuser.errors import Declined
-from fuser.ir import Concat, Select
+from fuser.ir.graph import Concat, Select
 from passes._branch import Branch, readers
 from tests.graphs import Builder, random_conv
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 import fuser
-from fuser.conv import Conv
+from fuser.algebra.conv import Conv
 from passes.drop_branches import drop_branches
 from tests.graphs import Builder, operators, optimize, random_conv, relu
 from tests.small_models import normal, parsed

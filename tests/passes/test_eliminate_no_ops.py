@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from fuser.conv import Conv, identity
-from fuser.ir import Value
+from fuser.algebra.conv import Conv, identity
+from fuser.ir.graph import Value
 from passes.eliminate_no_ops import eliminate_no_ops
 from tests.graphs import Builder, operators, optimize, relu
 

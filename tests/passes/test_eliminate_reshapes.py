@@ -2,8 +2,8 @@ from dataclasses import replace
 
 import pytest
 
-from fuser.conv import Conv
-from fuser.ir import Reshape, Value
+from fuser.algebra.conv import Conv
+from fuser.ir.graph import Reshape, Value
 from passes.eliminate_reshapes import eliminate_reshapes
 from tests.graphs import Builder, operators, optimize, random_conv
 

@@ -3,7 +3,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fuser.conv import Conv, scale_shift
+from fuser.algebra.conv import Conv, scale_shift
 from passes.fold_batch_norm import fold_batch_norm
 from tests.graphs import Builder, operators, optimize, random_conv, relu
 
@@ -133,8 +133,8 @@ def test_weights_that_are_not_finite_decline(bad: float) -> None:
     weight[0, 0] = bad
     b = Builder(1, 6, 7, 7)
     graph = b.finish(b.norm(b.add(Conv.of(weight), b.x)))
-    from fuser.driver import run
-    from fuser.rewrite import Log, Plan
+    from fuser.rewrite.driver import run
+    from fuser.rewrite.pattern import Log, Plan
 
     log = Log()
     run(graph, Plan((fold_batch_norm,)), log, careful=True)

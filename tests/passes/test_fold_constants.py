@@ -1,6 +1,6 @@
 import numpy as np
 
-from fuser.ir import Node, Opaque, Sum, Value
+from fuser.ir.graph import Node, Opaque, Sum, Value
 from passes.fold_constants import fold_constants
 from tests.graphs import Builder, optimize
 
@@ -41,8 +41,8 @@ def test_what_is_no_function_of_its_inputs_stays() -> None:
     graph = b.finish(b.sum(b.x, b.x))
     graph.add(Node(noise, [c], [Value("n", (2,), "float32")], name="noise", position=(9,)))
     before = dict(graph.nodes)
-    from fuser.driver import run
-    from fuser.rewrite import Log, Plan
+    from fuser.rewrite.driver import run
+    from fuser.rewrite.pattern import Log, Plan
 
     log = Log()
     run(graph, Plan((fold_constants,)), log)

@@ -1,6 +1,6 @@
 import numpy as np
 
-from fuser.conv import Conv, scale_shift
+from fuser.algebra.conv import Conv, scale_shift
 from passes.fold_scale_shift import fold_scale_shift
 from tests.graphs import Builder, operators, optimize, random_conv, relu
 

@@ -3,8 +3,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fuser.conv import scale_shift
-from fuser.ir import Reshape
+from fuser.algebra.conv import scale_shift
+from fuser.ir.graph import Reshape
 from passes.fold_through_reshape import fold_through_reshape
 from tests.graphs import Builder, operators, optimize, random_conv, relu
 

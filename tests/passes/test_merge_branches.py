@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from fuser.conv import Conv, average_pool, identity, pad
-from fuser.ir import Graph, Value
+from fuser.algebra.conv import Conv, average_pool, identity, pad
+from fuser.ir.graph import Graph, Value
 from passes.fold_batch_norm import fold_batch_norm
 from passes.fold_scale_shift import fold_scale_shift
 from passes.merge_branches import merge_branches

@@ -3,8 +3,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fuser.conv import Conv, average_pool
-from fuser.ir import Concat
+from fuser.algebra.conv import Conv, average_pool
+from fuser.ir.graph import Concat
 from passes.merge_branches import merge_branches
 from passes.merge_chains import merge_chains
 from tests.graphs import Builder, operators, optimize, random_conv, relu

@@ -3,8 +3,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fuser.conv import Conv
-from fuser.ir import Reshape, Value
+from fuser.algebra.conv import Conv
+from fuser.ir.graph import Reshape, Value
 from passes.merge_rows import merge_rows
 from tests.graphs import Builder, operators, optimize, random_conv
 

@@ -1,7 +1,7 @@
 import numpy as np
 
-from fuser.conv import Conv
-from fuser.ir import Concat, Node, Select, Value
+from fuser.algebra.conv import Conv
+from fuser.ir.graph import Concat, Node, Select, Value
 from passes.merge_siblings import merge_siblings
 from tests.graphs import Builder, operators, optimize, random_conv, relu
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from fuser.conv import Conv
+from fuser.algebra.conv import Conv
 from passes.merge_chains import merge_chains
 from passes.narrow_kernels import narrow_kernels
 from tests.graphs import Builder, operators, optimize, random_conv

@@ -1,6 +1,6 @@
 import numpy as np
 
-from fuser.conv import Conv, regroup
+from fuser.algebra.conv import Conv, regroup
 from passes.split_groups import split_groups
 from tests.graphs import Builder, operators, optimize, random_conv
 

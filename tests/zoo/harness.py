@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fuser.hosts.onnx_oracle import Oracle
+from fuser.hosts.onnx.judge.oracle import Oracle
 
 Arrays = list[NDArray[Any]]
 EXPORTERS: Final = ("preserve", "legacy", "dynamo")

@@ -7,7 +7,7 @@ import pytest
 from torch import nn
 
 import fuser
-from fuser.report import Report
+from fuser.report.report import Report
 from tests.zoo.catalogue import CASES
 from tests.zoo.harness import LIMIT, Case, error, evaluate, expected, export, operators, run
 from tests.zoo.traps import UNCOUNTED

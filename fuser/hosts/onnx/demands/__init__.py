@@ -1,0 +1,1 @@
+"""What a model demands of its inputs."""

@@ -1,0 +1,1 @@
+"""Files and objects: bytes in, bytes out, word for word where nothing changed."""

@@ -1,0 +1,1 @@
+"""The second reading of a model, by which results are judged."""

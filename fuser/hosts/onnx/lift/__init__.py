@@ -1,0 +1,1 @@
+"""The affine form of each operator."""

@@ -1,0 +1,1 @@
+"""What each operator computes, by the standard's text alone."""

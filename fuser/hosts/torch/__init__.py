@@ -1,0 +1,1 @@
+"""torch, through torch.fx."""

@@ -1,0 +1,1 @@
+"""Regions that turn out to be one convolution when they are evaluated."""

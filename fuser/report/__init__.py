@@ -1,0 +1,1 @@
+"""What a model amounts to, and what happened to it."""

@@ -1,0 +1,117 @@
+"""What a rewrite makes superfluous, and whether that is worth more than what it adds."""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from fuser.errors import Declined, require
+from fuser.ir.graph import Constant, Host, Node, Op, Select, Value
+from fuser.rewrite.cost import Cost, operator_cost
+from fuser.rewrite.pattern import describe
+
+# How many nodes that others still read a check may have to follow; more than any rewrite looks at.
+LARGEST_REGION: Final = 64
+
+
+class Postponed(Declined):
+    """A rewrite that pays, and is to wait for those that might spare it."""
+
+
+def vanishing(roots: Sequence[Node], kept: set[Value]) -> list[Node]:
+    """What nobody needs once `roots` are replaced by something that reads `kept`, in graph order."""
+    gone = dict.fromkeys(roots)
+    stack = list(roots)
+    while stack:
+        for value in (*(v for v in stack[-1].inputs if v), *stack.pop().parameters):
+            maker = value.producer
+            if maker is None or maker in gone:
+                continue
+            if all(_unneeded(output, gone, kept) for output in maker.outputs):
+                gone[maker] = None
+                stack.append(maker)
+    return sorted(gone, key=lambda node: node.position)
+
+
+def _unneeded(value: Value, gone: Mapping[Node, None], kept: set[Value]) -> bool:
+    return value not in kept and not value.is_output and all(u in gone for u in value.users)
+
+
+def freed(gone: Sequence[Node]) -> list[Constant]:
+    """The stored constants, initializers and Constant nodes, that only `gone` reads."""
+    read = dict.fromkeys(v for node in gone for v in (*node.inputs, *node.parameters) if v is not None)
+    members = set(gone)
+    return [
+        value.constant
+        for value in read
+        if value.constant is not None
+        and (value.producer is None or not value.producer.inputs)
+        and members.issuperset(value.users)
+    ]
+
+
+def between(roots: Sequence[Node], leaves: set[Value], gone: Sequence[Node]) -> list[Node]:
+    """What vanishes, and what others still read between the leaves and the roots, in graph order."""
+    found = dict.fromkeys(gone)
+    stack = list(dict.fromkeys((*roots, *found)))
+    while stack and len(found) < len(gone) + LARGEST_REGION:
+        node = stack.pop()
+        found[node] = None
+        read = [value for value in node.inputs if value is not None and value not in leaves]
+        stack.extend(v.producer for v in read if v.producer is not None and v.producer not in found)
+    return sorted(found, key=lambda node: node.position)
+
+
+def require_gain(
+    host: Host, parts: Sequence[tuple[Op, Value]], gone: Sequence[Node], kept: set[Value], *, patient: bool
+) -> None:
+    """Whether `parts`, operators and what they make of `kept`, cost less than `gone`.
+
+    Raises:
+        Declined: they do not, with both amounts.
+        Postponed: they do, but what others read of `gone` would be computed twice; only if `patient`.
+    """
+    # What makes a constant costs nothing when the model runs.
+    before = [
+        operator_cost(node.op, node.outputs[0], _kernels(host, node))
+        for node in gone
+        if node.outputs[0].constant is None
+    ]
+    after = [operator_cost(op, result, host.kernels(op, result)) for op, result in parts]
+    seconds = sum(cost.seconds for cost in after), sum(cost.seconds for cost in before)
+    survivors = _survivors(gone, kept)
+    # What survives would be computed twice. That elementwise work is saved by it is no reason: a runtime
+    # does such work along with the convolution before it.
+    work = sum(cost.multiply_adds for cost in after), sum(cost.multiply_adds for cost in before)
+    gain = seconds[0] < seconds[1] * (1 - 1e-9) and (not survivors or work[0] <= work[1])
+    require(gain, f"no gain: {_amount(after)} instead of {_amount(before)}{survivors}")
+    if survivors and patient:
+        raise Postponed(survivors)
+
+
+def _kernels(host: Host, node: Node) -> int:
+    """A node of the source is one operator of the host, which takes no kernel if it makes a view."""
+    if node.source is not None and not isinstance(node.op, Select):
+        return 1
+    return host.kernels(node.op, node.outputs[0])
+
+
+def _survivors(gone: Sequence[Node], kept: set[Value]) -> str:
+    """Who keeps alive what would otherwise have vanished, for the reason of a refusal."""
+    members = set(gone)
+    read = dict.fromkeys(v for node in gone for v in node.inputs if v is not None and v not in kept)
+    for value in read:
+        others = [describe(user) for user in value.users if user not in members]
+        others += ["the graph output"] * value.is_output
+        if value.producer is not None and value.producer not in members and others:
+            return f"; {value.name!r} is also read by {', '.join(others[:3])}"
+    return ""
+
+
+def _amount(costs: Sequence[Cost]) -> str:
+    total = sum(costs, start=Cost())
+    return f"{total.multiply_adds:.3g} multiply-adds, {total.bytes:.3g} bytes, {total.kernels} kernels"
+
+
+def stored_bytes(constant: Constant) -> int:
+    """Bytes of a constant in a file."""
+    digits = "".join(c for c in constant.dtype if c.isdigit())
+    return constant.size * max(1, int(digits or 8) // 8)

@@ -1,0 +1,220 @@
+"""What a check feeds: for each value from outside a shape, at extents that leave nothing hidden.
+
+Where every operator acts alike at every position, small extents tell as much as those of the source: some
+beyond every window, and where an axis is free to have any, some within. Where an operator holds numbers that
+positions are compared with, only the extents of the source count; an axis that is free to have any is tried
+on both sides of each number. No two free axes are alike, the batch included.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+from math import gcd, lcm, prod
+from typing import Final
+
+from fuser.algebra.conv import Conv, Ints
+from fuser.errors import require
+from fuser.ir.choices import LARGEST_INPUT, choices, distinct, sides
+from fuser.ir.extents import Binding, bases
+from fuser.ir.graph import Apply, Concat, Dim, Op, Reshape, Select, Step, Sum, Value
+from fuser.ir.literals import Literals, acting
+from fuser.ir.replay import Trial
+
+MOST_AXES: Final = 16
+
+Shape = tuple[Dim, ...]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Applications that rewrites made, the steps of the source that they replace, and what is fed to both."""
+
+    applications: Sequence[Apply]
+    steps: Sequence[Step]
+    fed: Sequence[Value]
+
+    @cached_property
+    def convs(self) -> list[Conv]:
+        """All convolutions, those too that steps were lifted to: only to choose extents by."""
+        ops: Iterable[Op] = (*(a.op for a in self.applications), *(s.lifted for s in self.steps))
+        return [op for op in ops if isinstance(op, Conv)]
+
+    @cached_property
+    def given(self) -> Ints | None:
+        """The one extent that the applications are for, if there is one."""
+        return next((part.extent for part in self.applications if part.extent), None)
+
+    @cached_property
+    def last(self) -> bool:
+        """Whether the channels are on the last axis."""
+        ops = (*(part.op for part in self.applications), *(step.lifted for step in self.steps))
+        axes = {op.axis for op in ops if isinstance(op, Conv | Concat | Select)}
+        return axes == {-1}
+
+    @cached_property
+    def windows(self) -> Ints:
+        """How far each spatial axis is read at once, and a step further."""
+        rank = max((conv.rank for conv in self.convs), default=0)
+        found = [1] * rank
+        for conv in self.convs:
+            for i, (k, d, s) in enumerate(zip(conv.size, conv.dilation, conv.stride, strict=True)):
+                found[i] = max(found[i], d * (k - 1) + 1 + s)
+        return tuple(found)
+
+    @cached_property
+    def shapes(self) -> dict[Value, Shape]:
+        """The shape of each value that is fed, by symbols; one that a convolution reads has a rank."""
+        found: dict[Value | Apply, Shape] = {v: v.shape for v in self.fed if v.shape is not None}
+        edges: list[tuple[Op, Sequence[Value | Apply | None], Value | Apply]]
+        edges = [(step.lifted, step.inputs, step.outputs[0]) for step in self.steps]
+        edges += [(part.op, part.inputs, part) for part in self.applications]
+        for op, inputs, output in reversed(edges):
+            for part in inputs:
+                if part is None or (isinstance(part, Value) and part.constant is not None):
+                    continue
+                known = found.get(part, part.shape if isinstance(part, Value) else None)
+                if isinstance(op, Conv):
+                    found[part] = _with_channels(known or (None,) * (op.rank + 2), op.axis, op.inputs)
+                elif output in found and known is None:
+                    found[part] = found[output]
+                elif output in found and isinstance(op, Sum):
+                    found[part] = _with_channels_of(found[output], known or ())
+        return {value: found[value] for value in self.fed if value in found}
+
+    def channels(self, rank: int) -> int:
+        """The axis of the channels in a value with so many axes."""
+        return rank - 1 if self.last else min(1, rank - 1)
+
+    @cached_property
+    def literals(self) -> list[tuple[Literals, int]]:
+        """What each step holds, with the number of axes of its data."""
+        ranks = ((step.literals, _rank(step)) for step in self.steps)
+        return [(held, rank) for held, rank in ranks if held.rigid or held.axes != ()]
+
+    @cached_property
+    def uniform(self) -> bool:
+        """Whether every operator acts alike at every position, or holds numbers for the channels alone."""
+        return all(
+            held.axes is not None and bool(rank) and all(a % rank == self.channels(rank) for a in held.axes)
+            for held, rank in self.literals
+        ) and not any(isinstance(part.op, Reshape) for part in self.applications)
+
+
+def _with_channels(shape: Shape, axis: int, channels: Dim) -> Shape:
+    """The shape with so many channels where it is not known how many."""
+    axis %= len(shape)
+    return shape if isinstance(shape[axis], int) else (*shape[:axis], channels, *shape[axis + 1 :])
+
+
+def _with_channels_of(other: Shape, shape: Shape) -> Shape:
+    """The shape with the extents that are known of `other`, an equal one."""
+    if len(shape) != len(other):
+        return shape
+    return tuple(m if isinstance(m, int) else n for n, m in zip(shape, other, strict=True))
+
+
+def _rank(step: Step) -> int:
+    """The number of axes of what a step reads; 0 where it is not known."""
+    known = (value.rank for value in (*step.inputs[:1], *step.outputs) if value is not None)
+    return next((rank for rank in known if rank), 0)
+
+
+def alike(problem: Problem, enlarged: int, *, apart: bool) -> Iterator[Trial]:
+    """Small extents, for operators that act alike at every position: beyond every window, and within.
+
+    Of samples two are enough: nothing here holds a number that a third could meet.
+    """
+    wide = {0: 2, **{i + 2: enlarged * n + i for i, n in enumerate(problem.windows)}}
+    free = free_axes(problem) - {0}
+    yield _trial(problem, _spread(wide), needed=True, apart=apart, own=False)
+    if problem.given is None and free:
+        narrow = {axis: 1 + place for place, axis in enumerate(sorted(free, reverse=True))}
+        yield _trial(problem, _spread({**wide, **narrow}), needed=False, apart=apart, own=False)
+
+
+def _spread(wanted: Mapping[int, int]) -> Mapping[int, int]:
+    """Different extents, for as many axes as any value here may have."""
+    return _spread_out(tuple(wanted.items()))
+
+
+@cache
+def _spread_out(wanted: tuple[tuple[int, int], ...]) -> Mapping[int, int]:
+    known = dict(wanted)
+    return distinct({**known, **{axis: 3 + axis for axis in range(MOST_AXES) if axis not in known}})
+
+
+def exact(problem: Problem, *, apart: bool) -> Iterator[Trial]:
+    """The extents of the source, and free axes on both sides of every number.
+
+    Raises:
+        Declined: a number is too large to try extents beyond it, or a shape is not known, or too large.
+    """
+    free = free_axes(problem)
+    windows = {i + 2: n + i for i, n in enumerate(problem.windows)}
+    plain = {axis: 2 if axis == 0 else windows.get(axis, 2 + 3 * axis) for axis in free}
+    options = {axis: sides(*_numbers(problem, axis), plain[axis]) for axis in free}
+    taken = {dim for shape in problem.shapes.values() for dim in shape if isinstance(dim, int)}
+    for wanted, needed in choices(options, plain, taken):
+        yield _trial(problem, _spread(wanted), needed=needed, apart=apart, own=True)
+
+
+def free_axes(problem: Problem) -> set[int]:
+    """The axes on which a value that is fed may have any extent."""
+    return {
+        axis
+        for shape in problem.shapes.values()
+        for axis, dim in enumerate(shape)
+        if not isinstance(dim, int)
+    }
+
+
+def _numbers(problem: Problem, axis: int) -> tuple[set[int], int]:
+    """The numbers that may act on an axis, and how far all of them reach together."""
+    numbers, reach = acting(problem.literals, axis)
+    convs = (part.op for part in problem.applications if isinstance(part.op, Conv))
+    stride = prod(max(conv.stride, default=1) for conv in convs)
+    return numbers, reach * min(stride, 64)
+
+
+def several(problem: Problem) -> bool:
+    """Whether free extents with different names lie on the same axis, and may have to be equal."""
+    names = [bases(shape) for shape in problem.shapes.values()]
+    axes = {axis for found in names for axis in found}
+    return any(len({found[axis] for found in names if axis in found}) > 1 for axis in axes)
+
+
+def _trial(problem: Problem, wanted: Mapping[int, int], *, needed: bool, apart: bool, own: bool) -> Trial:
+    """Shapes for all that is fed. `own`: known extents are kept, else only the channels and ones are.
+
+    `apart`: extents of different names differ on one axis too.
+
+    Raises:
+        Declined: a value would be too large.
+    """
+    wanted = {**wanted, 0: wanted[0] * _least_batch(problem)} if own else wanted
+    binding = Binding.together(problem.shapes.values(), wanted, apart=apart)
+    shapes = {}
+    for value, dims in problem.shapes.items():
+        rank = len(dims)
+        shape = list(binding.shape(dims))
+        for axis, dim in enumerate(dims):
+            if isinstance(dim, int) and not own and axis != problem.channels(rank):
+                shape[axis] = dim if dim == 1 else wanted[axis]
+            if problem.given is not None and rank == len(problem.given) + 2 and axis > 1 and not own:
+                shape[axis] = problem.given[axis - 2]
+        size = prod(shape)
+        require(size <= LARGEST_INPUT, f"{value.name!r} has {size} elements, more than {LARGEST_INPUT}")
+        shapes[value] = tuple(shape)
+    return Trial(shapes, needed)
+
+
+def _least_batch(problem: Problem) -> int:
+    """The least batch whose elements come out as whole rows of every reshape."""
+    sizes = [prod(part.op.shape) for part in problem.applications if isinstance(part.op, Reshape)]
+    sizes += [prod(step.lifted.shape) for step in problem.steps if isinstance(step.lifted, Reshape)]
+    samples = [
+        prod(dim for dim in shape[1:] if isinstance(dim, int))
+        for shape in problem.shapes.values()
+        if shape and not isinstance(shape[0], int)
+    ]
+    return lcm(*(size // gcd(size, max(sample, 1)) for size in sizes for sample in samples))
