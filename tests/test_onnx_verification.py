@@ -385,9 +385,7 @@ def test_what_is_made_up_is_of_the_shape_that_the_model_states(stated: tuple[Any
 
 def test_one_number_that_hardly_moves_by_chance_is_no_contradiction() -> None:
     """A mean of one number is rounded as a mean of many is, and what moves it says little of that."""
-    model = parsed(
-        "g (float[N,1] x) => (float[1,1] y) { y = ReduceMean <axes = [0], keepdims = 1> (x) }"
-    )
+    model = parsed("g (float[N,1] x) => (float[1,1] y) { y = ReduceMean <axes = [0], keepdims = 1> (x) }")
     source = Source(model, "model")
     for seed in range(100):
         drawn = np.random.default_rng(seed).standard_normal((5000, 1))
