@@ -1,0 +1,75 @@
+"""Reads an ONNX node as a call of a standard operator: the only file that knows how operator sets differ."""
+
+from typing import Any, Final
+
+import onnx_ir
+
+from fuser.hosts.onnx.node import DTYPES, read_tensor
+from fuser.hosts.operators.call import Call, Held
+
+OLDEST_OPSET: Final = 7
+NEWEST_OPSET: Final = 28
+"""The operator sets whose operators the rules are written for. Other models pass through unchanged."""
+
+Place = tuple[int, int]
+
+_SLICE: Final = {"starts": (1, 10), "ends": (2, 10), "axes": (3, 10), "steps": (4, 10)}
+_AXES_18: Final = {"axes": (1, 18)}
+
+# The inputs that attributes became, and the operator set that made them one; 0: it never was an attribute.
+INPUTS: Final[dict[str, dict[str, Place]]] = {
+    "Clip": {"min": (1, 11), "max": (2, 11)},
+    "Dropout": {"ratio": (1, 12), "training_mode": (2, 12)},
+    "Expand": {"shape": (1, 0)},
+    "Pad": {"pads": (1, 11), "value": (2, 11), "axes": (3, 18)},
+    **dict.fromkeys(
+        ("ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin"),
+        _AXES_18,
+    ),
+    **dict.fromkeys(("ReduceProd", "ReduceSumSquare"), _AXES_18),
+    "ReduceSum": {"axes": (1, 13)},
+    "Reshape": {"shape": (1, 0)},
+    "Resize": {"scales": (2, 11), "sizes": (3, 11)},
+    "Slice": _SLICE,
+    "Split": {"split": (1, 13)},
+    "Squeeze": {"axes": (1, 13)},
+    "Tile": {"repeats": (1, 0)},
+    "Unsqueeze": {"axes": (1, 13)},
+    "Upsample": {"scales": (1, 9)},
+}
+# A place that an input had in between.
+EARLIER: Final[dict[str, dict[str, Place]]] = {"Resize": {"scales": (1, 10)}}
+
+
+def read_call(node: onnx_ir.Node, opset: int) -> Call:
+    """What `node` calls. What depends on an attribute of the enclosing function is None."""
+    kind = f"{node.domain}::{node.op_type}" if node.domain else node.op_type
+    attributes = {entry.name: _value(kind, entry) for entry in node.attributes.values()}
+    for table in (EARLIER, INPUTS):
+        for name, (index, since) in table.get(kind, {}).items():
+            if opset >= since:
+                attributes.pop(name, None)
+                if index < len(node.inputs) and node.inputs[index] is not None:
+                    attributes[name] = Held(index)
+    known = OLDEST_OPSET <= opset <= NEWEST_OPSET
+    refusal = (
+        "" if known else f"opset {opset} is not one of {OLDEST_OPSET} to {NEWEST_OPSET}, which are known"
+    )
+    overridable = frozenset(
+        value.name or ""
+        for value in node.inputs
+        if value is not None and value.is_graph_input() and value.is_initializer()
+    )
+    return Call(kind, attributes, refusal, overridable)
+
+
+def _value(kind: str, entry: onnx_ir.Attr) -> Any:
+    """The value of an attribute, in no type of the host: lists as tuples, element types by numpy's name."""
+    value = entry.value
+    if value is None:
+        return None
+    if entry.type == onnx_ir.AttributeType.INTS:
+        return tuple(value)
+    if entry.type == onnx_ir.AttributeType.TENSOR:
+        return read_tensor(value)
+    return DTYPES.get(onnx_ir.DataType(value)) if (kind, entry.name) == ("Cast", "to") else value
