@@ -1,263 +1,404 @@
-"""fx nodes in one normal form, whether aten operators, functions of torch, methods or modules.
+"""Which operator of the standard an fx node calls, and of what: aten operators, functions, methods, modules.
 
-A `Call` says what is computed (`kind`), of which operands, with which attributes. The arguments of an
-operator have the same order in all ways of writing it, so one signature serves them all.
+Read once for each node, when it is imported; whatever comes later has the `Call`, which knows nothing of torch.
+What the standard has no operator for keeps torch's name, which never looks like one of the standard's: `roll`,
+and `torch::roll` where nothing is known of it but what it reads.
 """
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from functools import cache
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 import torch
 from torch import fx
 
-from fuser.hosts.torch.identity import is_quantized, name_of, title
+from fuser.algebra.conv import Ints
+from fuser.errors import Declined, require
+from fuser.hosts.operators.call import INT_MAX, Call
+from fuser.hosts.torch.arguments import Arguments, bind
+from fuser.hosts.torch.identity import canonical, is_quantized, name_of, title
+from fuser.hosts.torch.tensor import dtype_name
 from fuser.ir.graph import Constant
 
 Operand: TypeAlias = fx.Node | torch.Tensor | Constant | float | int | None
 """A node, a tensor that a module holds, a constant that it computes, or a number."""
 
-CONVS: Final = ("conv1d", "conv2d", "conv3d")
-TRANSPOSED: Final = ("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
-AVERAGE_POOLS: Final = ("avg_pool1d", "avg_pool2d", "avg_pool3d")
-MAX_POOLS: Final = ("max_pool1d", "max_pool2d", "max_pool3d")
-ADAPTIVE_POOLS: Final = tuple(f"adaptive_{kind}_pool{n}d" for kind in ("avg", "max") for n in (1, 2, 3))
-
-UNARY: Final = frozenset(
-    {"abs", "ceil", "celu", "clamp", "clamp_max", "clamp_min", "cos", "elu", "erf", "exp", "floor"}
-    | {"gelu", "group_norm", "hardsigmoid", "hardswish", "hardtanh", "layer_norm", "leaky_relu"}
-    | {"log", "log_softmax", "logsigmoid", "mish", "pow", "prelu", "reciprocal", "relu", "relu6"}
-    | {"round", "rsqrt", "selu", "sigmoid", "sign", "silu", "sin", "softmax", "softplus", "softsign"}
-    | {"sqrt", "square", "tanh", "threshold"}
-)
-"""The result has the shape of the first operand, and is a tensor of its own."""
-
-HOMOGENEOUS: Final = frozenset(("relu", "leaky_relu", "prelu", *AVERAGE_POOLS, *MAX_POOLS, *ADAPTIVE_POOLS))
-"""f(s * x) = s * f(x) for s > 0, channel by channel, in the first operand."""
-
 
 @dataclass(frozen=True, eq=False)
-class Call:
-    """What a node computes: `kind` in canonical words, of `operands`, with attributes by name.
+class Bound:
+    """A call, and what it is of: operands in the standard's order, the data first, None where one is absent."""
 
-    The first operand is the data. `refusal` says why the node is not lifted although its kind could be.
-    """
-
-    kind: str
+    call: Call
     operands: tuple[Operand, ...]
-    attributes: Mapping[str, Any] = field(default_factory=dict)
-    refusal: str = ""
+
+    @property
+    def kind(self) -> str:
+        """The operator."""
+        return self.call.kind
 
 
-ALIASES: Final = {
-    "_adaptive_avg_pool2d": "adaptive_avg_pool2d",
-    "_adaptive_avg_pool3d": "adaptive_avg_pool3d",
-    "_convolution": "convolution",
-    "_log_softmax": "log_softmax",
-    "_native_batch_norm_legit": "native_batch_norm",
-    "_native_batch_norm_legit_no_training": "inference_batch_norm",
-    "_softmax": "softmax",
-    "max_pool2d_with_indices": "max_pool2d",
-    "max_pool3d_with_indices": "max_pool3d",
-    "_to_copy": "to",
-    "_unsafe_view": "reshape",
-    "split_with_sizes": "split",
-    "alias": "identity",
-    "alpha_dropout": "dropout",
-    "concat": "cat",
-    "divide": "div",
-    "dsmm": "mm",
-    "dropout1d": "dropout",
-    "dropout2d": "dropout",
-    "dropout3d": "dropout",
-    "feature_alpha_dropout": "dropout",
-    "feature_dropout": "dropout",
-    "multiply": "mul",
-    "negative": "neg",
-    "reshape_as": "reshape",
-    "subtract": "sub",
-    "true_divide": "div",
-    "view": "reshape",
-    "view_as": "reshape",
-}
-
-_GEOMETRY: Final = "stride=1 padding=0"
-_NORM: Final = "momentum=0.1 eps=1e-05 cudnn_enabled=True"
-_POOL: Final = "input|self kernel_size stride=None padding=0"
-_AVERAGE: Final = "ceil_mode=False count_include_pad=True divisor_override=None"
-
-SIGNATURES: Final[dict[str, str]] = {
-    **dict.fromkeys(CONVS, f"input weight bias=None {_GEOMETRY} dilation=1 groups=1"),
-    **dict.fromkeys(TRANSPOSED, f"input weight bias=None {_GEOMETRY} output_padding=0 groups=1 dilation=1"),
-    "convolution": "input weight bias stride padding dilation transposed output_padding groups "
-    "benchmark=False deterministic=False cudnn_enabled=True allow_tf32=True",
-    "batch_norm": f"input weight bias running_mean running_var training=False {_NORM}",
-    "native_batch_norm": f"input weight bias running_mean running_var training=False {_NORM}",
-    "inference_batch_norm": f"input weight bias running_mean running_var {_NORM}",
-    "functional_batch_norm": f"input running_mean running_var weight=None bias=None training=False {_NORM}",
-    "linear": "input weight bias=None",
-    "addmm": "bias|input|self mat1 mat2 beta=1 alpha=1",
-    **dict.fromkeys(("matmul", "mm", "bmm"), "input|self other|mat2|tensor2"),
-    **dict.fromkeys(("add", "sub", "rsub"), "input|self other alpha=1"),
-    "mul": "input|self other",
-    "div": "input|self other rounding_mode=None",
-    "neg": "input|self",
-    "pad": "input|self pad mode='constant' value=None",
-    "constant_pad_nd": "input|self pad value=0",
-    **dict.fromkeys(AVERAGE_POOLS, f"{_POOL} {_AVERAGE}"),
-    **dict.fromkeys(MAX_POOLS, f"{_POOL} dilation=1 ceil_mode=False return_indices=False"),
-    **dict.fromkeys(ADAPTIVE_POOLS, "input|self output_size"),
-    "dropout": "input p=0.5 training|train=True",
-    "identity": "input|self",
-    "leaky_relu": "input|self negative_slope=0.01",
-    "clamp": "input|self min=None max=None",
-    "cat": "tensors dim|axis=0",
-    "getitem": "input index",
-    "slice": "input|self dim=0 start=None end=None step=1",
-    "narrow": "input|self dim start length",
-    "split": "input|tensor|self split_size|split_size_or_sections|split_sizes dim=0",
-    "chunk": "input|self chunks dim=0",
-    "flatten": "input|self start_dim=0 end_dim=-1",
-    "mean": "input|self dim=None keepdim=False",
-    "to": "input|self dtype|device|other=None",
-}
+def call(kind: str, *operands: Operand, refusal: str = "", **attributes: Any) -> Bound:
+    """A call in one line."""
+    return Bound(Call(kind, attributes, refusal), operands)
 
 
-def canonical(name: str) -> str:
-    """The kind behind a name; what works in place computes what the others compute."""
-    bare = name[:-1] if name.endswith("_") and not name.endswith("__") else name
-    return ALIASES.get(bare, bare)
+def kind_of(node: fx.Node) -> str:
+    """The operator that a function or method is by its name; its arguments may say that it is another."""
+    name = canonical(name_of(node))
+    return KINDS.get(name, name)
 
 
-def normalise(node: fx.Node) -> Call:
-    """The normal form of a call of a function or method.
+def read(node: fx.Node) -> Bound:
+    """The call of a function or method.
 
-    What is not known reads all its operands, has no attributes, and a title that no kind has.
+    What is not known reads all its operands, has no attributes but its numbers, and a title that no kind has.
     """
-    kind = canonical(name_of(node))
-    if not kind:
+    name = canonical(name_of(node))
+    if not name:
         return unknown(node, node.target)
-    if kind not in SIGNATURES:
+    rule = RULES.get(name)
+    if rule is None:
         # Operands are told by their place, which those that are given by name do not have.
-        ordered = len(node.all_input_nodes) < 2 or not _reads(node.kwargs)
-        return Call(kind, tuple(node.all_input_nodes)) if ordered else unknown(node, node.target)
-    arguments = bind(node, SIGNATURES[kind])
+        ordered = len(node.all_input_nodes) < 2 or not any(True for _ in _nodes(node.kwargs))
+        return _bare(node, KINDS.get(name, name)) if ordered else unknown(node, node.target)
+    arguments = bind(node)
     if arguments is None:
         return unknown(node, node.target)
-    build = BUILDERS.get(kind, _data)
-    call = build(kind, arguments)
-    known = {operand for operand in call.operands if isinstance(operand, fx.Node)}
+    try:
+        found = rule(name, arguments, node)
+    except Declined as reason:
+        return _bare(node, KINDS[name], refusal=str(reason))
+    if found is None or not arguments.plain:
+        return unknown(node, node.target)
+    known = {operand for operand in found.operands if isinstance(operand, fx.Node)}
     if known.issuperset(node.all_input_nodes):
-        return call
+        return found
     # An attribute that the graph computes: a kernel size, a factor.
-    return Call(kind, tuple(node.all_input_nodes), refusal="an attribute is computed in the graph")
+    return _bare(node, found.kind, refusal="an attribute is computed in the graph")
 
 
-def unknown(node: fx.Node, target: Any, tensors: Iterable[torch.Tensor] = ()) -> Call:
+def unknown(node: fx.Node, target: Any, tensors: Iterable[torch.Tensor] = ()) -> Bound:
     """A call of which nothing is known but what it reads, `tensors` of a module among it."""
     refusal = "it computes with quantized values, which are left as they are" if is_quantized(target) else ""
-    return Call(title(target), (*node.all_input_nodes, *tensors), refusal=refusal)
+    return _bare(node, title(target), *tensors, refusal=refusal)
 
 
-def _reads(arguments: Any) -> bool:
-    """Whether a node is among the arguments."""
+def _bare(node: fx.Node, kind: str, *tensors: torch.Tensor, refusal: str = "") -> Bound:
+    held = _numbers((node.args, node.kwargs))
+    return Bound(Call(kind, held, refusal), (*node.all_input_nodes, *tensors))
+
+
+def _numbers(part: Any) -> dict[str, Any]:
+    """The whole numbers in arguments as an attribute, where there are some."""
+    numbers = tuple(_whole(part))
+    return {"numbers": numbers} if numbers else {}
+
+
+def _whole(part: Any) -> Iterator[int]:
+    """The whole numbers in arguments, however deep."""
+    if isinstance(part, slice):
+        part = (part.start, part.stop, part.step)
+    if isinstance(part, dict):
+        part = tuple(part.values())
+    if isinstance(part, list | tuple):
+        for inner in part:
+            yield from _whole(inner)
+    elif isinstance(part, int) and not isinstance(part, bool):
+        yield part
+
+
+def _nodes(arguments: Any) -> Iterator[fx.Node]:
+    """The nodes among arguments."""
     found: list[fx.Node] = []
     fx.map_arg(arguments, found.append)
-    return bool(found)
+    yield from found
 
 
-def bind(node: fx.Node, signature: str) -> dict[str, Any] | None:
-    """The arguments of a node by name; None where they do not fit.
+def parts_read(node: fx.Node) -> list[fx.Node] | None:
+    """The readers that take a part each of what a node returns, in order; None where somebody reads it whole."""
+    parts = [
+        user
+        for user in node.users
+        if canonical(name_of(user)) == "getitem" and isinstance(user.args[1], int)
+    ]
+    if len(parts) < len(node.users) or len({user.args[1] for user in parts}) < len(parts):
+        return None
+    return sorted(parts, key=lambda user: int(str(user.args[1])))
 
-    A signature lists names in order: what is called `input|self` may have either name, `alpha=1` has a
-    default.
+
+# One number for all axes, or one for each.
+
+
+def spread(value: Any, rank: int) -> Ints:
+    """A number for all axes, or one for each.
+
+    Raises:
+        Declined: an axis has no number, or one that the graph computes.
     """
-    found: dict[str, Any] = {}
-    keywords = {name: value for name, value in node.kwargs.items() if name != "inplace"}
-    parts = signature.split()
-    for index, part in enumerate(parts):
-        names, _, default = part.partition("=")
-        spellings = names.split("|")
-        given = [name for name in spellings if name in keywords]
-        if index < len(node.args):
-            found[spellings[0]] = node.args[index]
-        elif given:
-            found[spellings[0]] = keywords.pop(given[0])
-        elif default:
-            found[spellings[0]] = _default(default)
-        else:
-            return None
-    extra = [value for value in node.args[len(parts) :] if value is not None and value is not False]
-    return None if extra or any(value is not None for value in keywords.values()) else found
+    values = tuple(value) if isinstance(value, list | tuple) else (value,)
+    require(all(isinstance(v, int) for v in values), f"{values} are not all numbers")
+    values = values * rank if len(values) == 1 else values
+    require(len(values) == rank, f"{values} for {rank} spatial axes")
+    return values
 
 
-@cache
-def _default(text: str) -> Any:
-    known = {"None": None, "True": True, "False": False, "'constant'": "constant"}
-    if text in known:
-        return known[text]
-    return float(text) if "." in text or "e" in text else int(text)
+def axes_of(value: Any) -> Ints | None:
+    """Axes, one or several; None for all of them."""
+    return tuple(value) if isinstance(value, list | tuple) else None if value is None else (value,)
 
 
-def _conv(kind: str, a: dict[str, Any]) -> Call:
-    operands = (a.pop("input"), a.pop("weight"), a.pop("bias"))
-    a.setdefault("transposed", kind in TRANSPOSED)
-    a.setdefault("output_padding", 0)
-    return Call("conv", operands, a)
+# What modules and functions have in common.
 
 
-def _batch_norm(kind: str, a: dict[str, Any]) -> Call:
-    del kind
+def conv(rank: int, operands: tuple[Operand, ...], a: Arguments, *, transposed: bool = False) -> Bound:
+    """A convolution of so many spatial axes."""
+    strides, dilations = spread(a.take("stride", 1), rank), spread(a.take("dilation", 1), rank)
+    padding, extra = a.take("padding", 0), a.take("output_padding", 0)
+    attributes = {"strides": strides, "dilations": dilations, "group": a.take("groups", 1)}
+    if transposed:
+        attributes["output_padding"] = spread(extra, rank)
+    if padding == "same":
+        require(all(s == 1 for s in strides), f"padding is 'same' with stride {strides}")
+        attributes["auto_pad"] = "SAME_UPPER"
+    else:
+        attributes["pads"] = spread(0 if padding == "valid" else padding, rank) * 2
+    return call("ConvTranspose" if transposed else "Conv", *operands, **attributes)
+
+
+def batch_norm(operands: tuple[Operand, ...], a: Arguments, **more: Any) -> Bound:
+    """A norm of data, scale, shift, mean and variance; `more` is what a class says of its data."""
+    training = a.take("training", False)
+    return call("BatchNormalization", *operands, epsilon=a.take("eps"), training_mode=training, **more)
+
+
+def dropout(x: Operand, a: Arguments) -> Bound:
+    """Dropout of any kind: outside training it returns what it is given."""
+    ratio, training = a.take("p"), a.take("training")
+    return call("Dropout", x, ratio=ratio, training_mode=training and ratio != 0)
+
+
+def pad(x: Operand, a: Arguments) -> Bound:
+    """Pads of the last axis, then of the one before it; the standard has all begins, then all ends."""
+    pads, mode, value = a.take("pad"), a.take("mode", "constant"), a.take("value")
+    numbers = isinstance(pads, list | tuple) and all(isinstance(p, int) for p in pads)
+    require(numbers, f"pads are not numbers: {pads}")
+    begin, end = tuple(pads[0::2]), tuple(pads[1::2])
+    axes = tuple(range(-1, -len(begin) - 1, -1))
+    return call("Pad", x, pads=begin + end, axes=axes, mode=mode, value=value or 0.0)
+
+
+def pool(kind: str, rank: int, x: Operand, a: Arguments) -> Bound | None:
+    """A pool of so many spatial axes."""
+    size, stride, padding = a.take("kernel_size"), a.take("stride"), a.take("padding", 0)
+    attributes = {
+        "kernel_shape": spread(size, rank),
+        "strides": spread(size if stride in (None, [], ()) else stride, rank),
+        "pads": spread(padding, rank) * 2,
+        "ceil_mode": a.take("ceil_mode", False),
+    }
+    if kind == "MaxPool":
+        # The indices are no values of what is pooled.
+        several = a.take("return_indices", False)
+        return None if several else call(kind, x, **attributes, dilations=spread(a.take("dilation", 1), rank))
+    divisor = a.take("divisor_override")
+    refusal = "" if divisor is None else f"divisor_override is {divisor}"
+    return call(kind, x, refusal=refusal, **attributes, count_include_pad=a.take("count_include_pad", True))
+
+
+def adaptive_pool(kind: str, rank: int, x: Operand, a: Arguments) -> Bound:
+    """A pool to so many positions of each axis; None for as many as there are."""
+    size = a.take("output_size")
+    return call(kind, x, output_size=tuple(size) if isinstance(size, list | tuple) else (size,) * rank)
+
+
+# Functions, methods and operators.
+
+Rule = Callable[[str, Arguments, fx.Node], Bound | None]
+
+
+def _conv(name: str, a: Arguments, _: fx.Node) -> Bound:
+    operands = (a.take("input"), a.take("weight"), a.take("bias"))
+    given = [a.values.get(key, 0) for key in ("stride", "padding", "dilation", "output_padding")]
+    # What may be of any rank lists its numbers.
+    rank = max(len(v) for v in given if isinstance(v, list | tuple)) if name == "convolution" else _rank(name)
+    return conv(rank, operands, a, transposed=a.take("transposed", name.startswith("conv_transpose")))
+
+
+def _rank(name: str) -> int:
+    """Of `avg_pool2d`, 2."""
+    return int(name[-2])
+
+
+def _batch_norm(_: str, a: Arguments, __: fx.Node) -> Bound:
     names = ("input", "weight", "bias", "running_mean", "running_var")
-    operands = tuple(a.pop(name) for name in names)
-    return Call("batch_norm", operands, {"training": False} | a)
+    return batch_norm(tuple(map(a.take, names)), a)
 
 
-def _binary(kind: str, a: dict[str, Any]) -> Call:
-    left, right = a.pop("input"), a.pop("other")
-    if kind == "rsub":
-        refusal = "" if a["alpha"] == 1 else f"alpha is {a['alpha']}"
-        return Call("sub", (right, left), a, refusal)
-    return Call(kind, (left, right), a)
+def _linear(_: str, a: Arguments, __: fx.Node) -> Bound:
+    return call("Linear", a.take("input"), a.take("weight"), a.take("bias"))
 
 
-def _addmm(kind: str, a: dict[str, Any]) -> Call:
-    return Call(kind, (a.pop("mat1"), a.pop("mat2"), a.pop("bias")), a)
+def _addmm(_: str, a: Arguments, __: fx.Node) -> Bound:
+    operands = (a.take("mat1"), a.take("other"), a.take("input"))
+    return call("Gemm", *operands, alpha=a.take("alpha", 1), beta=a.take("beta", 1))
 
 
-def _data(kind: str, a: dict[str, Any]) -> Call:
-    return Call(kind, (a.pop("input"),), a)
+def _binary(name: str, a: Arguments, _: fx.Node) -> Bound:
+    operands = (a.take("input"), a.take("other"))
+    kind, alpha, rounding = KINDS[name], a.take("alpha", 1), a.take("rounding_mode")
+    refusal = "" if rounding is None else f"rounding_mode is {rounding!r}"
+    if name == "rsub":
+        operands = operands[::-1]
+        refusal = "" if alpha == 1 else f"alpha is {alpha}"
+    require(isinstance(alpha, int | float | fx.Node), f"alpha is not a number: {alpha}")
+    return call(kind, *operands, refusal=refusal, **({} if alpha == 1 else {"alpha": alpha}))
 
 
-def _operands(kind: str, a: dict[str, Any]) -> Call:
-    return Call(kind, tuple(a.values()))
+def _product(_: str, a: Arguments, __: fx.Node) -> Bound:
+    return call("MatMul", a.take("input"), a.take("other"))
 
 
-def _constant_pad(kind: str, a: dict[str, Any]) -> Call:
-    del kind
-    return Call("pad", (a.pop("input"),), a | {"mode": "constant"})
+def _unary(name: str, a: Arguments, _: fx.Node) -> Bound:
+    return call(KINDS[name], a.take("input"))
 
 
-def _cat(kind: str, a: dict[str, Any]) -> Call:
-    tensors = a.pop("tensors")
-    return Call(kind, tuple(tensors) if isinstance(tensors, list | tuple) else (tensors,), a)
+def _pad(_: str, a: Arguments, __: fx.Node) -> Bound:
+    return pad(a.take("input"), a)
 
 
-def _to(kind: str, a: dict[str, Any]) -> Call:
-    x, target = a.pop("input"), a.pop("dtype")
-    return Call(kind, (x, target) if isinstance(target, fx.Node) else (x,), {"target": target})
+def _pool(name: str, a: Arguments, _: fx.Node) -> Bound | None:
+    return pool(KINDS[name], _rank(name), a.take("input"), a)
 
 
-BUILDERS: Final[dict[str, Callable[[str, dict[str, Any]], Call]]] = {
-    **dict.fromkeys((*CONVS, *TRANSPOSED, "convolution"), _conv),
-    **dict.fromkeys(
-        ("batch_norm", "native_batch_norm", "inference_batch_norm", "functional_batch_norm"), _batch_norm
-    ),
-    **dict.fromkeys(("add", "sub", "rsub", "mul", "div"), _binary),
-    **dict.fromkeys(("linear", "matmul", "mm", "bmm"), _operands),
-    "addmm": _addmm,
-    "cat": _cat,
-    "constant_pad_nd": _constant_pad,
-    "to": _to,
+def _adaptive_pool(name: str, a: Arguments, _: fx.Node) -> Bound:
+    return adaptive_pool(KINDS[name], _rank(name), a.take("input"), a)
+
+
+def _dropout(_: str, a: Arguments, __: fx.Node) -> Bound:
+    return dropout(a.take("input"), a)
+
+
+def _leaky_relu(_: str, a: Arguments, __: fx.Node) -> Bound:
+    return call("LeakyRelu", a.take("input"), alpha=a.take("negative_slope"))
+
+
+def _clip(_: str, a: Arguments, __: fx.Node) -> Bound:
+    return call("Clip", a.take("input"), min=a.take("min"), max=a.take("max"))
+
+
+def _concat(_: str, a: Arguments, __: fx.Node) -> Bound:
+    tensors = a.take("tensors")
+    operands = tuple(tensors) if isinstance(tensors, list | tuple) else (tensors,)
+    return call("Concat", *operands, axis=a.take("dim"))
+
+
+def _getitem(_: str, a: Arguments, __: fx.Node) -> Bound:
+    """Indexing: by slices, on either side of `...`, it is a Slice."""
+    x, index = a.take("input"), a.take("index")
+    entries = list(index) if isinstance(index, tuple) else [index]
+    behind = len(entries) - entries.index(Ellipsis) - 1 if Ellipsis in entries else 0
+    front = entries[: len(entries) - behind - (Ellipsis in entries)]
+    placed = [*enumerate(front), *((n - behind, entries[n - behind]) for n in range(behind))]
+    if not all(isinstance(entry, slice) for _, entry in placed):
+        return call("getitem", x, index=index, **_numbers(index))
+    cut = [(axis, entry) for axis, entry in placed if entry != slice(None)]
+    bounds = [(entry.start, entry.stop, entry.step) for _, entry in cut]
+    return _slice(x, tuple(axis for axis, _ in cut), bounds)
+
+
+def _slice(x: Operand, axes: Ints, bounds: Iterable[tuple[Any, Any, Any]]) -> Bound:
+    """A range of each of some axes, begins and ends None where they are those of the axis."""
+    ranges = [
+        (0 if first is None else first, INT_MAX if end is None else end, 1 if step is None else step)
+        for first, end, step in bounds
+    ]
+    starts, ends, steps = zip(*ranges, strict=True) if ranges else ((), (), ())
+    return call("Slice", x, starts=starts, ends=ends, axes=axes, steps=steps)
+
+
+def _range(_: str, a: Arguments, __: fx.Node) -> Bound:
+    bounds = (a.take("start"), a.take("end"), a.take("step"))
+    return _slice(a.take("input"), (a.take("dim"),), [bounds])
+
+
+def _narrow(_: str, a: Arguments, __: fx.Node) -> Bound:
+    x, dim, start, length = (a.take(name) for name in ("input", "dim", "start", "length"))
+    if not isinstance(start, int) or not isinstance(length, int) or start < 0:
+        return call("narrow", x, dim=dim, start=start, length=length)
+    return _slice(x, (dim,), [(start, start + length, 1)])
+
+
+def _split(name: str, a: Arguments, node: fx.Node) -> Bound:
+    """A split: of its parts, the node has those for outputs that somebody reads, `parts`."""
+    x, axis = a.take("input"), a.take("dim")
+    parts = parts_read(node)
+    read = None if parts is None else tuple(part.args[1] for part in parts)
+    if name == "chunk":
+        return call("Split", x, axis=axis, parts=read, num_outputs=a.take("chunks"))
+    size = a.take("split_size")
+    sizes = {"split": tuple(size)} if isinstance(size, list | tuple) else {"size": size}
+    return call("Split", x, axis=axis, parts=read, **sizes)
+
+
+def _flatten(_: str, a: Arguments, __: fx.Node) -> Bound:
+    return call("flatten", a.take("input"), start=a.take("start_dim"), end=a.take("end_dim"))
+
+
+def _mean(_: str, a: Arguments, __: fx.Node) -> Bound:
+    axes = axes_of(a.take("dim"))
+    return call("ReduceMean", a.take("input"), axes=axes, keepdims=a.take("keepdim", False))
+
+
+def _to(_: str, a: Arguments, __: fx.Node) -> Bound | None:
+    """A cast, where it is to a type that is known; to a device or to the type of another tensor it is not."""
+    x = a.take("input")
+    wanted = [value for name in ("dtype", "device", "other") if (value := a.take(name)) is not None]
+    if len(wanted) != 1:
+        return None
+    (target,) = wanted
+    if isinstance(target, torch.dtype):
+        return call("Cast", x, to=dtype_name(target))
+    return call("to", x, target) if isinstance(target, fx.Node) else call("to", x)
+
+
+RANKS: Final = (1, 2, 3)
+_RULES: Final[tuple[tuple[str, Rule, tuple[str, ...]], ...]] = (
+    ("Add", _binary, ("add",)),
+    ("Sub", _binary, ("sub", "rsub")),
+    ("Mul", _binary, ("mul",)),
+    ("Div", _binary, ("div",)),
+    ("Neg", _unary, ("neg",)),
+    ("Conv", _conv, (*(f"conv{n}d" for n in RANKS), "convolution")),
+    ("ConvTranspose", _conv, tuple(f"conv_transpose{n}d" for n in RANKS)),
+    ("BatchNormalization", _batch_norm, ("batch_norm", "native_batch_norm", "inference_batch_norm")),
+    ("Linear", _linear, ("linear",)),
+    ("Gemm", _addmm, ("addmm",)),
+    ("MatMul", _product, ("matmul", "mm", "bmm")),
+    ("Pad", _pad, ("pad", "constant_pad_nd")),
+    ("AveragePool", _pool, tuple(f"avg_pool{n}d" for n in RANKS)),
+    ("MaxPool", _pool, tuple(f"max_pool{n}d" for n in RANKS)),
+    ("AdaptiveAveragePool", _adaptive_pool, tuple(f"adaptive_avg_pool{n}d" for n in RANKS)),
+    ("AdaptiveMaxPool", _adaptive_pool, tuple(f"adaptive_max_pool{n}d" for n in RANKS)),
+    ("Dropout", _dropout, ("dropout",)),
+    ("Identity", _unary, ("identity",)),
+    ("LeakyRelu", _leaky_relu, ("leaky_relu",)),
+    ("Clip", _clip, ("clamp",)),
+    ("Concat", _concat, ("cat",)),
+    ("getitem", _getitem, ("getitem",)),
+    ("Slice", _range, ("slice",)),
+    ("Slice", _narrow, ("narrow",)),
+    ("Split", _split, ("split", "chunk")),
+    ("flatten", _flatten, ("flatten",)),
+    ("ReduceMean", _mean, ("mean",)),
+    ("to", _to, ("to",)),
+)
+RULES: Final = {name: rule for _, rule, names in _RULES for name in names}
+KINDS: Final = {
+    **{name: kind for kind, _, names in _RULES for name in names},
+    # These have no attributes, here and there.
+    **{name.lower(): name for name in ("Abs", "Ceil", "Erf", "Exp", "Floor", "Log", "Mish", "Reciprocal")},
+    **{name.lower(): name for name in ("HardSwish", "Relu", "Selu", "Sigmoid", "Sign", "Softsign", "Sqrt")},
+    "silu": "Swish",
+    "tanh": "Tanh",
 }
+"""The operators of the standard that names of torch stand for."""
