@@ -8,7 +8,7 @@ from onnx import TensorProto
 
 from fuser.algebra.conv import Conv
 from fuser.errors import Declined
-from fuser.hosts.onnx.lift.layers import lifter
+from fuser.hosts.operators.catalogue import OPERATORS
 from fuser.ir.graph import Apply, Constant, Reshape
 from tests.hosts.onnx_models import apply, imported, integers, lift, lifted, only, run, single
 
@@ -413,12 +413,10 @@ def test_batch_normalization_that_asks_for_batch_statistics_declines() -> None:
 
 @pytest.mark.parametrize("opset", [6, 99])
 def test_opsets_that_are_not_known(opset: int) -> None:
-    rule = lifter("Relu", opset)
-    assert rule is None
-    rule = lifter("Conv", opset)
-    assert rule is not None
+    assert OPERATORS["Relu"].lift is None
+    assert lift(only(imported(single("Relu", ["x"], opset=opset, given={"x": CONV})))) is None
     with pytest.raises(Declined, match=f"opset {opset} is not one of 7 to"):
-        rule(only(imported(single("Conv", ["x", "w"], given={"x": CONV}, constants={"w": W}))))
+        lifted(single("Conv", ["x", "w"], opset=opset, given={"x": CONV}, constants={"w": W}))
 
 
 def test_overridable_weight_declines() -> None:

@@ -42,8 +42,8 @@ EARLIER: Final[dict[str, dict[str, Place]]] = {"Resize": {"scales": (1, 10)}}
 
 
 def read_call(node: onnx_ir.Node, opset: int) -> Call:
-    """What `node` calls. What depends on an attribute of the enclosing function is None."""
-    kind = f"{node.domain}::{node.op_type}" if node.domain else node.op_type
+    """What `node`, of the default domain, calls. What the enclosing function gives it is None."""
+    kind = node.op_type
     attributes = {entry.name: _value(kind, entry) for entry in node.attributes.values()}
     for table in (EARLIER, INPUTS):
         for name, (index, since) in table.get(kind, {}).items():
@@ -51,16 +51,22 @@ def read_call(node: onnx_ir.Node, opset: int) -> Call:
                 attributes.pop(name, None)
                 if index < len(node.inputs) and node.inputs[index] is not None:
                     attributes[name] = Held(index)
-    known = OLDEST_OPSET <= opset <= NEWEST_OPSET
-    refusal = (
-        "" if known else f"opset {opset} is not one of {OLDEST_OPSET} to {NEWEST_OPSET}, which are known"
-    )
     overridable = frozenset(
         value.name or ""
         for value in node.inputs
         if value is not None and value.is_graph_input() and value.is_initializer()
     )
-    return Call(kind, attributes, refusal, overridable)
+    return Call(kind, attributes, _refusal(node, opset), overridable)
+
+
+def _refusal(node: onnx_ir.Node, opset: int) -> str:
+    """Why the node is not lifted, whatever it computes."""
+    if not OLDEST_OPSET <= opset <= NEWEST_OPSET:
+        return f"opset {opset} is not one of {OLDEST_OPSET} to {NEWEST_OPSET}, which are known"
+    extra = [value.name for value in node.outputs[1:] if value.name]
+    if node.op_type == "BatchNormalization" and opset < 14 and extra:
+        return f"the outputs {extra} ask for the statistics of the batch, as in training"
+    return ""
 
 
 def _value(kind: str, entry: onnx_ir.Attr) -> Any:

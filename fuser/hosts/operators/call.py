@@ -96,6 +96,36 @@ def dtype(node: Node) -> str | None:
     return known or node.outputs[0].dtype
 
 
+def channels_of(x: Value, axis: int = 1) -> int:
+    """The number of channels.
+
+    Raises:
+        Declined: it is not known.
+    """
+    channels = x.shape[axis] if x.shape is not None and len(x.shape) > 1 else None
+    if not isinstance(channels, int):
+        raise Declined(f"the number of channels of {x.name!r} is not known: {channels}")
+    return channels
+
+
+def require_channels(x: Value, channels: int, axis: int = 1) -> None:
+    """Decline where `x` is known to have other channels than an operator reads."""
+    known = x.shape[axis] if x.shape is not None and len(x.shape) > 1 else None
+    require(
+        not isinstance(known, int) or known == channels,
+        f"channels differ: {x.name!r} has {known}, the operator reads {channels}",
+    )
+
+
+def bias_of(call: Call, node: Node, index: int, outputs: int) -> Array:
+    """One number for each output channel, 0 where the input is absent."""
+    if operand(node, index) is None:
+        return np.zeros(outputs)
+    bias = numbers(call, node, index, "bias")
+    require(bias.shape == (outputs,), f"the bias has shape {bias.shape} for {outputs} output channels")
+    return bias
+
+
 # Attributes.
 
 
@@ -123,7 +153,7 @@ def ints(call: Call, node: Node, name: str, default: Ints | None = None) -> Ints
     """
     value = call.attributes.get(name)
     if isinstance(value, Held):
-        value = np.asarray(constant(call, node, value.index, name).array()).reshape(-1)
+        value = np.asarray(constant(call, node, value.index, f"list of {name}").array()).reshape(-1)
     return default if value is None else tuple(int(v) for v in value)
 
 
@@ -135,7 +165,9 @@ def number(call: Call, node: Node, name: str, default: float) -> float:
     """
     value = attribute(call, name, default)
     if isinstance(value, Held):
-        return float(numbers(call, node, value.index, name).reshape(()))
+        held = numbers(call, node, value.index, name)
+        require(held.size == 1, f"the {name} has shape {held.shape}, and is not one number")
+        return float(held.reshape(()))
     require(bool(np.isfinite(value)), f"the {name} is {value}")
     return float(value)
 

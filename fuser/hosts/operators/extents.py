@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 
 from fuser.errors import Declined
-from fuser.hosts.operators.call import Call, Held, operand
+from fuser.hosts.operators.call import Call, Held, data, operand
 from fuser.ir.extents import Extent, affine
 from fuser.ir.graph import Dim, Node, Value
 
@@ -82,3 +82,26 @@ def broadcast(dims: Iterable[Dim]) -> Dim:
     # A symbolic extent beside a known one can only be that one, or 1.
     known = [dim for dim in candidates if isinstance(dim, int)]
     return known[0] if len(known) == 1 else None
+
+
+def like_first(call: Call, node: Node, extents: Extents) -> Shapes:
+    """Every output has the shape of the first input."""
+    del call, extents
+    return [data(node).shape] * len(node.outputs)
+
+
+def first_alone(call: Call, node: Node, extents: Extents) -> Shapes:
+    """The first output has the shape of the first input; of the others nothing is known."""
+    del call, extents
+    return [data(node).shape]
+
+
+def aligned(call: Call, node: Node, extents: Extents) -> Shapes:
+    """What the inputs broadcast to."""
+    del call, extents
+    shapes = [shape_of(value) for value in node.inputs]
+    if len(shapes) == 2 and shapes[0] == shapes[1]:
+        return [shapes[0]]
+    rank = max(map(len, shapes))
+    filled = [(1,) * (rank - len(shape)) + shape for shape in shapes]
+    return [tuple(broadcast(dims) for dims in zip(*filled, strict=True))]

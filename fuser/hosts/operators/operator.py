@@ -8,12 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fuser.algebra.conv import Ints
-from fuser.errors import Declined, require
-from fuser.hosts.operators.call import Call, Held, data, dtype
+from fuser.errors import require
+from fuser.hosts.operators.call import Call, Held, dtype, operand
 from fuser.hosts.operators.extents import Extents, Shape, Shapes
 from fuser.ir.graph import FLOATS, Apply, Constant, Node
 from fuser.ir.literals import ENDLESS, Literals, read
 
+Arrays = Sequence[NDArray[Any]]
 Constants = Sequence[Constant | None]
 Inputs = tuple[frozenset[int], ...]
 
@@ -45,11 +46,28 @@ def in_inputs(inputs: Inputs) -> Callable[[Call, int], Inputs]:
     return lambda _, __: inputs
 
 
-def of_first(call: Call, node: Node) -> Sequence[str | None]:
-    """Every output has the element type of the first input."""
-    del call
-    value = node.inputs[0] if node.inputs else None
-    return [None if value is None else value.dtype] * len(node.outputs)
+def of_input(index: int) -> TypeRule:
+    """Every output has the element type of this input."""
+
+    def rule(call: Call, node: Node) -> Sequence[str | None]:
+        del call
+        value = operand(node, index)
+        return [None if value is None else value.dtype] * len(node.outputs)
+
+    return rule
+
+
+of_first: Final = of_input(0)
+
+
+def first_type_alone(call: Call, node: Node) -> Sequence[str | None]:
+    """The first output has the element type of the first input; of the others nothing is known."""
+    return of_first(call, node)[:1]
+
+
+def and_then(second: str) -> TypeRule:
+    """The first output has the element type of the first input, the second one this."""
+    return lambda call, node: [of_first(call, node)[0], second]
 
 
 def always(name: str) -> TypeRule:
@@ -57,13 +75,13 @@ def always(name: str) -> TypeRule:
     return lambda _, node: [name] * len(node.outputs)
 
 
-def no_more(arrays: Sequence[NDArray[Any]]) -> float:
+def no_more(arrays: Arrays) -> float:
     """It makes no more elements than it reads."""
     del arrays
     return 0
 
 
-def broadcasting(arrays: Sequence[NDArray[Any]]) -> float:
+def broadcasting(arrays: Arrays) -> float:
     """As many as the inputs broadcast to."""
     return float(np.prod(np.broadcast_shapes(*(array.shape for array in arrays)), dtype=np.float64))
 
@@ -98,7 +116,7 @@ class Operator:
     elements: ElementRule | None = None
     linear: Callable[[Call, int], Inputs] = no_inputs
     literals: Literals | AxesRule | None = None
-    makes: Callable[[Sequence[NDArray[Any]]], float] | None = None
+    makes: Callable[[Arrays], float] | None = None
     floating: bool = False
     homogeneous: bool = False
     elementwise: bool = False
@@ -172,16 +190,3 @@ def held_ints(call: Call, constants: Constants, name: str, default: Ints | None)
     if value is None:
         return default
     return tuple(value) if isinstance(value, list | tuple) else (value,)
-
-
-def channels_of(node: Node) -> int:
-    """The number of channels of the data, on axis 1.
-
-    Raises:
-        Declined: it is not known.
-    """
-    x = data(node)
-    channels = x.shape[1] if x.shape is not None and len(x.shape) > 1 else None
-    if not isinstance(channels, int):
-        raise Declined(f"the number of channels of {x.name!r} is not known: {channels}")
-    return channels

@@ -1,0 +1,55 @@
+"""What is normalised: by numbers of each channel, or by statistics of the data itself."""
+
+from typing import Final
+
+from fuser.errors import require
+from fuser.hosts.lifting import batch_norm, rank_of
+from fuser.hosts.operators.call import Call, attribute, data, number, numbers, require_channels
+from fuser.hosts.operators.extents import first_alone, like_first
+from fuser.hosts.operators.operator import Operator, first_type_alone
+from fuser.ir.graph import Apply, Node
+from fuser.ir.literals import UNIFORM
+
+
+def lift_batch_normalization(call: Call, node: Node) -> Apply:
+    """(x - mean) / sqrt(var + eps) * scale + shift  ->  a scale and a shift of each channel."""
+    x = data(node)
+    require(
+        not attribute(call, "training_mode", 0), "training_mode is 1: the statistics are those of the batch"
+    )
+    require(
+        attribute(call, "spatial", 1) == 1, "spatial is 0: the statistics differ from position to position"
+    )
+    scale, shift, mean, variance = (
+        numbers(call, node, index, role)
+        for index, role in ((1, "scale"), (2, "shift"), (3, "mean"), (4, "variance"))
+    )
+    epsilon = number(call, node, "epsilon", 1e-5)
+    rank = rank_of(x)
+    require(rank >= 2, f"{x.name!r} has {rank} axis, and no channel axis")
+    spatial, axis = (rank - 2, 1) if rank > 2 else (0, -1)
+    norm = batch_norm(mean, variance, scale, shift, epsilon, spatial, axis)
+    require_channels(x, norm.inputs)
+    return Apply(norm, (x,), "batch_norm")
+
+
+OPERATORS: Final = (
+    Operator(
+        "BatchNormalization",
+        lift_batch_normalization,
+        first_alone,
+        first_type_alone,
+        literals=UNIFORM,
+        floating=True,
+    ),
+    Operator("LayerNormalization", None, first_alone, first_type_alone),
+    Operator("RMSNormalization", None, first_alone, first_type_alone),
+    Operator("GroupNormalization", None, like_first),
+    Operator("InstanceNormalization", None, like_first),
+    Operator("LRN", None, like_first),
+    Operator("LpNormalization", None, like_first),
+    Operator("MeanVarianceNormalization", None, like_first),
+    Operator("Softmax", None, like_first, literals=UNIFORM),
+    Operator("LogSoftmax", None, like_first, literals=UNIFORM),
+    Operator("Hardmax", None, like_first),
+)
