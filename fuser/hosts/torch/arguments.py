@@ -34,9 +34,16 @@ NAMES: Final = {
 NEUTRAL: Final = frozenset({"allow_tf32", "benchmark", "cudnn_enabled", "deterministic", "inplace", "momentum"})
 """Arguments that say how something is computed, not what."""
 
-_ITEM: Final = inspect.Signature(
-    [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in ("input", "index")]
-)
+LISTS: Final = frozenset({"permute", "reshape"})
+"""Methods that take a list as one argument or as several."""
+
+_PYTHON: Final = {
+    name: inspect.Signature(
+        [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in ("input", argument)]
+    )
+    for name, argument in (("floordiv", "other"), ("getattr", "name"), ("getitem", "index"))
+}
+"""Functions of Python that are no operators of torch."""
 
 
 @dataclass(eq=False)
@@ -61,12 +68,15 @@ class Arguments:
 
 def bind(node: fx.Node) -> Arguments | None:
     """The arguments of a call of torch; None where no signature has them."""
+    args = node.args
+    if canonical(name_of(node)) in LISTS and len(args) > 1 and not isinstance(args[1], list | tuple):
+        args = (args[0], args[1:])
     given = {NAMES.get(name, name): value for name, value in node.kwargs.items()}
     if given.get("out", ...) is None:
         del given["out"]
     for signature in signatures(node):
         try:
-            bound = signature.bind(*node.args, **given)
+            bound = signature.bind(*args, **given)
         except TypeError:
             continue
         bound.apply_defaults()
@@ -87,8 +97,8 @@ def signatures(node: fx.Node) -> tuple[inspect.Signature, ...]:
 
 @cache
 def _named(name: str) -> tuple[inspect.Signature, ...]:
-    if name == "getitem":
-        return (_ITEM,)
+    if name in _PYTHON:
+        return (_PYTHON[name],)
     packet = getattr(torch.ops.aten, name, None)
     return _signatures(packet) if isinstance(packet, torch._ops.OpOverloadPacket) else ()
 

@@ -6,7 +6,7 @@ and `torch::roll` where nothing is known of it but what it reads.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, TypeAlias
 
 import torch
@@ -14,7 +14,7 @@ from torch import fx
 
 from fuser.algebra.conv import Ints
 from fuser.errors import Declined, require
-from fuser.hosts.operators.call import INT_MAX, Call
+from fuser.hosts.operators.call import INT_MAX, Call, Held
 from fuser.hosts.torch.arguments import Arguments, bind
 from fuser.hosts.torch.identity import canonical, is_quantized, name_of, title
 from fuser.hosts.torch.tensor import dtype_name
@@ -26,10 +26,14 @@ Operand: TypeAlias = fx.Node | torch.Tensor | Constant | float | int | None
 
 @dataclass(frozen=True, eq=False)
 class Bound:
-    """A call, and what it is of: operands in the standard's order, the data first, None where one is absent."""
+    """A call, and what it is of: operands in the standard's order, the data first, None where one is absent.
+
+    `known`: they are, and so are its attributes; else it is only known what the call reads.
+    """
 
     call: Call
     operands: tuple[Operand, ...]
+    known: bool = True
 
     @property
     def kind(self) -> str:
@@ -60,7 +64,7 @@ def read(node: fx.Node) -> Bound:
     if rule is None:
         # Operands are told by their place, which those that are given by name do not have.
         ordered = len(node.all_input_nodes) < 2 or not any(True for _ in _nodes(node.kwargs))
-        return _bare(node, KINDS.get(name, name)) if ordered else unknown(node, node.target)
+        return replace(_bare(node, KINDS.get(name, name)), known=True) if ordered else unknown(node, node.target)
     arguments = bind(node)
     if arguments is None:
         return unknown(node, node.target)
@@ -85,7 +89,7 @@ def unknown(node: fx.Node, target: Any, tensors: Iterable[torch.Tensor] = ()) ->
 
 def _bare(node: fx.Node, kind: str, *tensors: torch.Tensor, refusal: str = "") -> Bound:
     held = _numbers((node.args, node.kwargs))
-    return Bound(Call(kind, held, refusal), (*node.all_input_nodes, *tensors))
+    return Bound(Call(kind, held, refusal), (*node.all_input_nodes, *tensors), known=False)
 
 
 def _numbers(part: Any) -> dict[str, Any]:
@@ -167,8 +171,10 @@ def conv(rank: int, operands: tuple[Operand, ...], a: Arguments, *, transposed: 
 
 def batch_norm(operands: tuple[Operand, ...], a: Arguments, **more: Any) -> Bound:
     """A norm of data, scale, shift, mean and variance; `more` is what a class says of its data."""
-    training = a.take("training", False)
-    return call("BatchNormalization", *operands, epsilon=a.take("eps"), training_mode=training, **more)
+    training, bare = a.take("training", False), operands[3] is None
+    refusal = "there are no running statistics: those of the batch are used" if bare and not training else ""
+    attributes = {"epsilon": a.take("eps"), "training_mode": training, **more}
+    return call("BatchNormalization", *operands, refusal=refusal, **attributes)
 
 
 def dropout(x: Operand, a: Arguments) -> Bound:
@@ -254,8 +260,8 @@ def _binary(name: str, a: Arguments, _: fx.Node) -> Bound:
     return call(kind, *operands, refusal=refusal, **({} if alpha == 1 else {"alpha": alpha}))
 
 
-def _product(_: str, a: Arguments, __: fx.Node) -> Bound:
-    return call("MatMul", a.take("input"), a.take("other"))
+def _pair(name: str, a: Arguments, _: fx.Node) -> Bound:
+    return call(KINDS[name], a.take("input"), a.take("other"))
 
 
 def _unary(name: str, a: Arguments, _: fx.Node) -> Bound:
@@ -324,7 +330,7 @@ def _range(_: str, a: Arguments, __: fx.Node) -> Bound:
 def _narrow(_: str, a: Arguments, __: fx.Node) -> Bound:
     x, dim, start, length = (a.take(name) for name in ("input", "dim", "start", "length"))
     if not isinstance(start, int) or not isinstance(length, int) or start < 0:
-        return call("narrow", x, dim=dim, start=start, length=length)
+        return call("narrow", x, axis=dim, start=start, length=length)
     return _slice(x, (dim,), [(start, start + length, 1)])
 
 
@@ -336,8 +342,65 @@ def _split(name: str, a: Arguments, node: fx.Node) -> Bound:
     if name == "chunk":
         return call("Split", x, axis=axis, parts=read, num_outputs=a.take("chunks"))
     size = a.take("split_size")
-    sizes = {"split": tuple(size)} if isinstance(size, list | tuple) else {"size": size}
-    return call("Split", x, axis=axis, parts=read, **sizes)
+    listed = isinstance(size, list | tuple)
+    refusal = "a part is empty" if 0 in (size if listed else (size,)) else ""
+    return call("Split", x, refusal=refusal, axis=axis, parts=read, **{"split" if listed else "size": size})
+
+
+def _reshape(_: str, a: Arguments, __: fx.Node) -> Bound:
+    """To a shape that may be computed in the graph; no 0 in it keeps an axis."""
+    x, shape = a.take("input"), a.take("shape", a.take("size"))
+    entries = shape if isinstance(shape, list | tuple) else (shape,)
+    held, operands = _held(entries)
+    return call("Reshape", x, *operands, shape=held, allowzero=1)
+
+
+def _held(entries: Iterable[Any]) -> tuple[tuple[Any, ...] | None, list[fx.Node]]:
+    """Numbers, those that the graph computes held in operands behind the first; None where one is neither."""
+    operands: list[fx.Node] = []
+    found: list[int | Held] = []
+    for entry in entries:
+        if isinstance(entry, fx.Node):
+            operands += [] if entry in operands else [entry]
+            found.append(Held(1 + operands.index(entry)))
+        elif isinstance(entry, int):
+            found.append(entry)
+        else:
+            return None, operands
+    return tuple(found), operands
+
+
+def _permute(_: str, a: Arguments, __: fx.Node) -> Bound:
+    return call("Transpose", a.take("input"), perm=tuple(a.take("dims")))
+
+
+def _transpose(_: str, a: Arguments, __: fx.Node) -> Bound:
+    return call("transpose", a.take("input"), axes=(a.take("dim0"), a.take("dim1")))
+
+
+def _unsqueeze(_: str, a: Arguments, __: fx.Node) -> Bound:
+    return call("Unsqueeze", a.take("input"), axes=(a.take("dim"),))
+
+
+def _interpolate(_: str, a: Arguments, __: fx.Node) -> Bound:
+    """Of all that it is given, what tells the size of the result."""
+    x, size = a.take("input"), a.take("size")
+    a.values.clear()
+    held, operands = _held(size if isinstance(size, list | tuple) else (size,))
+    return call("interpolate", x, *operands, size=held)
+
+
+def _along(name: str, a: Arguments, _: fx.Node) -> Bound:
+    x, axis, index = a.take("input"), a.take("dim"), a.take("index")
+    return call(name, x, index, axis=axis) if isinstance(index, fx.Node) else call(name, x, axis=axis, index=index)
+
+
+def _getattr(_: str, a: Arguments, __: fx.Node) -> Bound:
+    return call("size" if a.take("name") == "shape" else "getattr", a.take("input"))
+
+
+def _size(_: str, a: Arguments, __: fx.Node) -> Bound:
+    return call("size", a.take("input"), axis=a.take("dim"))
 
 
 def _flatten(_: str, a: Arguments, __: fx.Node) -> Bound:
@@ -373,7 +436,7 @@ _RULES: Final[tuple[tuple[str, Rule, tuple[str, ...]], ...]] = (
     ("BatchNormalization", _batch_norm, ("batch_norm", "native_batch_norm", "inference_batch_norm")),
     ("Linear", _linear, ("linear",)),
     ("Gemm", _addmm, ("addmm",)),
-    ("MatMul", _product, ("matmul", "mm", "bmm")),
+    ("MatMul", _pair, ("matmul", "mm", "bmm")),
     ("Pad", _pad, ("pad", "constant_pad_nd")),
     ("AveragePool", _pool, tuple(f"avg_pool{n}d" for n in RANKS)),
     ("MaxPool", _pool, tuple(f"max_pool{n}d" for n in RANKS)),
@@ -389,6 +452,17 @@ _RULES: Final[tuple[tuple[str, Rule, tuple[str, ...]], ...]] = (
     ("Slice", _narrow, ("narrow",)),
     ("Split", _split, ("split", "chunk")),
     ("flatten", _flatten, ("flatten",)),
+    ("Reshape", _reshape, ("reshape",)),
+    ("reshape_as", _pair, ("reshape_as", "view_as")),
+    ("Transpose", _permute, ("permute",)),
+    ("transpose", _transpose, ("transpose",)),
+    ("Unsqueeze", _unsqueeze, ("unsqueeze",)),
+    ("interpolate", _interpolate, ("interpolate",)),
+    ("index_select", _along, ("index_select",)),
+    ("select", _along, ("select",)),
+    ("floordiv", _pair, ("floordiv",)),
+    ("size", _size, ("size",)),
+    ("getattr", _getattr, ("getattr",)),
     ("ReduceMean", _mean, ("mean",)),
     ("to", _to, ("to",)),
 )

@@ -64,11 +64,9 @@ ALIASES: Final = {
     "feature_dropout": "dropout",
     "multiply": "mul",
     "negative": "neg",
-    "reshape_as": "reshape",
     "subtract": "sub",
     "true_divide": "div",
     "view": "reshape",
-    "view_as": "reshape",
 }
 """Names that torch has for the same operator, or for one that differs in what we do not look at."""
 

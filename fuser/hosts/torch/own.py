@@ -17,7 +17,7 @@ from torch import fx
 from fuser.algebra.conv import Conv
 from fuser.errors import Declined, require
 from fuser.hosts.lifting import linear, nothing, rank_of, reshape, same_shape
-from fuser.hosts.operators import catalogue, convolutions
+from fuser.hosts.operators import catalogue, channels, convolutions
 from fuser.hosts.operators.call import Call, attribute, data, ints
 from fuser.hosts.operators.extents import Extents, Shape, Shapes, like_first, shape_of
 from fuser.hosts.operators.layout import lift_axes, lift_same_shape
@@ -35,6 +35,11 @@ def lift_identity(call: Call, node: Node) -> Apply:
     """Identity(x)  ->  x, which is a tensor, whatever its type."""
     del call
     return nothing(data(node))
+
+
+def lift_slice(call: Call, node: Node) -> Apply | None:
+    """A slice of a tensor, which is what has a shape: anything may be indexed in Python."""
+    return None if data(node).shape is None else channels.lift_slice(call, node)
 
 
 def lift_copy(call: Call, node: Node) -> Apply | None:
@@ -288,7 +293,8 @@ MOVES: Final = (
 
 OWN: Final = (
     replace(_standard["Identity"], lift=lift_identity),
-    replace(_standard["Reshape"], lift=lift_reshape, elements=None),
+    replace(_standard["Reshape"], lift=lift_reshape),
+    replace(_standard["Slice"], lift=lift_slice),
     replace(_standard["MatMul"], lift=lift_matmul),
     replace(_standard["AveragePool"], shape=pool_shape),
     replace(_standard["MaxPool"], shape=pool_shape),
