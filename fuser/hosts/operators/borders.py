@@ -7,7 +7,6 @@ import numpy as np
 
 from fuser.algebra.conv import Ints, pad
 from fuser.errors import Declined, require
-from fuser.hosts.lifting import nothing, rank_of
 from fuser.hosts.operators.call import (
     Call,
     Held,
@@ -17,7 +16,9 @@ from fuser.hosts.operators.call import (
     data,
     dtype,
     ints,
+    nothing,
     number,
+    rank_of,
 )
 from fuser.hosts.operators.extents import Extents, Shapes, shape_of
 from fuser.hosts.operators.operator import FIRST, Constants, Operator, held_ints, in_inputs

@@ -6,7 +6,6 @@ from typing import Final
 
 from fuser.algebra.conv import Ints
 from fuser.errors import Declined, require
-from fuser.hosts.lifting import nothing, same_shape
 from fuser.hosts.operators.call import (
     INT_MAX,
     Call,
@@ -16,6 +15,8 @@ from fuser.hosts.operators.call import (
     data,
     dtype,
     ints,
+    nothing,
+    same_shape,
 )
 from fuser.hosts.operators.extents import Extents, Shape, Shapes, like_first, shape_of
 from fuser.hosts.operators.operator import (

@@ -1,10 +1,12 @@
 """Windows that move over an image: convolutions and pools."""
 
-from typing import Final
+from typing import Any, Final
+
+from numpy.typing import NDArray
 
 from fuser.algebra.conv import Conv, Ints, average_pool
+from fuser.algebra.lazy import Lazy, arrange
 from fuser.errors import Declined, require
-from fuser.hosts.lifting import conv_transpose_kernel, rank_of
 from fuser.hosts.operators.call import (
     Call,
     attribute,
@@ -13,6 +15,7 @@ from fuser.hosts.operators.call import (
     constant,
     data,
     ints,
+    rank_of,
     require_channels,
     resolve_pads,
 )
@@ -61,6 +64,19 @@ def lift_conv_transpose(call: Call, node: Node) -> Apply:
     )
     require_channels(x, weight.shape[0])
     return Apply(conv, (x,), "conv_transpose")
+
+
+def conv_transpose_kernel(weight: Constant, groups: int) -> Lazy:
+    """`[I, O/groups, *k]`, as frameworks store it  ->  `[O, I/groups, *k]`."""
+    inputs, per_group, *size = weight.shape
+    require(inputs % groups == 0, f"{inputs} input channels do not divide into {groups} groups")
+    shape = (per_group * groups, inputs // groups, *size)
+
+    def exchange(values: NDArray[Any]) -> NDArray[Any]:
+        blocks = values.reshape(groups, inputs // groups, per_group, *size)
+        return blocks.swapaxes(1, 2).reshape(shape)
+
+    return arrange(shape, exchange, weight.lazy)
 
 
 def _geometry(call: Call, node: Node, weight: Constant) -> tuple[Ints, Ints, Ints]:

@@ -5,8 +5,7 @@ from typing import Any, Final
 import numpy as np
 
 from fuser.errors import require
-from fuser.hosts.lifting import nothing
-from fuser.hosts.operators.call import Call, attribute, data, number
+from fuser.hosts.operators.call import Call, attribute, data, nothing, number
 from fuser.hosts.operators.extents import Extents, Shape, like_first
 from fuser.hosts.operators.operator import (
     FIRST,

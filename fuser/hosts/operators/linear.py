@@ -4,13 +4,13 @@ from typing import Final
 
 import numpy as np
 
-from fuser.algebra.lazy import Array
+from fuser.algebra.conv import Conv
+from fuser.algebra.lazy import Array, arrange, defer
 from fuser.errors import require
-from fuser.hosts.lifting import linear, rank_of
-from fuser.hosts.operators.call import Call, attribute, constant, data, numbers, operand
+from fuser.hosts.operators.call import Call, attribute, constant, data, numbers, operand, rank_of
 from fuser.hosts.operators.extents import Extents, Shapes, broadcast, shape_of
 from fuser.hosts.operators.operator import Operator
-from fuser.ir.graph import Apply, Node
+from fuser.ir.graph import Apply, Constant, Node
 from fuser.ir.literals import UNIFORM
 
 
@@ -47,6 +47,17 @@ def lift_matmul(call: Call, node: Node) -> Apply | None:
     require(len(weight.shape) == 2, f"the constant has shape {weight.shape}, and not two axes")
     require(rank_of(left) >= 2, f"{left.name!r} has {rank_of(left)} axis, and a linear layer needs two")
     return Apply(linear(weight, None, transposed=False), (left,), "linear")
+
+
+def linear(weight: Constant, bias: Array | None, *, transposed: bool, factor: float = 1.0) -> Conv:
+    """factor * x W + bias on the last axis: `W [I, O]`, or `[O, I]` where `transposed`."""
+    require(len(weight.shape) == 2, f"the weight has shape {weight.shape}, and not two axes")
+    require(0 not in weight.shape, f"the weight has an empty axis: {weight.shape}")
+    kernel = weight.lazy if transposed else arrange(weight.shape[::-1], np.transpose, weight.lazy)
+    bias = np.zeros(kernel.shape[0]) if bias is None else bias
+    if factor != 1.0:
+        kernel = defer(kernel.shape, lambda values: factor * values, kernel)
+    return Conv(kernel, bias, axis=-1)
 
 
 def gemm_shape(call: Call, node: Node, extents: Extents) -> Shapes:

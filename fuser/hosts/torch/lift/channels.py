@@ -5,7 +5,7 @@ from itertools import accumulate
 
 from torch import fx
 
-from fuser.hosts.lifting import nothing
+from fuser.hosts.operators.call import nothing
 from fuser.hosts.torch.call import Call
 from fuser.ir.graph import FLOATS, Apply, Concat, Node, Select, Value
 

@@ -14,16 +14,11 @@ import numpy as np
 from fuser.algebra.conv import Conv, Ints, average_pool, pad
 from fuser.algebra.lazy import Array
 from fuser.errors import Declined, require
-from fuser.hosts.lifting import (
-    batch_norm,
-    conv_transpose_kernel,
-    linear,
-    nothing,
-    rank_of,
-    require_same_shape,
-    same_shape,
-    with_constant,
-)
+from fuser.hosts.operators.arithmetic import with_constant
+from fuser.hosts.operators.call import nothing, rank_of, require_same_shape, same_shape
+from fuser.hosts.operators.convolutions import conv_transpose_kernel
+from fuser.hosts.operators.linear import linear
+from fuser.hosts.operators.norms import batch_norm
 from fuser.hosts.torch.call import AVERAGE_POOLS, Call
 from fuser.hosts.torch.lift.same import SAME, Rule
 from fuser.hosts.torch.operands import constant, data, numbers, spread

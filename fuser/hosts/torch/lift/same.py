@@ -8,7 +8,8 @@ from torch import fx
 
 from fuser.algebra.conv import Conv
 from fuser.errors import require
-from fuser.hosts.lifting import nothing, reshape, same_shape
+from fuser.hosts.operators.call import nothing, same_shape
+from fuser.hosts.operators.layout import reshape
 from fuser.hosts.torch.call import Call
 from fuser.hosts.torch.describe import described
 from fuser.hosts.torch.effects import FRESH
