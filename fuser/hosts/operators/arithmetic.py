@@ -61,7 +61,6 @@ def lift_div(call: Call, node: Node) -> Apply | None:
 
 def lift_neg(call: Call, node: Node) -> Apply:
     """-x  ->  a sum of one term."""
-    del call
     return Apply(Sum((-1.0,)), (data(node),), "sum")
 
 
@@ -77,7 +76,6 @@ def lift_mean(call: Call, node: Node) -> Apply:
 
 def lift_extremum(call: Call, node: Node) -> Apply | None:
     """Max or Min of one tensor  ->  that tensor."""
-    del call
     return nothing(data(node)) if len(node.inputs) == 1 else None
 
 

@@ -67,7 +67,6 @@ def _pads(call: Call, node: Node, rank: int) -> tuple[Ints, Ints]:
 
 def pad_shape(call: Call, node: Node, extents: Extents) -> Shapes:
     """Extents enlarged by constants."""
-    del extents
     x = shape_of(data(node))
     begin, end = _pads(call, node, len(x))
     return [tuple(affine(n, before + behind) for n, before, behind in zip(x, begin, end, strict=True))]

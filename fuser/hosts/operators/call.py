@@ -240,6 +240,11 @@ def resolve_pads(
             raise Declined(
                 f"auto_pad {mode} with stride {stride} needs the extent of axis {axis}, which is {n}"
             )
+    return halves(totals, upper=mode == "SAME_UPPER")
+
+
+def halves(totals: Sequence[int], *, upper: bool) -> tuple[Ints, Ints]:
+    """Pads at begin and end that are `totals` together; of an odd number the end has more where `upper`."""
     half = tuple(total // 2 for total in totals)
     rest = tuple(total - h for total, h in zip(totals, half, strict=True))
-    return (half, rest) if mode == "SAME_UPPER" else (rest, half)
+    return (half, rest) if upper else (rest, half)

@@ -125,7 +125,6 @@ def channel_axis(parts: Sequence[Value], axis: int) -> int | None:
 
 def concat_shape(call: Call, node: Node, extents: Extents) -> Shapes:
     """Extents of one axis added."""
-    del extents
     shapes = [shape_of(value) for value in node.inputs]
     axis = attribute(call, "axis", 1) % len(shapes[0])
     known = [shape[axis] for shape in shapes]
@@ -138,7 +137,6 @@ def concat_shape(call: Call, node: Node, extents: Extents) -> Shapes:
 
 def split_shape(call: Call, node: Node, extents: Extents) -> Shapes:
     """One axis in parts."""
-    del extents
     x = shape_of(data(node))
     axis = attribute(call, "axis", 0) % len(x)
     sizes: tuple[Dim, ...] | None = ints(call, node, "split")
@@ -150,7 +148,6 @@ def split_shape(call: Call, node: Node, extents: Extents) -> Shapes:
 
 def slice_shape(call: Call, node: Node, extents: Extents) -> Shapes:
     """A range of each axis."""
-    del extents
     x = shape_of(data(node))
     starts, ends, axes = (ints(call, node, name) for name in ("starts", "ends", "axes"))
     if starts is None or ends is None:
@@ -177,7 +174,6 @@ def _range(n: Dim, start: int, end: int, step: int) -> Dim:
 
 def gather_shape(call: Call, node: Node, extents: Extents) -> Shapes:
     """The indices in place of an axis."""
-    del extents
     x, indices = shape_of(data(node)), shape_of(data(node, 1))
     axis = attribute(call, "axis", 0) % len(x)
     return [(*x[:axis], *indices, *x[axis + 1 :])]
@@ -185,7 +181,6 @@ def gather_shape(call: Call, node: Node, extents: Extents) -> Shapes:
 
 def concat_elements(call: Call, node: Node, extents: Extents) -> Shape | None:
     """Those of all parts."""
-    del call
     result: list[Dim] = []
     for value in node.inputs:
         part = extents.elements(value)
@@ -239,7 +234,6 @@ def cut_axes(call: Call, constants: Constants) -> Ints | None:
 
 def _scattered(call: Call, count: int) -> Inputs:
     """The data and the updates, unless these are combined in another way than by a sum."""
-    del count
     return (frozenset({0, 2}),) if attribute(call, "reduction", "none") in {"none", "add"} else ()
 
 

@@ -46,7 +46,6 @@ def _unchanged(call: Call, node: Node) -> Apply | None:
 
 def lift_same_shape(call: Call, node: Node) -> Apply | None:
     """Expand or Tile to the shape that x has  ->  x."""
-    del call
     x = data(node)
     return nothing(x) if same_shape(x.shape, node.outputs[0].shape) else None
 
@@ -122,7 +121,6 @@ def _remainder(x: Shape, taken: list[Dim], extents: Extents) -> Dim:
 
 def transpose_shape(call: Call, node: Node, extents: Extents) -> Shapes:
     """Axes in another order."""
-    del extents
     x = shape_of(data(node))
     order = ints(call, node, "perm") or tuple(reversed(range(len(x))))
     return [tuple(x[axis] for axis in order)]
@@ -130,7 +128,6 @@ def transpose_shape(call: Call, node: Node, extents: Extents) -> Shapes:
 
 def squeeze_shape(call: Call, node: Node, extents: Extents) -> Shapes:
     """Axes of extent 1 removed."""
-    del extents
     x = shape_of(data(node))
     axes = ints(call, node, "axes")
     if axes is None:
@@ -143,7 +140,6 @@ def squeeze_shape(call: Call, node: Node, extents: Extents) -> Shapes:
 
 def unsqueeze_shape(call: Call, node: Node, extents: Extents) -> Shapes:
     """Axes of extent 1 inserted."""
-    del extents
     x = shape_of(data(node))
     axes = ints(call, node, "axes") or ()
     rank = len(x) + len(axes)
@@ -163,7 +159,6 @@ def expand_shape(call: Call, node: Node, extents: Extents) -> Shapes:
 
 def tile_shape(call: Call, node: Node, extents: Extents) -> Shapes:
     """Each extent times a constant."""
-    del extents
     x, repeats = shape_of(data(node)), ints(call, node, "repeats") or ()
     return [tuple(affine(n, factor=r) for n, r in zip(x, repeats, strict=True))]
 
@@ -175,7 +170,6 @@ def _expanded(arrays: Arrays) -> float:
 
 def image(call: Call, constants: Constants) -> Ints:
     """Channels and the two axes of an image."""
-    del call, constants
     return 1, 2, 3
 
 

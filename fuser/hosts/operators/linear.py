@@ -62,14 +62,12 @@ def linear(weight: Constant, bias: Array | None, *, transposed: bool, factor: fl
 
 def gemm_shape(call: Call, node: Node, extents: Extents) -> Shapes:
     """Rows of A, columns of B."""
-    del extents
     a, b = shape_of(data(node)), shape_of(data(node, 1))
     return [(a[1 if attribute(call, "transA", 0) else 0], b[0 if attribute(call, "transB", 0) else 1])]
 
 
 def matmul_shape(call: Call, node: Node, extents: Extents) -> Shapes:
     """Matrix product of the last two axes, broadcasting of the others."""
-    del call, extents
     a, b = shape_of(data(node)), shape_of(data(node, 1))
     if len(a) < 2 or len(b) < 2:
         return [(*a[:-1], *b[:-2], *b[len(b) :])] if len(a) >= 2 else [(*b[:-2], *b[-1:] * (len(b) > 1))]
