@@ -5,10 +5,10 @@ from typing import Any, Final
 
 import numpy as np
 
+from fuser.algebra.conv import scale_shift
 from fuser.algebra.lazy import Array
 from fuser.errors import require
-from fuser.hosts.lifting import nothing, require_fits, require_same_shape, with_constant
-from fuser.hosts.operators.call import Call, attribute, data, numbers
+from fuser.hosts.operators.call import Call, attribute, data, nothing, numbers, rank_of, require_same_shape
 from fuser.hosts.operators.extents import Extents, Shape, aligned
 from fuser.hosts.operators.operator import (
     EITHER,
@@ -65,7 +65,6 @@ def lift_div(call: Call, node: Node) -> Apply | None:
 
 def lift_neg(call: Call, node: Node) -> Apply:
     """-x  ->  a sum of one term."""
-    del call
     return Apply(Sum((-1.0,)), (data(node),), "sum")
 
 
@@ -81,7 +80,6 @@ def lift_mean(call: Call, node: Node) -> Apply:
 
 def lift_extremum(call: Call, node: Node) -> Apply | None:
     """Max or Min of one tensor  ->  that tensor."""
-    del call
     return nothing(data(node)) if len(node.inputs) == 1 else None
 
 
@@ -125,6 +123,49 @@ def _nary(call: Call, node: Node, factor: float) -> Apply:
         if held is not None:
             require_fits(held.shape, terms[0])
     return Apply(Sum((factor,) * len(terms), offset * factor), tuple(terms), "sum")
+
+
+def with_constant(x: Value, values: Array, affine: Callable[[Array], tuple[Array, Array]]) -> Apply:
+    """An operator on `x` and a constant; `affine` gives scale and shift for the constant's values.
+
+    Raises:
+        Declined: the constant is not one value, and not one value per channel, or the operator not finite.
+    """
+    require_fits(values.shape, x)
+    require(values.size > 0, f"the constant is empty: {values.shape}")
+    uniform = values.size == 1 or bool((values == values.flat[0]).all())
+    with np.errstate(all="ignore"):
+        scale, shift = affine(values.reshape(-1)[:1] if uniform else values.reshape(-1))
+    finite = np.isfinite(scale) & np.isfinite(shift)
+    worst = int(np.argmin(finite))
+    require(bool(finite.all()), f"{scale[worst]:.6g} x + {shift[worst]:.6g} is not finite")
+    if uniform:
+        return Apply(Sum((float(scale[0]),), float(shift[0])), (x,), "scale_shift")
+    rank = rank_of(x)
+    axis = varying_axis(values.shape, rank, x)
+    return Apply(scale_shift(scale, shift, rank - 2 if axis == 1 else 0, axis), (x,), "scale_shift")
+
+
+def require_fits(shape: tuple[int, ...], x: Value) -> None:
+    """Decline unless a constant of `shape` broadcasts to `x` without making it larger."""
+    if not shape:
+        return
+    rank = rank_of(x)
+    require(len(shape) <= rank, f"the constant of shape {shape} has more axes than {x.name!r}, {x.shape}")
+    for n, dim in zip(reversed(shape), reversed(x.shape or ()), strict=False):
+        require(n in {1, dim}, f"the constant of shape {shape} does not fit into {x.name!r}, {x.shape}")
+
+
+def varying_axis(shape: tuple[int, ...], rank: int, x: Value) -> int:
+    """The channel axis along which a constant varies: 1 with spatial axes behind it, or -1."""
+    aligned = (1,) * (rank - len(shape)) + shape
+    varying = [axis for axis, n in enumerate(aligned) if n != 1]
+    if varying == [rank - 1]:
+        return -1
+    require(
+        varying == [1], f"the constant of shape {shape} is not one value per channel of {x.name!r}, {x.shape}"
+    )
+    return 1
 
 
 def elements(call: Call, node: Node, extents: Extents) -> Shape | None:

@@ -7,7 +7,6 @@ import numpy as np
 
 from fuser.algebra.conv import Ints, pad
 from fuser.errors import Declined, require
-from fuser.hosts.lifting import nothing, rank_of
 from fuser.hosts.operators.call import (
     Call,
     Held,
@@ -17,7 +16,9 @@ from fuser.hosts.operators.call import (
     data,
     dtype,
     ints,
+    nothing,
     number,
+    rank_of,
 )
 from fuser.hosts.operators.extents import Extents, Shapes, shape_of
 from fuser.hosts.operators.operator import FIRST, Constants, Operator, held_ints, in_inputs
@@ -66,7 +67,6 @@ def _pads(call: Call, node: Node, rank: int) -> tuple[Ints, Ints]:
 
 def pad_shape(call: Call, node: Node, extents: Extents) -> Shapes:
     """Extents enlarged by constants."""
-    del extents
     x = shape_of(data(node))
     begin, end = _pads(call, node, len(x))
     return [tuple(affine(n, before + behind) for n, before, behind in zip(x, begin, end, strict=True))]

@@ -13,7 +13,7 @@ import numpy as np
 from fuser.algebra.conv import Ints
 from fuser.algebra.lazy import Array
 from fuser.errors import Declined, require
-from fuser.ir.graph import Constant, Dim, Node, Value
+from fuser.ir.graph import Apply, Constant, Dim, Node, Sum, Value
 
 INT_MAX: Final = 2**31 - 1
 """Exporters write this, or the 64 bit one, for 'to the end' in Slice."""
@@ -96,6 +96,17 @@ def dtype(node: Node) -> str | None:
     return known or node.outputs[0].dtype
 
 
+def rank_of(value: Value) -> int:
+    """The number of axes.
+
+    Raises:
+        Declined: it is not known.
+    """
+    if value.shape is None:
+        raise Declined(f"the rank of {value.name!r} is not known")
+    return len(value.shape)
+
+
 def channels_of(x: Value, axis: int = 1) -> int:
     """The number of channels.
 
@@ -124,6 +135,31 @@ def bias_of(call: Call, node: Node, index: int, outputs: int) -> Array:
     bias = numbers(call, node, index, "bias")
     require(bias.shape == (outputs,), f"the bias has shape {bias.shape} for {outputs} output channels")
     return bias
+
+
+def same_shape(a: Sequence[Dim] | None, b: Sequence[Dim] | None) -> bool:
+    """Whether two shapes are known to be equal in every axis."""
+    return a is not None and b is not None and tuple(a) == tuple(b) and None not in a
+
+
+def require_same_shape(terms: Sequence[Value]) -> None:
+    """Decline unless all terms are known to have one shape."""
+    first = terms[0]
+    for other in terms[1:]:
+        require(
+            other is first or same_shape(first.shape, other.shape),
+            f"shapes are not known to be equal: {first.shape} of {first.name!r} and {other.shape} of "
+            f"{other.name!r}",
+        )
+
+
+NOTHING: Final = Sum((1.0,))
+"""The operator that returns its input."""
+
+
+def nothing(x: Value) -> Apply:
+    """The operator returns `x`."""
+    return Apply(NOTHING, (x,))
 
 
 # Attributes.
@@ -204,6 +240,11 @@ def resolve_pads(
             raise Declined(
                 f"auto_pad {mode} with stride {stride} needs the extent of axis {axis}, which is {n}"
             )
+    return halves(totals, upper=mode == "SAME_UPPER")
+
+
+def halves(totals: Sequence[int], *, upper: bool) -> tuple[Ints, Ints]:
+    """Pads at begin and end that are `totals` together; of an odd number the end has more where `upper`."""
     half = tuple(total // 2 for total in totals)
     rest = tuple(total - h for total, h in zip(totals, half, strict=True))
-    return (half, rest) if mode == "SAME_UPPER" else (rest, half)
+    return (half, rest) if upper else (rest, half)

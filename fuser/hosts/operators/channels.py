@@ -6,7 +6,6 @@ from typing import Final
 
 from fuser.algebra.conv import Ints
 from fuser.errors import Declined, require
-from fuser.hosts.lifting import nothing, same_shape
 from fuser.hosts.operators.call import (
     INT_MAX,
     Call,
@@ -16,6 +15,8 @@ from fuser.hosts.operators.call import (
     data,
     dtype,
     ints,
+    nothing,
+    same_shape,
 )
 from fuser.hosts.operators.extents import Extents, Shape, Shapes, like_first, shape_of
 from fuser.hosts.operators.operator import (
@@ -46,7 +47,7 @@ def lift_concat(call: Call, node: Node) -> Apply | None:
 
 
 def lift_split(call: Call, node: Node) -> Apply | None:
-    """Split of channels; into one part  ->  x. The outputs of torch's are those `parts` that somebody reads."""
+    """Split of channels; into one part  ->  x. Torch has those `parts` for outputs that somebody reads."""
     x = data(node)
     read = attribute(call, "parts", tuple(range(len(node.outputs))))
     if len(node.outputs) == 1 and "parts" not in call.attributes:
@@ -134,7 +135,6 @@ def channel_axis(parts: Sequence[Value], axis: int) -> int | None:
 
 def concat_shape(call: Call, node: Node, extents: Extents) -> Shapes:
     """Extents of one axis added."""
-    del extents
     shapes = [shape_of(value) for value in node.inputs]
     axis = attribute(call, "axis", 1) % len(shapes[0])
     known = [shape[axis] for shape in shapes]
@@ -147,7 +147,6 @@ def concat_shape(call: Call, node: Node, extents: Extents) -> Shapes:
 
 def split_shape(call: Call, node: Node, extents: Extents) -> Shapes:
     """One axis in parts."""
-    del extents
     x = shape_of(data(node))
     axis = attribute(call, "axis", 0) % len(x)
     n, read = x[axis], attribute(call, "parts", range(len(node.outputs)))
@@ -159,7 +158,6 @@ def split_shape(call: Call, node: Node, extents: Extents) -> Shapes:
 
 def slice_shape(call: Call, node: Node, extents: Extents) -> Shapes:
     """A range of each axis."""
-    del extents
     x = shape_of(data(node))
     starts, ends, axes = (ints(call, node, name) for name in ("starts", "ends", "axes"))
     if starts is None or ends is None:
@@ -186,7 +184,6 @@ def _range(n: Dim, start: int, end: int, step: int) -> Dim:
 
 def gather_shape(call: Call, node: Node, extents: Extents) -> Shapes:
     """The indices in place of an axis."""
-    del extents
     x, indices = shape_of(data(node)), shape_of(data(node, 1))
     axis = attribute(call, "axis", 0) % len(x)
     return [(*x[:axis], *indices, *x[axis + 1 :])]
@@ -194,7 +191,6 @@ def gather_shape(call: Call, node: Node, extents: Extents) -> Shapes:
 
 def concat_elements(call: Call, node: Node, extents: Extents) -> Shape | None:
     """Those of all parts."""
-    del call
     result: list[Dim] = []
     for value in node.inputs:
         part = extents.elements(value)
@@ -248,7 +244,6 @@ def cut_axes(call: Call, constants: Constants) -> Ints | None:
 
 def _scattered(call: Call, count: int) -> Inputs:
     """The data and the updates, unless these are combined in another way than by a sum."""
-    del count
     return (frozenset({0, 2}),) if attribute(call, "reduction", "none") in {"none", "add"} else ()
 
 

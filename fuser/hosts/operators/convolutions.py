@@ -1,10 +1,12 @@
 """Windows that move over an image: convolutions and pools."""
 
-from typing import Final
+from typing import Any, Final
+
+from numpy.typing import NDArray
 
 from fuser.algebra.conv import Conv, Ints, average_pool
-from fuser.errors import Declined, require
-from fuser.hosts.lifting import conv_transpose_kernel, rank_of
+from fuser.algebra.lazy import Lazy, arrange
+from fuser.errors import require
 from fuser.hosts.operators.call import (
     Call,
     attribute,
@@ -12,7 +14,9 @@ from fuser.hosts.operators.call import (
     channels_of,
     constant,
     data,
+    halves,
     ints,
+    rank_of,
     require_channels,
     resolve_pads,
 )
@@ -63,6 +67,19 @@ def lift_conv_transpose(call: Call, node: Node) -> Apply:
     return Apply(conv, (x,), "conv_transpose")
 
 
+def conv_transpose_kernel(weight: Constant, groups: int) -> Lazy:
+    """`[I, O/groups, *k]`, as frameworks store it  ->  `[O, I/groups, *k]`."""
+    inputs, per_group, *size = weight.shape
+    require(inputs % groups == 0, f"{inputs} input channels do not divide into {groups} groups")
+    shape = (per_group * groups, inputs // groups, *size)
+
+    def exchange(values: NDArray[Any]) -> NDArray[Any]:
+        blocks = values.reshape(groups, inputs // groups, per_group, *size)
+        return blocks.swapaxes(1, 2).reshape(shape)
+
+    return arrange(shape, exchange, weight.lazy)
+
+
 def _geometry(call: Call, node: Node, weight: Constant) -> tuple[Ints, Ints, Ints]:
     """Size, stride and dilation of a kernel, checked against its attribute and its input."""
     require(len(weight.shape) >= 3, f"the weight has shape {weight.shape}, and no spatial axes")
@@ -89,29 +106,35 @@ def _steps(call: Call, node: Node, rank: int) -> tuple[Ints, Ints]:
 
 def _transposed_pads(call: Call, node: Node, size: Ints, stride: Ints, dilation: Ints) -> tuple[Ints, Ints]:
     """Pads of a transposed convolution; `output_padding` extends the output: it is taken off the end."""
-    rank = len(size)
-    extra = ints(call, node, "output_padding") or (0,) * rank
+    extra = ints(call, node, "output_padding") or (0,) * len(size)
     span = tuple((k - 1) * d + 1 for k, d in zip(size, dilation, strict=True))
     mode = attribute(call, "auto_pad", "NOTSET")
-    wanted = ints(call, node, "output_shape")
-    if wanted is not None:
-        x = data(node)
-        extent = None if x.shape is None else x.shape[2:]
-        if extent is None or not all(isinstance(n, int) for n in extent):
-            raise Declined(f"output_shape {wanted} needs a known extent, which is {extent}")
-        wanted = wanted[-rank:]
-        full = [s * (int(n or 0) - 1) + w for s, n, w in zip(stride, extent, span, strict=True)]
-        total = tuple(f + e - w for f, e, w in zip(full, extra, wanted, strict=True))
-    elif mode in ("SAME_UPPER", "SAME_LOWER"):
-        total = tuple(w + e - s for w, e, s in zip(span, extra, stride, strict=True))
-    else:
+    full = _full(call, node, span, stride)
+    if full is None:
         begin, end = resolve_pads(call, node, size, stride, dilation, None)
-        return begin, tuple(e - more for e, more in zip(end, extra, strict=True))
-    require(min(total) >= 0, f"the kernel spans {span} and cannot fill the output: pads of {total} in all")
-    half = tuple(t // 2 for t in total)
-    rest = tuple(t - h for t, h in zip(total, half, strict=True))
-    begin, end = (half, rest) if mode == "SAME_UPPER" else (rest, half)
+    else:
+        total = tuple(f + e for f, e in zip(full, extra, strict=True))
+        reason = f"the kernel spans {span} and cannot fill the output: pads of {total} in all"
+        require(min(total) >= 0, reason)
+        begin, end = halves(total, upper=mode == "SAME_UPPER")
     return begin, tuple(e - more for e, more in zip(end, extra, strict=True))
+
+
+def _full(call: Call, node: Node, span: Ints, stride: Ints) -> Ints | None:
+    """By how much the windows cover more than is asked for; None where pads are given.
+
+    Raises:
+        Declined: an extent is asked for, and that of the input is not known.
+    """
+    wanted = ints(call, node, "output_shape")
+    if wanted is None:
+        same = attribute(call, "auto_pad", "NOTSET") in ("SAME_UPPER", "SAME_LOWER")
+        return tuple(w - s for w, s in zip(span, stride, strict=True)) if same else None
+    extent = shape_of(data(node))[2:]
+    known = [n for n in extent if isinstance(n, int)]
+    require(len(known) == len(extent), f"output_shape {wanted} needs a known extent, which is {extent}")
+    covered = (s * (n - 1) + w for s, n, w in zip(stride, known, span, strict=True))
+    return tuple(c - w for c, w in zip(covered, wanted[-len(span) :], strict=True))
 
 
 def lift_average_pool(call: Call, node: Node) -> Apply:
@@ -147,7 +170,6 @@ def _require_plain_auto_pad(call: Call, size: Ints, stride: Ints, dilation: Ints
 
 def conv_shape(call: Call, node: Node, extents: Extents) -> Shapes:
     """Batch, output channels, positions of the window."""
-    del extents
     x, weight = shape_of(data(node)), shape_of(data(node, 1))
     size = _size(x, weight)
     return [(x[0], weight[0], *_windows(call, node, x[2:], size))]
@@ -166,7 +188,6 @@ def _size(x: Shape, weight: Shape) -> Ints:
 
 def pool_shape(call: Call, node: Node, extents: Extents) -> Shapes:
     """Batch, channels, positions of the window; the indices of MaxPool have the same shape."""
-    del extents
     x = shape_of(data(node))
     size = ints(call, node, "kernel_shape") or ()
     require(len(size) == len(x) - 2, f"the kernel of {size} does not fit {x}")
@@ -215,7 +236,6 @@ def conv_transpose_shape(call: Call, node: Node, extents: Extents) -> Shapes:
 
 def global_pool_shape(call: Call, node: Node, extents: Extents) -> Shapes:
     """Every spatial axis becomes 1."""
-    del call, extents
     x = shape_of(data(node))
     return [(*x[:2], *(1,) * (len(x) - 2))]
 

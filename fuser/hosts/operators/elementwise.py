@@ -5,8 +5,7 @@ from typing import Any, Final
 import numpy as np
 
 from fuser.errors import require
-from fuser.hosts.lifting import nothing
-from fuser.hosts.operators.call import Call, attribute, data, number
+from fuser.hosts.operators.call import Call, attribute, data, nothing, number
 from fuser.hosts.operators.extents import Extents, Shape, like_first
 from fuser.hosts.operators.operator import (
     FIRST,
@@ -24,7 +23,6 @@ from fuser.ir.literals import UNIFORM
 
 def lift_identity(call: Call, node: Node) -> Apply | None:
     """Identity(x)  ->  x, where x is a tensor."""
-    del call
     return nothing(data(node)) if data(node).dtype is not None else None
 
 
@@ -38,7 +36,6 @@ def lift_dropout(call: Call, node: Node) -> Apply:
 
 def lift_cast(call: Call, node: Node) -> Apply | None:
     """Cast(x)  ->  x, where x has that type already."""
-    del call
     before, after = data(node).dtype, node.outputs[0].dtype
     return nothing(data(node)) if before is not None and before == after else None
 
@@ -50,7 +47,6 @@ def lift_leaky_relu(call: Call, node: Node) -> Apply | None:
 
 def lift_prelu(call: Call, node: Node) -> Apply | None:
     """PRelu with slopes that are all 1  ->  x."""
-    del call
     slope = data(node, 1).constant
     ones = slope is not None and bool((np.asarray(slope.array()) == 1).all())
     return nothing(data(node)) if ones else None
@@ -64,7 +60,6 @@ def lift_clip(call: Call, node: Node) -> Apply | None:
 
 def same_elements(call: Call, node: Node, extents: Extents) -> Shape | None:
     """Those of the first input."""
-    del call
     return extents.elements(data(node))
 
 

@@ -86,19 +86,16 @@ def broadcast(dims: Iterable[Dim]) -> Dim:
 
 def like_first(call: Call, node: Node, extents: Extents) -> Shapes:
     """Every output has the shape of the first input."""
-    del call, extents
     return [data(node).shape] * len(node.outputs)
 
 
 def first_alone(call: Call, node: Node, extents: Extents) -> Shapes:
     """The first output has the shape of the first input; of the others nothing is known."""
-    del call, extents
     return [data(node).shape]
 
 
 def aligned(call: Call, node: Node, extents: Extents) -> Shapes:
     """What the inputs broadcast to."""
-    del call, extents
     shapes = [shape_of(value) for value in node.inputs]
     if len(shapes) == 2 and shapes[0] == shapes[1]:
         return [shapes[0]]

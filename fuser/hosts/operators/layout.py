@@ -4,9 +4,8 @@ import math
 from typing import Final
 
 from fuser.algebra.conv import Ints
-from fuser.errors import Declined
-from fuser.hosts.lifting import nothing, reshape, same_shape
-from fuser.hosts.operators.call import Call, attribute, computed, data, ints
+from fuser.errors import Declined, require
+from fuser.hosts.operators.call import Call, attribute, computed, data, ints, nothing, same_shape
 from fuser.hosts.operators.elementwise import same_elements
 from fuser.hosts.operators.extents import Extents, Shape, Shapes, broadcast, shape_of
 from fuser.hosts.operators.operator import (
@@ -20,8 +19,9 @@ from fuser.hosts.operators.operator import (
     no_more,
 )
 from fuser.ir.extents import affine
-from fuser.ir.graph import Apply, Dim, Node
+from fuser.ir.graph import FLOATS, Apply, Dim, Node, Reshape
 from fuser.ir.literals import RIGID
+from fuser.recognise.region import among_images
 
 
 def lift_reshape(call: Call, node: Node) -> Apply | None:
@@ -46,7 +46,6 @@ def _unchanged(call: Call, node: Node) -> Apply | None:
 
 def lift_same_shape(call: Call, node: Node) -> Apply | None:
     """Expand or Tile to the shape that x has  ->  x."""
-    del call
     x = data(node)
     return nothing(x) if same_shape(x.shape, node.outputs[0].shape) else None
 
@@ -54,6 +53,26 @@ def lift_same_shape(call: Call, node: Node) -> Apply | None:
 def lift_axes(call: Call, node: Node) -> Apply | None:
     """Flatten, Squeeze or Unsqueeze  ->  the same elements in another shape, or x."""
     return lift_same_shape(call, node) or reshape(node)
+
+
+def reshape(node: Node) -> Apply | None:
+    """The first input in another shape  ->  a reshape, where all extents behind the first ones are known.
+
+    Raises:
+        Declined: one of a tensor that a convolution makes or reads is not known.
+    """
+    x, output = node.inputs[0], node.outputs[0]
+    if x is None or x.dtype not in FLOATS or x.dtype != output.dtype:
+        return None
+    if x.shape is None or output.shape is None or min(len(x.shape), len(output.shape)) < 2:
+        return None
+    extents = tuple(dim for dim in (*x.shape[1:], *output.shape[1:]) if isinstance(dim, int) and dim > 0)
+    known = len(extents) == len(x.shape) + len(output.shape) - 2
+    require(
+        known or not among_images(node),
+        f"the extents of the reshape from {x.shape} to {output.shape} are not all known",
+    )
+    return Apply(Reshape(extents[len(x.shape) - 1 :]), (x,), "reshape") if known else None
 
 
 def lift_transpose(call: Call, node: Node) -> Apply | None:
@@ -102,7 +121,6 @@ def _remainder(x: Shape, taken: list[Dim], extents: Extents) -> Dim:
 
 def transpose_shape(call: Call, node: Node, extents: Extents) -> Shapes:
     """Axes in another order."""
-    del extents
     x = shape_of(data(node))
     order = ints(call, node, "perm") or tuple(reversed(range(len(x))))
     return [tuple(x[axis] for axis in order)]
@@ -110,7 +128,6 @@ def transpose_shape(call: Call, node: Node, extents: Extents) -> Shapes:
 
 def squeeze_shape(call: Call, node: Node, extents: Extents) -> Shapes:
     """Axes of extent 1 removed."""
-    del extents
     x = shape_of(data(node))
     axes = ints(call, node, "axes")
     if axes is None:
@@ -123,7 +140,6 @@ def squeeze_shape(call: Call, node: Node, extents: Extents) -> Shapes:
 
 def unsqueeze_shape(call: Call, node: Node, extents: Extents) -> Shapes:
     """Axes of extent 1 inserted."""
-    del extents
     x = shape_of(data(node))
     axes = ints(call, node, "axes") or ()
     rank = len(x) + len(axes)
@@ -143,7 +159,6 @@ def expand_shape(call: Call, node: Node, extents: Extents) -> Shapes:
 
 def tile_shape(call: Call, node: Node, extents: Extents) -> Shapes:
     """Each extent times a constant."""
-    del extents
     x, repeats = shape_of(data(node)), ints(call, node, "repeats") or ()
     return [tuple(affine(n, factor=r) for n, r in zip(x, repeats, strict=True))]
 
@@ -155,7 +170,6 @@ def _expanded(arrays: Arrays) -> float:
 
 def image(call: Call, constants: Constants) -> Ints:
     """Channels and the two axes of an image."""
-    del call, constants
     return 1, 2, 3
 
 

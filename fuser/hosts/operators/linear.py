@@ -4,9 +4,9 @@ from typing import Final
 
 import numpy as np
 
-from fuser.algebra.lazy import Array
+from fuser.algebra.conv import Conv
+from fuser.algebra.lazy import Array, arrange, defer
 from fuser.errors import require
-from fuser.hosts.lifting import linear, rank_of
 from fuser.hosts.operators.call import (
     Call,
     attribute,
@@ -15,11 +15,12 @@ from fuser.hosts.operators.call import (
     data,
     numbers,
     operand,
+    rank_of,
     require_channels,
 )
 from fuser.hosts.operators.extents import Extents, Shapes, broadcast, shape_of
 from fuser.hosts.operators.operator import Operator
-from fuser.ir.graph import Apply, Node
+from fuser.ir.graph import Apply, Constant, Node
 from fuser.ir.literals import UNIFORM
 
 
@@ -76,16 +77,25 @@ def linear_shape(call: Call, node: Node, extents: Extents) -> Shapes:
     return [(*x[:-1], weight[0])]
 
 
+def linear(weight: Constant, bias: Array | None, *, transposed: bool, factor: float = 1.0) -> Conv:
+    """factor * x W + bias on the last axis: `W [I, O]`, or `[O, I]` where `transposed`."""
+    require(len(weight.shape) == 2, f"the weight has shape {weight.shape}, and not two axes")
+    require(0 not in weight.shape, f"the weight has an empty axis: {weight.shape}")
+    kernel = weight.lazy if transposed else arrange(weight.shape[::-1], np.transpose, weight.lazy)
+    bias = np.zeros(kernel.shape[0]) if bias is None else bias
+    if factor != 1.0:
+        kernel = defer(kernel.shape, lambda values: factor * values, kernel)
+    return Conv(kernel, bias, axis=-1)
+
+
 def gemm_shape(call: Call, node: Node, extents: Extents) -> Shapes:
     """Rows of A, columns of B."""
-    del extents
     a, b = shape_of(data(node)), shape_of(data(node, 1))
     return [(a[1 if attribute(call, "transA", 0) else 0], b[0 if attribute(call, "transB", 0) else 1])]
 
 
 def matmul_shape(call: Call, node: Node, extents: Extents) -> Shapes:
     """Matrix product of the last two axes, broadcasting of the others."""
-    del call, extents
     a, b = shape_of(data(node)), shape_of(data(node, 1))
     if len(a) < 2 or len(b) < 2:
         return [(*a[:-1], *b[:-2], *b[len(b) :])] if len(a) >= 2 else [(*b[:-2], *b[-1:] * (len(b) > 1))]

@@ -4,9 +4,19 @@ from typing import Final
 
 import numpy as np
 
-from fuser.errors import require
-from fuser.hosts.lifting import batch_norm, rank_of
-from fuser.hosts.operators.call import Call, attribute, data, number, numbers, operand, require_channels
+from fuser.algebra.conv import Conv, scale_shift
+from fuser.algebra.lazy import Array
+from fuser.errors import Declined, require
+from fuser.hosts.operators.call import (
+    Call,
+    attribute,
+    data,
+    number,
+    numbers,
+    operand,
+    rank_of,
+    require_channels,
+)
 from fuser.hosts.operators.extents import first_alone, like_first
 from fuser.hosts.operators.operator import Operator, first_type_alone
 from fuser.ir.graph import Apply, Node
@@ -37,6 +47,29 @@ def lift_batch_normalization(call: Call, node: Node) -> Apply:
     norm = batch_norm(mean, variance, scale, shift, epsilon, spatial, axis)
     require_channels(x, norm.inputs)
     return Apply(norm, (x,), "batch_norm")
+
+
+def batch_norm(
+    mean: Array, variance: Array, scale: Array, shift: Array, epsilon: float, rank: int, axis: int = 1
+) -> Conv:
+    """(x - mean) / sqrt(variance + epsilon) * scale + shift, all `[C]`, as a depthwise operator with one tap.
+
+    Raises:
+        Declined: a variance is not positive, or not each channel has one number of each kind.
+    """
+    shapes = [parameter.shape for parameter in (scale, shift, mean, variance)]
+    require(
+        len(set(shapes)) == 1 and mean.ndim == 1 and mean.size > 0,
+        f"scale, shift, mean and variance have shapes {shapes}, and not one number for each channel",
+    )
+    spread = variance + epsilon
+    if not (spread > 0).all():
+        channel = int(np.flatnonzero(~(spread > 0))[0])
+        raise Declined(
+            f"variance + epsilon is not positive: {variance[channel]:.6g} + {epsilon:.6g} (channel {channel})"
+        )
+    factor = scale / np.sqrt(spread)
+    return scale_shift(factor, shift - mean * factor, rank, axis)
 
 
 OPERATORS: Final = (

@@ -31,13 +31,11 @@ EITHER: Final[Inputs] = (frozenset({0}), frozenset({1}))
 
 def no_inputs(call: Call, count: int) -> Inputs:
     """It is affine in nothing, or nothing is known of that."""
-    del call, count
     return ()
 
 
 def all_inputs(call: Call, count: int) -> Inputs:
     """It is affine in all inputs together."""
-    del call
     return (frozenset(range(count)),)
 
 
@@ -50,7 +48,6 @@ def of_input(index: int) -> TypeRule:
     """Every output has the element type of this input."""
 
     def rule(call: Call, node: Node) -> Sequence[str | None]:
-        del call
         value = operand(node, index)
         return [None if value is None else value.dtype] * len(node.outputs)
 
@@ -77,7 +74,6 @@ def always(name: str) -> TypeRule:
 
 def no_more(arrays: Arrays) -> float:
     """It makes no more elements than it reads."""
-    del arrays
     return 0
 
 

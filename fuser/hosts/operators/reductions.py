@@ -10,7 +10,6 @@ from fuser.ir.graph import Node
 
 def reduced_shape(call: Call, node: Node, extents: Extents) -> Shapes:
     """Axes that become 1 or vanish."""
-    del extents
     x = shape_of(data(node))
     axes = ints(call, node, "axes")
     if not axes and attribute(call, "noop_with_empty_axes", 0):
@@ -23,7 +22,6 @@ def reduced_shape(call: Call, node: Node, extents: Extents) -> Shapes:
 
 def extremum_shape(call: Call, node: Node, extents: Extents) -> Shapes:
     """One axis that becomes 1 or vanishes."""
-    del extents
     x = shape_of(data(node))
     axis = attribute(call, "axis", 0) % len(x)
     kept = (1,) if attribute(call, "keepdims", 1) else ()

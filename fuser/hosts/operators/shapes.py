@@ -30,46 +30,39 @@ def _extents(call: Call, node: Node) -> Shape | None:
 
 def shape_elements(call: Call, node: Node, extents: Extents) -> Shape | None:
     """The extents themselves."""
-    del extents
     return _extents(call, node)
 
 
 def shape_shape(call: Call, node: Node, extents: Extents) -> Shapes:
     """As many numbers as the input has axes."""
-    del extents
     found = _extents(call, node)
     return [] if found is None else [(len(found),)]
 
 
 def one_number(call: Call, node: Node, extents: Extents) -> Shapes:
     """A scalar."""
-    del call, node, extents
     return [()]
 
 
 def constant_shape(call: Call, node: Node, extents: Extents) -> Shapes:
     """What the node holds."""
-    del call, extents
     held = node.outputs[0].constant
     return [held.shape] if held is not None else []
 
 
 def constant_type(call: Call, node: Node) -> Sequence[str | None]:
     """What the node holds."""
-    del call
     held = node.outputs[0].constant
     return [None if held is None else held.dtype or None]
 
 
 def filled_shape(call: Call, node: Node, extents: Extents) -> Shapes:
     """What the input says."""
-    del call
     return [extents.elements(data(node))]
 
 
 def filled_type(call: Call, node: Node) -> Sequence[str | None]:
     """That of the value that it is filled with."""
-    del node
     value = attribute(call, "value")
     return ["float32" if value is None else value.dtype or None]
 

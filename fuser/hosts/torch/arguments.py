@@ -1,8 +1,6 @@
 """The arguments of a call by name, as the schemas and signatures of torch itself have them.
 
-`torch.fx.operator_schemas` reads the schemas. Its `normalize_function` would bind them too, but it knows no
-method of a tensor and no operator of Python, and where several overloads fit, as they do for `add` or `div`, it
-wants the types of all arguments, which a trace without inputs does not have.
+`torch.fx.operator_schemas` reads the schemas. NUMBERS
 """
 
 import inspect
@@ -31,7 +29,9 @@ NAMES: Final = {
 }
 """Arguments that have several names: those of methods, of functions, of NumPy."""
 
-NEUTRAL: Final = frozenset({"allow_tf32", "benchmark", "cudnn_enabled", "deterministic", "inplace", "momentum"})
+NEUTRAL: Final = frozenset(
+    {"allow_tf32", "benchmark", "cudnn_enabled", "deterministic", "inplace", "momentum"}
+)
 """Arguments that say how something is computed, not what."""
 
 LISTS: Final = frozenset({"permute", "reshape"})
@@ -123,5 +123,7 @@ def _of_tensors(signature: inspect.Signature) -> bool:
 def _renamed(signature: inspect.Signature) -> inspect.Signature:
     parameters = signature.parameters.values()
     return signature.replace(
-        parameters=[parameter.replace(name=NAMES.get(parameter.name, parameter.name)) for parameter in parameters]
+        parameters=[
+            parameter.replace(name=NAMES.get(parameter.name, parameter.name)) for parameter in parameters
+        ]
     )

@@ -1,8 +1,8 @@
 """Which operator of the standard an fx node calls, and of what: aten operators, functions, methods, modules.
 
-Read once for each node, when it is imported; whatever comes later has the `Call`, which knows nothing of torch.
-What the standard has no operator for keeps torch's name, which never looks like one of the standard's: `roll`,
-and `torch::roll` where nothing is known of it but what it reads.
+Read when a node is imported; what comes later has the `Call`, which knows nothing of torch. What the standard
+has no operator for keeps torch's name, in small letters as none of the standard's: `roll`, and `torch::roll`
+where nothing is known of it but what it reads.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -64,7 +64,8 @@ def read(node: fx.Node) -> Bound:
     if rule is None:
         # Operands are told by their place, which those that are given by name do not have.
         ordered = len(node.all_input_nodes) < 2 or not any(True for _ in _nodes(node.kwargs))
-        return replace(_bare(node, KINDS.get(name, name)), known=True) if ordered else unknown(node, node.target)
+        found = _bare(node, KINDS.get(name, name)) if ordered else unknown(node, node.target)
+        return replace(found, known=ordered)
     arguments = bind(node)
     if arguments is None:
         return unknown(node, node.target)
@@ -119,11 +120,9 @@ def _nodes(arguments: Any) -> Iterator[fx.Node]:
 
 
 def parts_read(node: fx.Node) -> list[fx.Node] | None:
-    """The readers that take a part each of what a node returns, in order; None where somebody reads it whole."""
+    """The readers that take a part each of what a node returns, by part; None where one reads it whole."""
     parts = [
-        user
-        for user in node.users
-        if canonical(name_of(user)) == "getitem" and isinstance(user.args[1], int)
+        user for user in node.users if canonical(name_of(user)) == "getitem" and isinstance(user.args[1], int)
     ]
     if len(parts) < len(node.users) or len({user.args[1] for user in parts}) < len(parts):
         return None
@@ -392,7 +391,11 @@ def _interpolate(_: str, a: Arguments, __: fx.Node) -> Bound:
 
 def _along(name: str, a: Arguments, _: fx.Node) -> Bound:
     x, axis, index = a.take("input"), a.take("dim"), a.take("index")
-    return call(name, x, index, axis=axis) if isinstance(index, fx.Node) else call(name, x, axis=axis, index=index)
+    return (
+        call(name, x, index, axis=axis)
+        if isinstance(index, fx.Node)
+        else call(name, x, axis=axis, index=index)
+    )
 
 
 def _getattr(_: str, a: Arguments, __: fx.Node) -> Bound:

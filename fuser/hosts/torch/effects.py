@@ -18,19 +18,7 @@ from torch import fx, nn
 from fuser.hosts.torch.call import kind_of, read
 from fuser.hosts.torch.identity import canonical, name_of, of_torch
 from fuser.hosts.torch.modules import is_plain, makes_its_own
-
-FRESH: Final = frozenset(
-    {"AdaptiveAveragePool", "AdaptiveMaxPool", "Add", "AveragePool", "BatchNormalization", "Concat", "Conv"}
-    | {"ConvTranspose", "Div", "Gemm", "Linear", "MatMul", "MaxPool", "Mul", "Neg", "ReduceMean", "Sub"}
-    | {"clone", "dim", "interpolate", "lift_fresh_copy", "numel", "size", "sum"}
-    # One tensor, element by element or along an axis.
-    | {"Abs", "Ceil", "Clip", "Erf", "Exp", "Floor", "HardSwish", "LeakyRelu", "Log", "Mish", "Reciprocal"}
-    | {"Relu", "Selu", "Sigmoid", "Sign", "Softsign", "Sqrt", "Swish", "Tanh", "celu", "clamp_max"}
-    | {"clamp_min", "cos", "elu", "gelu", "group_norm", "hardsigmoid", "hardtanh", "layer_norm", "log_softmax"}
-    | {"logsigmoid", "pow", "prelu", "relu6", "round", "rsqrt", "sin", "softmax", "softplus", "square"}
-    | {"threshold"}
-)
-"""The result is a tensor of its own. What is not listed may return its operand or a view of it."""
+from fuser.hosts.torch.own import FRESH
 
 HARMLESS: Final = frozenset({"detach_", "requires_grad_"})
 

@@ -13,7 +13,7 @@ import torch
 from torch import fx, nn
 
 from fuser.hosts.operators.operator import Finder, Operator
-from fuser.hosts.torch.call import Bound, Operand, call, kind_of, parts_read, read, unknown
+from fuser.hosts.torch.call import Bound, Operand, call, parts_read, read, unknown
 from fuser.hosts.torch.describe import described
 from fuser.hosts.torch.effects import resolve_effects
 from fuser.hosts.torch.evaluate import evaluator, outline

@@ -1,9 +1,9 @@
-"""What the records of operators say, for one call of torch: when its rule may be asked, and of which types."""
+"""Lifting of one call: when the rule of its record may be asked, and for which element types."""
 
 from dataclasses import dataclass
 
 from fuser.errors import Declined, require
-from fuser.hosts.lifting import NOTHING
+from fuser.hosts.operators.call import NOTHING
 from fuser.hosts.operators.operator import LiftRule, all_known
 from fuser.hosts.torch.call import Bound
 from fuser.hosts.torch.own import OPERATORS, is_only_computed_with

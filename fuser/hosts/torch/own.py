@@ -1,11 +1,10 @@
-"""What torch has beside the operators of the standard, or has otherwise: records by kind, as in the catalogue.
+"""What torch has beside the operators of the standard, or has otherwise: records by kind.
 
 Kinds in small letters are torch's own. Of the others these records stand in place of the catalogue's, where
 torch's operator takes more: numbers beside tensors, a matrix that is repeated for each image, a shape that is
 asked for elsewhere in the graph.
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final
@@ -16,14 +15,13 @@ from torch import fx
 
 from fuser.algebra.conv import Conv
 from fuser.errors import Declined, require
-from fuser.hosts.lifting import linear, nothing, rank_of, reshape, same_shape
 from fuser.hosts.operators import catalogue, channels, convolutions
-from fuser.hosts.operators.call import Call, attribute, data, ints
+from fuser.hosts.operators.call import Call, attribute, data, ints, nothing, rank_of, same_shape
 from fuser.hosts.operators.extents import Extents, Shape, Shapes, like_first, shape_of
-from fuser.hosts.operators.layout import lift_axes, lift_same_shape
+from fuser.hosts.operators.layout import lift_axes, lift_same_shape, reshape
+from fuser.hosts.operators.linear import linear
 from fuser.hosts.operators.operator import FIRST, PAIR, Constants, Operator, all_inputs, in_inputs
 from fuser.hosts.torch.describe import described
-from fuser.hosts.torch.effects import FRESH
 from fuser.ir.extents import affine, window
 from fuser.ir.graph import Apply, Constant, Dim, Node, Opaque, Sum, Value
 from fuser.ir.literals import RIGID, UNIFORM
@@ -321,7 +319,10 @@ OWN: Final = (
     _moves("unflatten", lift=lift_axes, literals=RIGID),
     Operator("copy", linear=in_inputs(PAIR), literals=UNIFORM),
     Operator("detach", literals=UNIFORM),
-    *(Operator(kind, linear=in_inputs(PAIR)) for kind in ("diagonal_scatter", "select_scatter", "slice_scatter")),
+    *(
+        Operator(kind, linear=in_inputs(PAIR))
+        for kind in ("diagonal_scatter", "select_scatter", "slice_scatter")
+    ),
     *(Operator(kind, linear=lambda _, n: (frozenset({0, n - 1}),)) for kind in ("index_put", "scatter")),
     Operator("stack", linear=all_inputs),
     Operator("where", linear=in_inputs((frozenset({1, 2}),)), literals=UNIFORM),
@@ -329,9 +330,20 @@ OWN: Final = (
     Operator("interpolate", shape=resized_shape),
     Operator("to", literals=UNIFORM, retypes=True),
     *(Operator(kind, retypes=True) for kind in ("bfloat16", "double", "float", "half", "type_as")),
-    *(Operator(kind, of_shape=True) for kind in ("new_zeros", "ones_like", "sym_numel", "sym_size", "zeros_like")),
+    *(
+        Operator(kind, of_shape=True)
+        for kind in ("new_zeros", "ones_like", "sym_numel", "sym_size", "zeros_like")
+    ),
     Operator("size", elements=extent_elements),
     Operator("floordiv", elements=quotient_elements),
 )
 
 OPERATORS: Final = _standard | {operator.kind: operator for operator in OWN}
+
+FRESH: Final = frozenset(
+    {"AdaptiveAveragePool", "AdaptiveMaxPool", "AveragePool", "BatchNormalization", "Ceil", "Concat", "Conv"}
+    | {"ConvTranspose", "Floor", "Gemm", "Linear", "MatMul", "MaxPool", "ReduceMean"}
+    | {"clone", "dim", "interpolate", "lift_fresh_copy", "numel", "prelu", "size", "softmax", "sum"}
+    | {kind for kind, record in OPERATORS.items() if record.elementwise and kind != "Identity"}
+).union(LIKE_FIRST)
+"""The result is a tensor of its own. What is not listed may return its operand or a view of it."""

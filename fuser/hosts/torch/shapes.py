@@ -18,7 +18,7 @@ from fuser.hosts.operators.operator import of_first
 from fuser.hosts.torch.call import Bound
 from fuser.hosts.torch.own import OPERATORS
 from fuser.hosts.torch.tensor import dtype_name
-from fuser.ir.extents import Extent, affine
+from fuser.ir.extents import Extent
 from fuser.ir.graph import Dim, Node, Value
 
 Types = tuple[Shape | None, str | None]
@@ -85,7 +85,11 @@ def _demanded(bound: Bound, operands: Sequence[Value | None]) -> tuple[int | Non
         channels = weight[0 if transposed else 1]
         if isinstance(channels, int):
             return len(weight), channels if transposed else channels * attributes["group"]
-    if bound.kind == "BatchNormalization" and len(attributes.get("ranks", ())) == 1 and operands[3] is not None:
+    if (
+        bound.kind == "BatchNormalization"
+        and len(attributes.get("ranks", ())) == 1
+        and operands[3] is not None
+    ):
         (rank,), statistics = attributes["ranks"], operands[3].shape
         channels = statistics[0] if statistics else None
         return rank, channels if isinstance(channels, int) else None

@@ -3,6 +3,12 @@
 Extents stay symbolic: a 3x3 and a 1x1 convolution of stride 2 of an image of unknown height both give
 `(height + 1)//2`, by that name, so that their sum is known to be one of equal shapes. The inference of the
 onnx package invents a new name for each; it is asked only where an operator is met that has no rule here.
+
+Measured on 437 exported files, batch, height and width made free and all stated shapes taken away: of 2,833
+sums and concatenations of what is computed, the extents are known to be equal by these rules in 2,399, by
+onnx 1.23 in 109; 14,372 and 4,891 of 18,165 values have extents that are numbers or formulas of the inputs'.
+`onnxruntime.tools.symbolic_shape_infer` 1.31 knows as much (732 sums to 736 in every fourth file), but
+stops at 4 of these 110 files, takes 23 s to the 1.6 s of the whole import, and needs sympy.
 """
 
 from collections import Counter
