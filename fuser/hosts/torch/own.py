@@ -280,12 +280,13 @@ _standard = catalogue.OPERATORS
 
 # fmt: off
 ELEMENTWISE: Final = (
-    "celu", "clamp_max", "clamp_min", "cos", "elu", "gelu", "hardsigmoid", "hardtanh", "pow", "relu6", "rsqrt",
-    "sin", "softplus", "square",
+    "celu", "clamp_max", "clamp_min", "cos", "elu", "gelu", "hardsigmoid", "hardtanh", "pow", "relu6",
+    "rsqrt", "sin", "softplus", "square",
 )
 LIKE_FIRST: Final = ("group_norm", "layer_norm", "log_softmax", "logsigmoid", "round", "threshold")
 MOVES: Final = (
-    "diagonal", "flip", "gather", "index", "pixel_shuffle", "pixel_unshuffle", "repeat", "roll", "tile", "unfold",
+    "diagonal", "flip", "gather", "index", "pixel_shuffle", "pixel_unshuffle", "repeat", "roll", "tile",
+    "unfold",
 )
 # fmt: on
 

@@ -26,6 +26,9 @@ Types = tuple[Shape | None, str | None]
 WEIGHTED: Final = frozenset({"Conv", "ConvTranspose", "Linear"})
 """They compute in one type, which their weight has."""
 
+RESHAPED: Final = frozenset({"Reshape", "reshape_as", "interpolate"})
+"""What they read beside their data says only which shape that gets."""
+
 
 class TracedExtents(Extents):
     """Extents whose products have names too: the factors in order, so that H * W is W * H."""
@@ -56,7 +59,7 @@ class TracedExtents(Extents):
 def demand(bound: Bound, operands: Sequence[Value | None]) -> None:
     """Give the data of a convolution or norm the rank and channels that it must have, if not known."""
     x = operands[0] if operands else None
-    if x is None or x.constant is not None:
+    if x is None or x.constant is not None or not bound.known:
         return
     if x.dtype is None and bound.kind in WEIGHTED and operands[1] is not None:
         x.dtype = operands[1].dtype
@@ -119,9 +122,11 @@ def infer(bound: Bound, node: Node, extents: Extents) -> list[Types]:
 
 
 def _dtype(bound: Bound, node: Node) -> str | None:
-    """Tensors of one type give that type; a number has no say. A convolution reads what its weight is."""
-    if bound.kind in WEIGHTED:
-        return None if node.inputs[1] is None else node.inputs[1].dtype
+    """Tensors of one type give that type; a number has no say."""
+    decisive = 1 if bound.kind in WEIGHTED else 0
+    if decisive or bound.kind in RESHAPED:
+        value = node.inputs[decisive]
+        return None if value is None else value.dtype
     weighty = [
         v
         for v, o in zip(node.inputs, bound.operands, strict=False)
