@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from fuser.hosts.torch.call import KINDS, RULES, read
+from fuser.hosts.torch.functions import KINDS, RULES, read
 from fuser.hosts.torch.identity import functions, is_tensor, name_of, title
 from fuser.hosts.torch.own import OPERATORS
 from tests.fx_grown import Conv2d, Identity, box, own
@@ -19,7 +19,7 @@ from tests.hosts.fx_models import call, captured, error, generic, optimize
 
 fx.wrap("box")
 
-NAMES = sorted({*RULES, *KINDS, *OPERATORS})
+NAMES = sorted({*RULES, *KINDS, *(kind for kind in OPERATORS if kind.islower())})
 
 
 def namesake(name: str) -> Callable[..., Any]:

@@ -11,8 +11,8 @@ from torch import Tensor, fx, nn
 
 from fuser.errors import Declined
 from fuser.hosts.torch.call import call as called
-from fuser.hosts.torch.call import read
 from fuser.hosts.torch.evaluate import evaluator
+from fuser.hosts.torch.functions import read
 from fuser.hosts.torch.importer import import_fx
 from fuser.ir.graph import Node, Opaque
 from tests.hosts.fx_models import Net, call, captured, optimize

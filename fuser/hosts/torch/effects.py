@@ -15,7 +15,7 @@ from typing import Any, Final
 import torch
 from torch import fx, nn
 
-from fuser.hosts.torch.call import kind_of, read
+from fuser.hosts.torch.functions import kind_of, read
 from fuser.hosts.torch.identity import canonical, name_of, of_torch
 from fuser.hosts.torch.modules import is_plain, makes_its_own
 from fuser.hosts.torch.own import FRESH

@@ -13,9 +13,9 @@ from torch.nn.utils import parametrize
 from torch.utils import _pytree as pytree
 
 from fuser.errors import InputError
-from fuser.hosts.torch.call import read
 from fuser.hosts.torch.effects import resolve_effects
 from fuser.hosts.torch.evaluate import with_its_weights
+from fuser.hosts.torch.functions import read
 from fuser.hosts.torch.graph_module import Tensors, attribute, copied, export_module, read_tensors
 from fuser.hosts.torch.identity import canonical, is_quantized, name_of
 from fuser.hosts.torch.importer import import_fx

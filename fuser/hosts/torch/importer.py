@@ -13,10 +13,11 @@ import torch
 from torch import fx, nn
 
 from fuser.hosts.operators.operator import Finder, Operator
-from fuser.hosts.torch.call import Bound, Operand, call, parts_read, read, unknown
+from fuser.hosts.torch.call import Bound, Operand, call, unknown
 from fuser.hosts.torch.describe import described
 from fuser.hosts.torch.effects import resolve_effects
 from fuser.hosts.torch.evaluate import evaluator, outline
+from fuser.hosts.torch.functions import parts_read, read
 from fuser.hosts.torch.host import FxHost
 from fuser.hosts.torch.identity import canonical, name_of
 from fuser.hosts.torch.lifting import COPIES, lifter, refuse, unless_held

@@ -253,9 +253,11 @@ def product_elements(call: Call, node: Node, extents: Extents) -> Shape | None:
 def quotient_elements(call: Call, node: Node, extents: Extents) -> Shape | None:
     """H // 2."""
     del call
-    n, divisor = (extents.elements(value) for value in node.inputs)
-    known = n is not None and divisor is not None and isinstance(divisor[0], int) and divisor[0] > 0
-    return (affine(n[0], divisor=divisor[0]),) if known and n and len(n) == 1 else None
+    pair = [extents.elements(value) or () for value in node.inputs]
+    if [len(dims) for dims in pair] != [1, 1]:
+        return None
+    (n,), (divisor,) = pair
+    return (affine(n, divisor=divisor),) if isinstance(divisor, int) and divisor > 0 else None
 
 
 # Which numbers are held on which axes.

@@ -13,7 +13,7 @@ import torch
 
 from fuser.errors import Declined
 from fuser.hosts.operators.call import Call, Held, operand
-from fuser.hosts.operators.extents import Extents, Shape, first_alone, like_first
+from fuser.hosts.operators.extents import Extents, Shape, Shapes, first_alone, like_first
 from fuser.hosts.operators.operator import of_first
 from fuser.hosts.torch.call import Bound
 from fuser.hosts.torch.own import OPERATORS
@@ -107,18 +107,20 @@ def infer(bound: Bound, node: Node, extents: Extents) -> list[Types]:
         return nothing
     if not bound.known and operator.shape not in {like_first, first_alone}:
         return nothing
-    if operator.elements is not None:
-        found = operator.elements(bound.call, node, extents)
+    types = operator.types(bound.call, node)
+    if operator.types is of_first:
+        types = [_dtype(bound, node)] * len(node.outputs)
+    shapes: Shapes = [None] * len(node.outputs)
+    try:
+        found = operator.elements(bound.call, node, extents) if operator.elements is not None else None
         if found is not None:
             extents.numbers[node.outputs[0]] = found
-    if operator.shape is None:
-        return nothing
-    types = [_dtype(bound, node)] if operator.types is of_first else operator.types(bound.call, node)
-    try:
+        if operator.shape is None:
+            return nothing
         shapes = operator.shape(bound.call, node, extents)
     except (Declined, IndexError, KeyError, TypeError, ValueError):
-        shapes = [None] * len(node.outputs)
-    return list(zip(shapes, [*types, *types[-1:] * len(shapes)], strict=False))
+        pass
+    return list(zip(shapes, types, strict=False))
 
 
 def _dtype(bound: Bound, node: Node) -> str | None:
