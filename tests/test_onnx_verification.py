@@ -383,6 +383,27 @@ def test_what_is_made_up_is_of_the_shape_that_the_model_states(stated: tuple[Any
     assert models.fill(feeds)["m"].shape == (1 if stated[0] is None else 4, 2)
 
 
+@pytest.mark.parametrize("batch", ["N", "2"])
+@pytest.mark.parametrize("node", ["Pad (x, n)", "Tile (x, m)", "Expand (x, m)"])
+def test_what_would_be_too_large_is_not_run(batch: str, node: str) -> None:
+    """One number in a file makes gigabytes of a small input."""
+    model = parsed(
+        f"g (float[{batch},4] x) => (float[a,b] y, float[{batch},4] z) {{ y = {node} z = Neg (x) }}",
+        n=np.array([0, 2**29, 0, 0]),
+        m=np.array([1 if node.startswith("Tile") else 2, 2**28 if node.startswith("Tile") else 4]),
+    )
+    if node.startswith("Expand"):
+        model = parsed(
+            f"g (float[{batch},1] x) => (float[a,b] y, float[{batch},1] z) {{ y = {node} z = Neg (x) }}",
+            m=np.array([2, 2**29]),
+        )
+    started = perf_counter()
+    verdict = verify(model, model)
+    assert verdict.verdict == "unproven"
+    assert "which is too large to be tried" in verdict.reason
+    assert perf_counter() - started < 10  # it never ends where it is run
+
+
 def test_one_number_that_hardly_moves_by_chance_is_no_contradiction() -> None:
     """A mean of one number is rounded as a mean of many is, and what moves it says little of that."""
     model = parsed("g (float[N,1] x) => (float[1,1] y) { y = ReduceMean <axes = [0], keepdims = 1> (x) }")
