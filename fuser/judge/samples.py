@@ -339,7 +339,12 @@ class _Plan:
     def _require_room(self, sizes: Mapping[str, int]) -> None:
         for dims in self.demands.made:
             if all(name in sizes for form in dims for name in symbols(form)):
-                shape = [max(0, int(value(extent, sizes))) for extent in dims]
+                try:
+                    shape = [max(0, int(value(extent, sizes))) for extent in dims]
+                except OverflowError as error:
+                    raise CannotRun(
+                        f"an extent of what is made of it has more than 64 bits: {error}"
+                    ) from error
                 if prod(shape) > MOST_MADE:
                     raise CannotRun(f"a value of shape {shape} is made of it, which is too large to be tried")
 
