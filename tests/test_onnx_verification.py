@@ -362,7 +362,9 @@ def test_what_is_taken_out_may_be_called_otherwise_in_the_result() -> None:
     head = "g (float[N,4] x) => (float[a,b] y, float[c,d] z)"
     copy = head + "{ m = acme.Magic (x) y = Identity (m) z = Mul (m, s) }"
     own = head + "{ y = acme.Magic (x) z = Mul (y, s) }"
-    for first, second in ((copy, own), (own, copy)):
+    read = head + "{ m = acme.Magic (x) y = Identity (m) o = acme.Other (m) z = Mul (o, s) }"
+    both = head + "{ y = acme.Magic (x) o = acme.Other (y) z = Mul (o, s) }"
+    for first, second in ((copy, own), (own, copy), (read, both), (both, read)):
         verdict = verify(foreign(first, s=2.0), foreign(second, s=2.0))
         assert verdict.verdict == "unproven", verdict.reason
         assert verify(foreign(first, s=2.0), foreign(second, s=2.02)).verdict == "differs"
