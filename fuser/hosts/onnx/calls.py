@@ -41,8 +41,11 @@ INPUTS: Final[dict[str, dict[str, Place]]] = {
 EARLIER: Final[dict[str, dict[str, Place]]] = {"Resize": {"scales": (1, 10)}}
 
 
-def read_call(node: onnx_ir.Node, opset: int) -> Call:
-    """What `node`, of the default domain, calls. What the enclosing function gives it is None."""
+def read_call(node: onnx_ir.Node, opset: int, overridable: frozenset[str] = frozenset()) -> Call:
+    """What `node`, of the default domain, calls. What the enclosing function gives it is None.
+
+    `overridable`: the names of graph inputs that have a default.
+    """
     kind = node.op_type
     attributes = {entry.name: _value(kind, entry) for entry in node.attributes.values()}
     for table in (EARLIER, INPUTS):
@@ -51,11 +54,6 @@ def read_call(node: onnx_ir.Node, opset: int) -> Call:
                 attributes.pop(name, None)
                 if index < len(node.inputs) and node.inputs[index] is not None:
                     attributes[name] = Held(index)
-    overridable = frozenset(
-        value.name or ""
-        for value in node.inputs
-        if value is not None and value.is_graph_input() and value.is_initializer()
-    )
     return Call(kind, attributes, _refusal(node, opset), overridable)
 
 
@@ -63,19 +61,17 @@ def _refusal(node: onnx_ir.Node, opset: int) -> str:
     """Why the node is not lifted, whatever it computes."""
     if not OLDEST_OPSET <= opset <= NEWEST_OPSET:
         return f"opset {opset} is not one of {OLDEST_OPSET} to {NEWEST_OPSET}, which are known"
-    extra = [value.name for value in node.outputs[1:] if value.name]
-    if node.op_type == "BatchNormalization" and opset < 14 and extra:
-        return f"the outputs {extra} ask for the statistics of the batch, as in training"
+    if node.op_type == "BatchNormalization" and opset < 14:
+        extra = [value.name for value in node.outputs[1:] if value.name]
+        return f"the outputs {extra} ask for the statistics of the batch, as in training" if extra else ""
     return ""
 
 
 def _value(kind: str, entry: onnx_ir.Attr) -> Any:
     """The value of an attribute, in no type of the host: lists as tuples, element types by numpy's name."""
     value = entry.value
-    if value is None:
-        return None
-    if entry.type == onnx_ir.AttributeType.INTS:
-        return tuple(value)
-    if entry.type == onnx_ir.AttributeType.TENSOR:
+    if entry.type == onnx_ir.AttributeType.TENSOR and value is not None:
         return read_tensor(value)
-    return DTYPES.get(onnx_ir.DataType(value)) if (kind, entry.name) == ("Cast", "to") else value
+    if kind == "Cast" and entry.name == "to" and value is not None:
+        return DTYPES.get(onnx_ir.DataType(value))
+    return value

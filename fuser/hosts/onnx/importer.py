@@ -51,6 +51,8 @@ class _Scope:
     graph: Graph
     host: OnnxHost
     outer: "_Scope | None"
+    # The names of graph inputs that have a default.
+    overridable: frozenset[str] = frozenset()
     values: dict[onnx_ir.Value, Value] = field(default_factory=dict)
     # The captured values, with what they are in the scope around.
     captured: dict[Value, Value] = field(default_factory=dict)
@@ -73,6 +75,8 @@ class _Importer:
         if isinstance(source, onnx_ir.Graph):
             # Before version 4 of the format every initializer was an input too, and none can be overridden.
             overridable = set(inputs) if (self.model.ir_version or 4) >= 4 else set()
+            around = frozenset() if outer is None else outer.overridable
+            scope.overridable = around.union(v.name or "" for v in overridable if v.is_initializer())
             for initializer in source.initializers.values():
                 value = _declare(scope, initializer)
                 if initializer not in overridable and initializer.const_value is not None:
@@ -93,14 +97,14 @@ class _Importer:
         for body in bodies:
             inputs.extend(outer for outer in body.captured.values() if outer not in inputs)
         outputs = [scope.values.get(v) or _declare(scope, v) for v in node.outputs]
-        call = None if node.domain else read_call(node, scope.host.opset)
+        call = None if node.domain else read_call(node, scope.host.opset, scope.overridable)
         op = self._operator(node, call, scope.host.opset, control_flow=bool(graphs))
         made = Node(op, inputs, outputs, name=node.name or "", position=(index,), source=node)
         scope.graph.add(made)
         if call is not None:
             self.calls[made] = call
-        if node.op_type == "Constant" and node.domain == "":
-            outputs[0].constant = _constant(node)
+        if call is not None and call.kind == "Constant":
+            outputs[0].constant = _constant(call)
         elif inputs and not graphs:
             outputs[0].constant = _numbers(made)
         if bodies:
@@ -219,15 +223,13 @@ def _dim(dim: int | onnx_ir.SymbolicDim) -> Dim:
     return None if dim.value in NO_NAMES else dim.value
 
 
-def _constant(node: onnx_ir.Node) -> Constant | None:
+def _constant(call: Call) -> Constant | None:
     """What a Constant node holds; None for what is no dense tensor, or is given by the enclosing function."""
-    for name, entry in node.attributes.items():
-        if entry.is_ref():
-            return None
-        if name == "value":
-            return read_tensor(entry.value)
+    for name, value in call.attributes.items():
+        if value is None or isinstance(value, Constant):
+            return value
         if name in ("value_float", "value_floats"):
-            return Constant.of(np.asarray(entry.value, dtype=np.float32))
+            return Constant.of(np.asarray(value, dtype=np.float32))
         if name in ("value_int", "value_ints"):
-            return Constant.of(np.asarray(entry.value, dtype=np.int64))
+            return Constant.of(np.asarray(value, dtype=np.int64))
     return None
