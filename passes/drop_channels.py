@@ -14,7 +14,8 @@ from fuser.algebra.conv import Conv
 from fuser.algebra.lazy import Array
 from fuser.algebra.narrowing import fix_inputs, require_border, take_outputs, zero_columns, zero_rows
 from fuser.errors import Declined, require
-from fuser.ir.graph import Apply, Node, Opaque, Sum, Value
+from fuser.ir.graph import Apply, Node, Value
+from fuser.ir.ops import Opaque, Sum
 from fuser.ir.replay import apply
 from fuser.rewrite.pattern import NARROW, Candidate, describe, rewrite
 from passes._branch import REACH, readers

@@ -7,7 +7,9 @@ import numpy as np
 from fuser.algebra.conv import Conv, scale_shift
 from fuser.algebra.lazy import Array
 from fuser.errors import require
-from fuser.ir.graph import Constant, Graph, Node, Op, Opaque, Reshape, Sum, Value
+from fuser.ir.constant import Constant
+from fuser.ir.graph import Graph, Node, Value
+from fuser.ir.ops import Op, Opaque, Reshape, Sum
 from fuser.ir.replay import apply
 from fuser.rewrite.driver import run
 from fuser.rewrite.pattern import Event, Log, Plan, Rewrite
@@ -59,7 +61,7 @@ class Builder:
     @staticmethod
     def _shape(op: Op, source: Value) -> tuple[int | str | None, ...] | None:
         if isinstance(op, Reshape) and source.shape is not None:
-            return op.result(source.shape)
+            return op.result(source.shape)[0]
         if not isinstance(op, Conv) or source.shape is None:
             return source.shape
         if op.axis == -1:

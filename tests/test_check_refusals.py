@@ -7,7 +7,8 @@ import pytest
 
 from fuser.algebra.conv import Conv
 from fuser.errors import Declined
-from fuser.ir.graph import Apply, Node, Opaque, Step, Sum, Value
+from fuser.ir.graph import Apply, Node, Step, Value
+from fuser.ir.ops import Opaque, Sum
 from fuser.ir.replay import apply
 from fuser.validate.check import compare, computed
 from tests.graphs import Builder

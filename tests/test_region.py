@@ -8,7 +8,8 @@ from onnx import ModelProto, helper, numpy_helper
 
 from fuser.algebra.conv import Conv, pad
 from fuser.hosts.onnx.importer import import_model
-from fuser.ir.graph import Node, Reshape
+from fuser.ir.graph import Node
+from fuser.ir.ops import Reshape
 from fuser.rewrite.driver import run
 from fuser.rewrite.pattern import Log, Plan
 from tests.small_models import Array, normal, parsed

@@ -1,182 +1,17 @@
-"""The graph that passes see: values, nodes, and six kinds of operator. No host format is visible here.
+"""The graph that passes see: values, nodes, what could stand in a value's place. No host format is visible.
 
 Nodes and values are equal by identity, operators by value. Uses are kept in insertion order, so that every
-walk over the graph is deterministic. Only the driver (`rewrite/pattern.py`) edits a graph.
+walk over the graph is deterministic. Only the editor (`rewrite/editor.py`) edits a graph.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from math import prod
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
-from fuser.algebra.conv import Conv, Ints
-from fuser.algebra.lazy import Array, Lazy
-from fuser.ir.literals import RIGID, UNIFORM, Literals, anywhere, extremes
-
-FLOATS: Final = frozenset({"float64", "float32", "float16", "bfloat16"})
-
-Dim = int | str | None
-"""A known extent, a named symbolic one, or nothing known."""
-
-
-class Constant:
-    """A tensor that is known at compile time. Its values stay where they are until `array()` is called."""
-
-    def __init__(self, shape: tuple[int, ...], dtype: str, array: Callable[[], NDArray[Any]]) -> None:
-        self.shape = shape
-        self.dtype = dtype
-        self.array = array
-
-    @classmethod
-    def of(cls, array: NDArray[Any]) -> "Constant":
-        """A constant whose values are at hand."""
-        return cls(array.shape, array.dtype.name, lambda: array)
-
-    @property
-    def size(self) -> int:
-        """Number of elements."""
-        return int(np.prod(self.shape, dtype=np.int64))
-
-    @cached_property
-    def lazy(self) -> Lazy:
-        """The values in float64, computed at each access."""
-        return Lazy(self.shape, lambda: np.asarray(self.array(), dtype=np.float64), held=self.array)
-
-    @cached_property
-    def numbers(self) -> tuple[int, ...]:
-        """Whole numbers that may be positions or extents: of a long list its extremes and its length."""
-        if not self.dtype.startswith(("int", "uint")):
-            return ()
-        return extremes(np.asarray(self.array()).reshape(-1))
-
-    def wide(self) -> NDArray[Any]:
-        """The values, floating ones in float64."""
-        array = np.asarray(self.array())
-        return array.astype(np.float64) if self.dtype in FLOATS else array
-
-    def __repr__(self) -> str:
-        return f"Constant({self.dtype}{list(self.shape)})"
-
-
-@dataclass(frozen=True)
-class Sum:
-    """`y = sum_i coefficients[i] * x_i + offset`, all inputs of one shape."""
-
-    coefficients: tuple[float, ...]
-    offset: float = 0.0
-
-    def evaluate(self, *terms: Array) -> Array:
-        """The linear combination, computed directly."""
-        return sum(
-            (c * x for c, x in zip(self.coefficients, terms, strict=True)), start=np.asarray(self.offset)
-        )
-
-    @property
-    def neutral(self) -> bool:
-        """Whether the output is the input."""
-        return self.coefficients == (1.0,) and self.offset == 0.0
-
-    def __str__(self) -> str:
-        terms = " ".join(f"{c:+g}*x{i}" for i, c in enumerate(self.coefficients))
-        return f"sum {terms}" + (f" {self.offset:+g}" if self.offset else "")
-
-
-@dataclass(frozen=True, eq=False)
-class Opaque:
-    """An operation that is not (yet known to be) affine; it keeps its place in the source.
-
-    `evaluate` computes the outputs from the inputs (an absent optional input is None); it is None where that
-    cannot be had or is not a function of the inputs alone (random numbers, control flow). `lift` gives the
-    affine form once the inputs allow it, None where there is none, and raises `Declined` where the operation
-    is affine in principle. `homogeneous`: f(s * x) = s * f(x) for every s > 0, channel by channel, as for
-    ReLU and max pooling. `elementwise`: every element is computed from those at the same position, inputs
-    broadcast as numpy does. `linear`: sets of inputs; it is affine in those of each set together, all others
-    being held fixed. `of_shape`: it looks at the shapes of its inputs alone. `retypes`: it gives its first
-    input another element type and does no more, which in float64 is nothing.
-    `foldable`: not so where what it makes of constants must stay computed: a kernel that was quantised on
-    purpose stays quantised. `literals` finds the numbers that it holds, given those of its
-    inputs that are constant.
-    """
-
-    kind: str
-    evaluate: Callable[..., tuple[NDArray[Any], ...]] | None = None
-    lift: "Callable[[Node], Apply | Constant | None] | None" = None
-    homogeneous: bool = False
-    elementwise: bool = False
-    linear: tuple[frozenset[int], ...] = ()
-    of_shape: bool = False
-    retypes: bool = False
-    foldable: bool = True
-    literals: Callable[[Sequence[Constant | None]], Literals] = anywhere
-
-    def __str__(self) -> str:
-        return self.kind
-
-
-@dataclass(frozen=True)
-class Concat:
-    """So many parts, one behind the other along the channel axis: 1, or -1 for linear layers."""
-
-    parts: int
-    axis: int
-
-    def evaluate(self, *parts: Array) -> Array:
-        """The concatenation, computed directly."""
-        return np.concatenate(parts, axis=self.axis)
-
-    def __str__(self) -> str:
-        return f"concat, axis {self.axis}"
-
-
-@dataclass(frozen=True)
-class Select:
-    """Ranges of channels, `(first, size)` each, one for every output: Split, and Slice of the channels.
-
-    `channels` is the number of channels of the input, `axis` theirs: 1, or -1 for linear layers.
-    """
-
-    ranges: tuple[tuple[int, int], ...]
-    channels: int
-    axis: int
-
-    def evaluate(self, x: Array) -> tuple[Array, ...]:
-        """The ranges, computed directly."""
-        return tuple(np.take(x, range(first, first + size), axis=self.axis) for first, size in self.ranges)
-
-    def __str__(self) -> str:
-        return f"channels {', '.join(f'{a}:{a + n}' for a, n in self.ranges)} of {self.channels}"
-
-
-@dataclass(frozen=True)
-class Reshape:
-    """The same elements, in their order, as `[-1, *shape]`: every axis but the first has a known extent."""
-
-    shape: Ints
-
-    def evaluate(self, x: Array) -> Array:
-        """The same elements."""
-        return x.reshape(-1, *self.shape)
-
-    def result(self, shape: tuple[Dim, ...]) -> tuple[Dim, ...]:
-        """The shape of the result for an input of `shape`."""
-        first, *known = (dim if isinstance(dim, int) else None for dim in shape)
-        if None in known:
-            return (None, *self.shape)
-        before, after = prod(n or 0 for n in known), prod(self.shape)
-        if before == after:
-            return (shape[0], *self.shape)
-        return (None if first is None else first * before // after, *self.shape)
-
-    def __str__(self) -> str:
-        return f"reshape to {(-1, *self.shape)}"
-
-
-Op = Conv | Sum | Concat | Select | Reshape | Opaque
-
+from fuser.ir.constant import Constant
+from fuser.ir.extents import Dim
+from fuser.ir.literals import Literals
+from fuser.ir.ops import Op, Opaque, operation
 
 ROUNDED: Final = "recognised but for its rounding"
 """The label of a border whose value the exporter rounded, taken for the one that it was meant to be."""
@@ -295,9 +130,7 @@ class Step:
     @property
     def literals(self) -> Literals:
         """The numbers that the operator holds."""
-        if isinstance(self.op, Opaque):
-            return self.op.literals([None if value is None else value.constant for value in self.inputs])
-        return RIGID if isinstance(self.op, Reshape) else UNIFORM
+        return operation(self.op).held([None if value is None else value.constant for value in self.inputs])
 
 
 @dataclass(frozen=True, eq=False)

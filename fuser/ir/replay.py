@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 from fuser.algebra.conv import Conv
 from fuser.algebra.lazy import Array, Lazy
 from fuser.errors import Declined
-from fuser.ir.graph import FLOATS, Apply, Concat, Op, Opaque, Step, Value
+from fuser.ir.constant import FLOATS
+from fuser.ir.graph import Apply, Step, Value
+from fuser.ir.ops import Op, operation
 
 NOTHING: Final = "nothing is left of the extents"
 
@@ -85,7 +87,7 @@ def _failing(trial: Trial, what: str) -> Iterator[None]:
 def _run_step(step: Step, fed: set[Value], constants: Mapping[Value, NDArray[Any]], trial: Trial) -> None:
     known = {v: trial.made[v] for v in step.inputs if v is not None and v in trial.made and v not in fed}
     like = next((array.shape for array in known.values()), ())
-    by_shape = isinstance(step.op, Opaque) and step.op.of_shape
+    op = operation(step.op)
     inputs: list[NDArray[Any] | None] = []
     for v in step.inputs:
         if v is None or v in constants:
@@ -93,8 +95,8 @@ def _run_step(step: Step, fed: set[Value], constants: Mapping[Value, NDArray[Any
         elif v in known:
             inputs.append(known[v])
         else:
-            inputs.append(trial.outline(v) if by_shape and v not in fed else trial.feed(v, like))
-    if isinstance(step.op, Opaque) and step.op.retypes and step.outputs[0].dtype in FLOATS:
+            inputs.append(trial.outline(v) if op.of_shape and v not in fed else trial.feed(v, like))
+    if op.retypes and step.outputs[0].dtype in FLOATS:
         results: tuple[NDArray[Any], ...] = (np.asarray(inputs[0], dtype=np.float64),)
     else:
         results = apply(step.op, inputs)
@@ -146,15 +148,5 @@ def apply(op: Op, inputs: Sequence[Array | None]) -> tuple[Array, ...]:
     """The outputs of any operator, computed directly."""
     if op.evaluate is None:
         raise Declined(f"{op} cannot be evaluated")
-    if isinstance(op, Concat):
-        inputs = _with_channels(inputs, op.axis)
     result = op.evaluate(*inputs)  # type: ignore[arg-type]  # only an Opaque has absent inputs
     return result if isinstance(result, tuple) else (result,)
-
-
-def _with_channels(parts: Sequence[Array | None], axis: int) -> list[Array | None]:
-    """The parts of a concatenation; a scalar, a value that only this reads, is one channel beside them."""
-    shape = next((list(part.shape) for part in parts if part is not None and part.ndim), [])
-    if shape:
-        shape[axis] = 1
-    return [np.broadcast_to(part, shape) if part is not None and not part.ndim else part for part in parts]

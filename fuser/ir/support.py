@@ -8,7 +8,9 @@ graph.
 from collections.abc import Collection, Iterator, Sequence
 from typing import Final
 
-from fuser.ir.graph import FLOATS, Node, Opaque, Step, Value
+from fuser.ir.constant import FLOATS
+from fuser.ir.graph import Node, Step, Value
+from fuser.ir.ops import operation
 
 LARGEST_REGION: Final = 1024
 """Nodes of a region in all. The legacy exporter writes 250 for one border."""
@@ -37,7 +39,7 @@ def supported(steps: Sequence[Step], leaves: Collection[Value]) -> list[Step]:
 
 def _data(step: Step) -> Iterator[Value]:
     """What a step reads that is no constant, and more than a shape."""
-    if not (isinstance(step.op, Opaque) and step.op.of_shape):
+    if not operation(step.op).of_shape:
         yield from (value for value in step.inputs if value is not None and value.constant is None)
 
 

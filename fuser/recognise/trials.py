@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 from fuser.algebra.conv import Conv
 from fuser.errors import Declined, require
 from fuser.ir.choices import LARGEST_BOUND, LARGEST_INPUT, choices, sides
-from fuser.ir.extents import Binding
-from fuser.ir.graph import FLOATS, Constant, Dim, Node, Step, Sum, Value
+from fuser.ir.constant import FLOATS, Constant
+from fuser.ir.extents import Binding, Dim
+from fuser.ir.graph import Node, Step, Value
 from fuser.ir.literals import ENDLESS, Literals, acting
+from fuser.ir.ops import operation
 from fuser.recognise.recognise import recognise
 
 WIDEST_BORDER: Final = 8
@@ -93,7 +95,7 @@ def meaning(region: Region) -> Conv | None:
             return _recognised(evaluation, fixed)
         except Unfit as error:
             unfit = error
-    if any(isinstance(node.op, Conv) for node in region.path):
+    if any(operation(node.op).has_kernel for node in region.path):
         raise Declined(f"what follows {region.source.name!r} cannot be evaluated: {unfit}")
     return None
 
@@ -249,9 +251,7 @@ class Evaluation:
     def _step(self, node: Node, env: dict[Value, NDArray[Any]], binding: Binding) -> None:
         inputs = [None if v is None else self._operand(v, env, binding) for v in node.inputs]
         assert node.op.evaluate is not None, "only such nodes are part of a region"
-        # A sum that changes nothing leaves integers as they are.
-        neutral = isinstance(node.op, Sum) and node.op.neutral
-        made: Any = inputs[0] if neutral else node.op.evaluate(*inputs)  # type: ignore[arg-type]  # absent ones
+        made: Any = node.op.evaluate(*inputs)  # type: ignore[arg-type]  # absent ones
         results = made if isinstance(made, tuple) else (made,)
         require(node not in self.path or all(np.size(array) for array in results), "nothing is left")
         env.update(zip(node.outputs, results, strict=False))

@@ -8,17 +8,15 @@ numbers that fit the dtype, is `check`'s to say.
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fuser.algebra.conv import Conv
-from fuser.algebra.lazy import Lazy, arrange
 from fuser.errors import Declined, VerificationError, require
-from fuser.ir.graph import Apply, Constant, Graph, Node, Op, Opaque, Reshape, Step, Value
-from fuser.rewrite.cost import result_shape
+from fuser.ir.constant import Constant
+from fuser.ir.graph import Apply, Graph, Node, Step, Value
+from fuser.ir.ops import Op, Opaque, operation
 from fuser.rewrite.gain import Postponed, between, freed, require_gain, stored_bytes, vanishing
 from fuser.rewrite.pattern import NARROW, Candidate, Event, Log, Plan, Rewrite, describe
 from fuser.validate.check import check_application, check_equal, settle
@@ -142,14 +140,14 @@ class Driver:
                 node.stated = node.op, node.inputs
             inputs = [self.graph.current(part) for part in lifted.inputs if isinstance(part, Value)]
             parameters = [v for v in node.inputs if v is not None and v not in inputs]
-            node.op, node.label = flushed(lifted.op, self.plan.zero_below), lifted.label
+            node.op, node.label = operation(lifted.op).flushed(self.plan.zero_below), lifted.label
             self.graph.connect(node, inputs, parameters)
 
     def _recognise_constant(self, node: Node) -> None:
         """A function of constants is a constant: known to its readers, whether or not it pays to store it."""
         if node.op.evaluate is None or node.outputs[0].constant is not None or not node.inputs:
             return
-        if isinstance(node.op, Opaque) and not node.op.foldable:
+        if not operation(node.op).foldable:
             return
         if any(value is not None and value.constant is None for value in node.inputs):
             return
@@ -247,7 +245,7 @@ class Driver:
         less = sum(stored_bytes(c) for c in freed(gone))
         grown = stored_bytes(constant)
         # A kernel is folded further: into the operator that it belongs to.
-        kernel = bool(value.users) and all(isinstance(user.op, Conv) for user in value.users)
+        kernel = bool(value.users) and all(operation(user.op).has_kernel for user in value.users)
         require(
             kernel or grown <= max(less, SMALL_CONSTANT),
             f"storing the result would let the file grow: {grown} bytes instead of {less}",
@@ -273,7 +271,7 @@ class Driver:
         parts = [(part.op, result) for found in made.values() for part, result in found.items()]
         require_gain(self.graph.host, parts, gone, kept, patient=self.patient)
         for op, result in parts:
-            if not isinstance(op, Opaque):
+            if not operation(op).opaque:
                 self.graph.host.require_lowerable(op, result)
         region = between(roots, kept, gone)
         if self.careful:
@@ -295,11 +293,11 @@ class Driver:
         for index, (part, result) in enumerate(made.items()):
             position = root.position if len(made) == 1 else (*root.position, index)
             inputs = [v if isinstance(v, Value) else made[v] for v in part.inputs]
-            op = steady(part.op)
+            op = operation(part.op).steady()
             node = Node(op, inputs, [result], name=root.name, label=part.label, position=position)
             node.origin = origin
             node.extent = part.extent
-            if isinstance(part.op, Opaque) and part.op is root.op:
+            if operation(op).opaque and op is root.op:
                 # The operator stays and only reads something else, so it keeps its place in the source.
                 node.source, node.parameters = root.source, step.parameters
                 pairs = zip(step.inputs, inputs, strict=True)
@@ -314,15 +312,16 @@ class Driver:
         changed: dict[Value, tuple[int, int]] = {}
         for value in sorted(targets, key=lambda value: _maker(value).position):
             node = _maker(value)
+            op = operation(node.op)
             passed = (changed[v] for v in node.inputs if v in changed)
-            at = (node.op.axis, node.op.outputs) if isinstance(node.op, Conv) else next(passed, None)
-            if at is None or value.shape is None:
+            made = op.channel_axis, op.channels_made
+            axis, channels = next(passed, (None, None)) if op.channels_made is None else made
+            if axis is None or channels is None or value.shape is None:
                 continue
-            axis, channels = at
             if isinstance(value.shape[axis], int) and value.shape[axis] != channels:
                 axis %= len(value.shape)
                 value.shape = (*value.shape[:axis], channels, *value.shape[axis + 1 :])
-                changed[value] = at
+                changed[value] = axis, channels
 
     def _remove(self, nodes: Sequence[Node]) -> None:
         for node in reversed(nodes):
@@ -351,38 +350,11 @@ def results(application: Apply, value: Value) -> dict[Apply, Value]:
         if part is application:
             made[part] = value
             continue
-        (source, *_) = (v if isinstance(v, Value) else made[v] for v in part.inputs)
-        shape = value.shape if source.shape is None else source.shape
-        if isinstance(part.op, Conv) and shape is not None:
-            shape = result_shape(part.op, shape)
-        elif isinstance(part.op, Reshape) and shape is not None:
-            shape = part.op.result(shape)
+        shapes = [(v if isinstance(v, Value) else made[v]).shape for v in part.inputs]
+        shape, *_ = operation(part.op).result(value.shape if shapes[0] is None else shapes[0], *shapes[1:])
         made[part] = Value(f"{value.name}_{index}", shape, value.dtype)
         made[part].redefined = True
     return made
-
-
-def flushed(op: Op, below: float) -> Op:
-    """The operator with zeros for weights up to `below` times the largest of its kernel."""
-    if not below or not isinstance(op, Conv):
-        return op
-
-    def flush(weight: NDArray[Any]) -> NDArray[Any]:
-        size = np.abs(weight.astype(np.float64))
-        return np.where(size <= below * size.max(initial=0.0), 0, weight).astype(weight.dtype)
-
-    return replace(op, kernel=arrange(op.kernel.shape, flush, op.kernel))
-
-
-def steady(op: Op) -> Op:
-    """The operator; of a map of each channel by itself the factors are computed: they are as few as its bias.
-
-    Else a long chain of such maps would compute them again, from the first, for each question at each map.
-    """
-    if not isinstance(op, Conv) or not op.pointwise or op.kernel.at_hand:
-        return op
-    factors = op.weight
-    return replace(op, kernel=Lazy(factors.shape, lambda: factors))
 
 
 def is_visible(value: Value, region: Sequence[Node]) -> bool:
@@ -397,13 +369,9 @@ def _maker(value: Value) -> Node:
 
 def _computed(op: Op, sources: Sequence[Constant | None], index: int, value: Value) -> Constant:
     """The constant that `op` makes of constants, computed each time it is looked at."""
-    affine = not isinstance(op, Opaque)
 
     def array() -> NDArray[Any]:
-        inputs = [None if s is None else s.lazy() if affine else s.array() for s in sources]
-        result = op.evaluate(*inputs)  # type: ignore[misc,arg-type]  # not None, and only an Opaque has absent inputs
-        array = result[index] if isinstance(result, tuple) else result
-        return np.asarray(array).astype(sources[0].dtype) if affine and sources[0] else np.asarray(array)
+        return np.asarray(operation(op).of_constants(sources)[index])
 
     shape = tuple(d for d in value.shape or () if isinstance(d, int))
     return Constant(shape, value.dtype or "", array)

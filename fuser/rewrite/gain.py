@@ -4,7 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from fuser.errors import Declined, require
-from fuser.ir.graph import Constant, Host, Node, Op, Select, Value
+from fuser.ir.constant import Constant
+from fuser.ir.graph import Host, Node, Value
+from fuser.ir.ops import Op, operation
 from fuser.rewrite.cost import Cost, operator_cost
 from fuser.rewrite.pattern import describe
 
@@ -89,7 +91,7 @@ def require_gain(
 
 def _kernels(host: Host, node: Node) -> int:
     """A node of the source is one operator of the host, which takes no kernel if it makes a view."""
-    if node.source is not None and not isinstance(node.op, Select):
+    if node.source is not None and not operation(node.op).view:
         return 1
     return host.kernels(node.op, node.outputs[0])
 

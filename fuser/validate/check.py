@@ -17,7 +17,8 @@ import numpy as np
 from fuser.algebra.conv import Conv
 from fuser.algebra.lazy import Array, Lazy
 from fuser.errors import Declined, require
-from fuser.ir.graph import Apply, Graph, Node, Step, Sum, Value
+from fuser.ir.graph import Apply, Graph, Node, Step, Value
+from fuser.ir.ops import Sum
 from fuser.ir.replay import NOTHING, Trial, run_application, run_steps
 from fuser.ir.support import supported
 from fuser.validate.feeds import Problem, alike, exact, several

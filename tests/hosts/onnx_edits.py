@@ -9,7 +9,9 @@ from numpy.typing import NDArray
 from fuser.hosts.onnx.exporter import export_graph
 from fuser.hosts.onnx.file import files as onnx_io
 from fuser.hosts.onnx.importer import import_model
-from fuser.ir.graph import Constant, Graph, Node, Op, Value
+from fuser.ir.constant import Constant
+from fuser.ir.graph import Graph, Node, Value
+from fuser.ir.ops import Op
 
 Edit = Callable[[Graph], object]
 

@@ -12,7 +12,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from fuser.algebra.conv import Conv
 from fuser.hosts.onnx.importer import import_model
-from fuser.ir.graph import Apply, Constant, Graph, Node, Sum, Value
+from fuser.ir.constant import Constant
+from fuser.ir.graph import Apply, Graph, Node, Value
+from fuser.ir.ops import Sum
 
 Array = NDArray[Any]
 Dims = Sequence[int | str | None]

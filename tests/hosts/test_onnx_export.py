@@ -11,7 +11,8 @@ from fuser.algebra.conv import Conv
 from fuser.hosts.onnx.exporter import export_graph
 from fuser.hosts.onnx.file import files as onnx_io
 from fuser.hosts.onnx.importer import import_model
-from fuser.ir.graph import Graph, Node, Sum, Value
+from fuser.ir.graph import Graph, Node, Value
+from fuser.ir.ops import Sum
 from tests.hosts.onnx_edits import edited, find, kinds, put, skip, store
 from tests.hosts.onnx_models import run
 

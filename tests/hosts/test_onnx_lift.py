@@ -9,7 +9,9 @@ from onnx import TensorProto
 from fuser.algebra.conv import Conv
 from fuser.errors import Declined
 from fuser.hosts.onnx.lift.layers import lifter
-from fuser.ir.graph import Apply, Constant, Reshape
+from fuser.ir.constant import Constant
+from fuser.ir.graph import Apply
+from fuser.ir.ops import Reshape
 from tests.hosts.onnx_models import apply, imported, integers, lift, lifted, only, run, single
 
 SEEDS = range(25)

@@ -1,6 +1,7 @@
 import numpy as np
 
-from fuser.ir.graph import Node, Opaque, Sum, Value
+from fuser.ir.graph import Node, Value
+from fuser.ir.ops import Opaque, Sum
 from passes.fold_constants import fold_constants
 from tests.graphs import Builder, optimize
 

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from fuser.hosts.onnx.file.walk import graphs_in
 from fuser.hosts.onnx.host import OnnxHost, Step, Weight, plan
 from fuser.hosts.onnx.names import Names, names_of
-from fuser.ir.graph import Constant, Graph, Node, Value
+from fuser.ir.constant import Constant
+from fuser.ir.graph import Graph, Node, Value
 
 # Notes that the exports of the graphs of one model leave for one another.
 _SUCCESSOR: Final = "graph_fuser_successor"

@@ -23,7 +23,10 @@ from fuser.hosts.onnx.literals import Finder
 from fuser.hosts.onnx.node import host_dtype, read_tensor
 from fuser.hosts.onnx.shapes.shapes import Body, infer_shapes
 from fuser.hosts.onnx.standard.evaluate import call_evaluator, evaluator
-from fuser.ir.graph import Apply, Constant, Dim, Graph, Node, Opaque, Value
+from fuser.ir.constant import Constant
+from fuser.ir.extents import Dim
+from fuser.ir.graph import Apply, Graph, Node, Value
+from fuser.ir.ops import Opaque
 from fuser.recognise.region import Lift, Regions
 
 # f(s * x) = s * f(x) for s > 0, channel by channel, in the first input.

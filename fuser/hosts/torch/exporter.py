@@ -16,7 +16,8 @@ from torch import fx, nn
 from fuser.algebra.conv import Conv
 from fuser.hosts.torch.effects import aliased, make_functional, mutated
 from fuser.hosts.torch.host import Emit, FxHost, lower
-from fuser.ir.graph import Constant, Graph, Node, Value
+from fuser.ir.constant import Constant
+from fuser.ir.graph import Graph, Node, Value
 from fuser.validate.check import flatten
 
 

@@ -26,7 +26,9 @@ from fuser.hosts.torch.modules import normalise_module
 from fuser.hosts.torch.shapes import Shape, Types, demand, infer, named, types_of
 from fuser.hosts.torch.sizes import Sizes
 from fuser.hosts.torch.tensor import dtype_name, is_real, read_tensor
-from fuser.ir.graph import Constant, Graph, Node, Opaque, Value
+from fuser.ir.constant import Constant
+from fuser.ir.graph import Graph, Node, Value
+from fuser.ir.ops import Opaque
 from fuser.recognise.region import Lift, Regions
 
 AUTOCAST: Final = "the graph switches autocast on and off, so element types are not what they seem"
