@@ -4,7 +4,7 @@ import pytest
 
 from fuser.algebra.conv import average_pool, pad
 from fuser.ir.extents import Dim, nominal
-from fuser.ir.graph import Value
+from fuser.ir.node import Value
 from fuser.ir.ops import Op, operation
 from fuser.rewrite.cost import operator_cost
 from tests.laws import UP, conv

@@ -7,9 +7,10 @@ import pytest
 from fuser.algebra.conv import Conv, identity
 from fuser.algebra.lazy import Array
 from fuser.ir.constant import Constant
-from fuser.ir.graph import Apply, Graph, Host, Node, Value
+from fuser.ir.graph import Graph, Host
+from fuser.ir.interpret import evaluate
+from fuser.ir.node import Apply, Node, Value
 from fuser.ir.ops import Concat, Op, Opaque, Permute, Reshape, Select, Sum, operation
-from fuser.ir.replay import apply as evaluate
 
 
 def relu(name: str, x: Value, position: int = 0) -> Node:
@@ -219,4 +220,4 @@ def test_what_follows_for_an_input_is_true_of_it(op: Op) -> None:
 def test_the_numbers_of_constants_are_computed_in_the_type_of_the_first() -> None:
     held = [Constant.of(np.array([1, 2])), Constant.of(np.array([0.5, 0.5]))]
     (array,) = operation(Sum((1.0, 3.0))).of_constants(held)
-    assert (array.dtype, array.tolist()) == (np.int64, [2, 3])
+    assert (array.dtype.name, array.tolist()) == ("int64", [2, 3])

@@ -11,7 +11,7 @@ from fuser.algebra.lazy import Array, Lazy, arrange, defer
 from fuser.errors import Declined, require
 from fuser.ir.constant import FLOATS, Constant
 from fuser.ir.extents import Dim
-from fuser.ir.graph import Apply, Node, Value
+from fuser.ir.node import Apply, Node, Value
 from fuser.ir.ops import Reshape, Sum
 from fuser.recognise.region import among_images
 

@@ -53,6 +53,11 @@ class Operation:
         """Whether constants may become a part of it."""
         return False
 
+    @property
+    def arity(self) -> tuple[int | None, int | None]:
+        """How many inputs and outputs it has; None where each node has its own number."""
+        return 1, 1
+
     # How it acts.
 
     @property
@@ -166,6 +171,10 @@ class Operation:
         """The operator, with what is asked again and again computed where that is small."""
         return self.op
 
+    def at_hand(self) -> "Op":
+        """The operator with all that it holds computed, however often it is looked at."""
+        return self.op
+
     @property
     def op(self) -> "Op":
         """The operator that a node holds."""
@@ -181,6 +190,11 @@ class Sum(Operation):
     offset: float = 0.0
 
     elementwise = True
+
+    @property
+    def arity(self) -> tuple[int, int]:
+        """One input for each term."""
+        return len(self.coefficients), 1
 
     def evaluate(self, *terms: Array) -> Array:
         """The linear combination, computed directly; one that changes nothing leaves integers as they are."""
@@ -222,6 +236,11 @@ class Concat(Operation):
     def channel_axis(self) -> int:
         """Its own."""
         return self.axis
+
+    @property
+    def arity(self) -> tuple[int, int]:
+        """One input for each part."""
+        return self.parts, 1
 
     def evaluate(self, *parts: Array) -> Array:
         """The concatenation, computed directly; a scalar is one channel beside the others."""
@@ -267,6 +286,11 @@ class Select(Operation):
     def ambiguous(self) -> bool:
         """The last axis may be a spatial one."""
         return self.axis == -1
+
+    @property
+    def arity(self) -> tuple[int, int]:
+        """One output for each range."""
+        return 1, len(self.ranges)
 
     def evaluate(self, x: Array) -> tuple[Array, ...]:
         """The ranges, computed directly."""
@@ -366,7 +390,8 @@ class Opaque(Operation):
     `retypes`: it gives its first input another element type and does no more, which in float64 is nothing.
     `foldable`: not so where what it makes of constants must stay computed: a kernel that was quantised on
     purpose stays quantised. `literals` finds the numbers that it holds, given those of its
-    inputs that are constant.
+    inputs that are constant. `stays` says of a node whether, as things are, it has to be what it is, whatever
+    it computes.
     """
 
     kind: str
@@ -379,8 +404,11 @@ class Opaque(Operation):
     retypes: bool = False
     foldable: bool = True
     literals: Callable[[Sequence[Constant | None]], Literals] = anywhere
+    stays: Callable[[Any], bool] | None = None
 
     opaque = True
+
+    arity = None, None
 
     def moves(self, data: frozenset[int]) -> bool:
         """Whether it is affine in them, and can be evaluated to see what it does."""
@@ -519,8 +547,12 @@ class Convolution(Operation):
         """
         if not self.conv.pointwise or self.conv.kernel.at_hand:
             return self.conv
-        factors = self.conv.weight
-        return replace(self.conv, kernel=Lazy(factors.shape, lambda: factors))
+        return self.at_hand()
+
+    def at_hand(self) -> Conv:
+        """The convolution with its kernel computed."""
+        weight = self.conv.weight
+        return replace(self.conv, kernel=Lazy(weight.shape, lambda: weight))
 
 
 Op = Conv | Sum | Concat | Select | Reshape | Permute | Opaque

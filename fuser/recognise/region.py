@@ -7,69 +7,35 @@ masks are computed from are constants and extents, no data; so it can be evaluat
 the convolution further.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import Final
 
 from fuser.algebra.conv import Conv
 from fuser.errors import Declined
-from fuser.ir.constant import Constant
 from fuser.ir.extents import Binding, Dim
-from fuser.ir.graph import ROUNDED, Apply, Node, Value
+from fuser.ir.node import Apply, Node, Value
 from fuser.ir.ops import Opaque, operation
-from fuser.ir.support import LARGEST_PATH, LARGEST_REGION
+from fuser.ir.provenance import ROUNDED, Provenance
+from fuser.ir.slices import LARGEST_PATH, LARGEST_SLICE, backward, computed
 from fuser.recognise.recognise import snap
 from fuser.recognise.trials import Region, meaning
 
 SPACING: Final = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
 """Spacing of the numbers of a dtype at 1."""
 
-Lift = Callable[[Node], Apply | Constant | None]
-
 ALONE: Final = frozenset({0})
 
 
 @dataclass(eq=False)
 class Regions:
-    """Finds and lifts the regions of one model. Each is looked at once."""
+    """Finds the regions of one graph, and what they are. Each is looked at once."""
 
+    provenance: Provenance
     _free: dict[Value, bool] = field(default_factory=dict)
-    _seen: set[Node] = field(default_factory=set)
     _found: dict[Node, Conv | Declined | None] = field(default_factory=dict)
     _regions: dict[Node, Region | None] = field(default_factory=dict)
-
-    def lifting(self, rule: Lift | None) -> Lift:
-        """`rule`, and where it gives nothing, the meaning of the node and of what is before it."""
-
-        def lift(node: Node) -> Apply | Constant | None:
-            refused: Declined | None = None
-            try:
-                lifted = rule(node) if rule is not None else None
-            except Declined as reason:
-                lifted, refused = None, reason
-            if lifted is None:
-                try:
-                    lifted = self.lift(node)
-                except Declined as reason:
-                    refused = refused or reason
-            elif _of_last_axis(lifted):
-                # Channels of a linear layer or a spatial axis? The neighbours tell, once they are lifted.
-                first = node not in self._seen
-                self._seen.add(node)
-                if first or among_images(node):
-                    return None if first else self.lift(node)
-            elif isinstance(lifted, Apply) and operation(lifted.op).rigid:
-                # Only another shape, unless it closes a region; that too the neighbours tell.
-                first = node not in self._seen
-                self._seen.add(node)
-                found = self.lift(node) if self._goes_on(node) else None
-                return found or (None if first else lifted)
-            if lifted is None and refused is not None:
-                raise refused
-            return lifted
-
-        return lift
 
     def lift(self, node: Node) -> Apply | None:
         """The convolution that `node` computes of a value before it; None where there is none (or not yet).
@@ -127,7 +93,7 @@ class Regions:
             and any(self._continues(n, v, depth - 1) for v in user.outputs for n in v.users)
         )
 
-    def _goes_on(self, reshape: Node) -> bool:
+    def goes_on(self, reshape: Node) -> bool:
         """Whether a region that ends in a reshape has more than reshapes: alone they are no convolution."""
         maker: Node | None = reshape
         while maker is not None and (maker is reshape or operation(maker.op).rigid):
@@ -145,7 +111,7 @@ class Regions:
         for source, path in dict.fromkeys((*steps[-1:], *steps[:1])):
             free = self._support(source, path)
             if free is not None:
-                yield Region(root, source, path, free)
+                yield Region(root, source, path, free, self.provenance)
 
     def _walk(self, root: Node) -> Iterator[tuple[Value, tuple[Node, ...]]]:
         """Each single value that all data comes through, on the way up, with the nodes behind it."""
@@ -206,29 +172,24 @@ class Regions:
         """The nodes that make what `path` reads besides `source`; None where something cannot be had."""
         binding = Binding.of(source.shape or ())
         made = {source, *(v for node in path for v in node.outputs)}
-        found: dict[Node, None] = {}
-        stack = [value for node in path for value in node.inputs if value is not None]
-        while stack:
-            value = stack.pop()
-            node = value.producer
-            if value in made or value.constant is not None or (node is not None and node in found):
-                continue
-            if node is None or node.op.evaluate is None or len(found) >= LARGEST_REGION:
-                return None
-            found[node] = None
+
+        def reads(node: Node) -> Iterator[Value]:
             by_shape = operation(node.op).of_shape
-            read = (v for v in node.inputs if v is not None)
-            stack.extend(v for v in read if not (by_shape and binding.covers(v.shape)))
-        return tuple(found)
+            values = (value for value in computed(node.inputs) if value not in made)
+            return (value for value in values if not (by_shape and binding.covers(value.shape)))
+
+        def maker(value: Value) -> Node | None:
+            node = value.producer
+            return None if node is None or node.op.evaluate is None else node
+
+        read = (value for node in path for value in computed(node.inputs) if value not in made)
+        found = backward(read, maker, reads, most=LARGEST_SLICE, closed=True)
+        return None if found is None else tuple(found)
 
 
 def _moving(path: Sequence[Node]) -> bool:
     """Whether some node does more than to compute with elements at the same position."""
     return not all(operation(node.op).elementwise for node in path)
-
-
-def _of_last_axis(lifted: Apply | Constant) -> bool:
-    return isinstance(lifted, Apply) and operation(lifted.op).ambiguous
 
 
 def among_images(node: Node) -> bool:

@@ -8,7 +8,7 @@ ratios matter.
 from dataclasses import dataclass
 from typing import Final
 
-from fuser.ir.graph import Value
+from fuser.ir.node import Value
 from fuser.ir.ops import Op, operation
 
 MULTIPLY_ADDS_PER_SECOND: Final = 50e9

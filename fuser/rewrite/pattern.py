@@ -10,7 +10,7 @@ from typing import Final
 
 from fuser.errors import InputError
 from fuser.ir.constant import Constant
-from fuser.ir.graph import Apply, Node, Value
+from fuser.ir.node import Apply, Node, Value
 
 ENTRY_POINTS: Final = "fuser.passes"
 

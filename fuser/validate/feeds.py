@@ -17,20 +17,21 @@ from fuser.algebra.conv import Ints
 from fuser.errors import require
 from fuser.ir.choices import LARGEST_INPUT, choices, distinct, sides
 from fuser.ir.extents import Binding, Shape, bases
-from fuser.ir.graph import Apply, Step, Value
 from fuser.ir.literals import Literals, acting
+from fuser.ir.node import Apply, Value
 from fuser.ir.ops import Op, Operation, operation
-from fuser.ir.replay import Trial
+from fuser.ir.provenance import Statement
+from fuser.validate.trial import Trial
 
 MOST_AXES: Final = 16
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Applications that rewrites made, the steps of the source that they replace, and what is fed to both."""
+    """Applications that rewrites made, what the source says of what they replace, and what is fed to both."""
 
     applications: Sequence[Apply]
-    steps: Sequence[Step]
+    statements: Sequence[Statement]
     fed: Sequence[Value]
 
     @cached_property
@@ -40,8 +41,8 @@ class Problem:
 
     @cached_property
     def operations(self) -> list[Operation]:
-        """Those, and what steps were lifted to: only to choose extents by."""
-        return [*self.rewritten, *(operation(step.lifted) for step in self.steps)]
+        """Those, and what statements were lifted to: only to choose extents by."""
+        return [*self.rewritten, *(operation(statement.lifted) for statement in self.statements)]
 
     @cached_property
     def given(self) -> Ints | None:
@@ -64,7 +65,7 @@ class Problem:
         """The shape of each value that is fed, by symbols; one that a convolution reads has a rank."""
         found: dict[Value | Apply, Shape] = {v: v.shape for v in self.fed if v.shape is not None}
         edges: list[tuple[Op, Sequence[Value | Apply | None], Value | Apply]]
-        edges = [(step.lifted, step.inputs, step.outputs[0]) for step in self.steps]
+        edges = [(statement.lifted, statement.inputs, statement.outputs[0]) for statement in self.statements]
         edges += [(part.op, part.inputs, part) for part in self.applications]
         for op, inputs, output in reversed(edges):
             for part in inputs:
@@ -82,8 +83,8 @@ class Problem:
 
     @cached_property
     def literals(self) -> list[tuple[Literals, int]]:
-        """What each step holds, with the number of axes of its data."""
-        ranks = ((step.literals, _rank(step)) for step in self.steps)
+        """What each statement holds, with the number of axes of its data."""
+        ranks = ((statement.literals, _rank(statement)) for statement in self.statements)
         return [(held, rank) for held, rank in ranks if held.rigid or held.axes != ()]
 
     @cached_property
@@ -95,9 +96,9 @@ class Problem:
         ) and not any(op.rigid for op in self.rewritten)
 
 
-def _rank(step: Step) -> int:
-    """The number of axes of what a step reads; 0 where it is not known."""
-    known = (value.rank for value in (*step.inputs[:1], *step.outputs) if value is not None)
+def _rank(statement: Statement) -> int:
+    """The number of axes of what a statement reads; 0 where it is not known."""
+    known = (value.rank for value in (*statement.inputs[:1], *statement.outputs) if value is not None)
     return next((rank for rank in known if rank), 0)
 
 

@@ -13,7 +13,8 @@ from onnx import TensorProto, helper, numpy_helper
 from fuser.algebra.conv import Conv
 from fuser.hosts.onnx.importer import import_model
 from fuser.ir.constant import Constant
-from fuser.ir.graph import Apply, Graph, Node, Value
+from fuser.ir.graph import Graph
+from fuser.ir.node import Apply, Node, Value
 from fuser.ir.ops import Sum
 
 Array = NDArray[Any]

@@ -275,7 +275,7 @@ def test_a_check_that_fails_where_each_rewrite_was_right_is_a_bug(monkeypatch: p
     def check(*_: object, trusted: bool = False) -> None:
         raise Declined(f"trusted is {trusted}")
 
-    monkeypatch.setattr(torch_front, "settle", check)
+    monkeypatch.setattr(torch_front.check, "settle", check)
     with pytest.raises(
         VerificationError, match="a kernel is wrong though each rewrite of it was right: trusted is True"
     ):

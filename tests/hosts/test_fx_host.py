@@ -12,7 +12,7 @@ from fuser.errors import Declined
 from fuser.hosts.torch.emit import AtenEmit, ModuleEmit
 from fuser.hosts.torch.exporter import Block
 from fuser.hosts.torch.host import FxHost, lower
-from fuser.ir.graph import Value
+from fuser.ir.node import Value
 from fuser.ir.ops import Op, Opaque, Permute, Sum
 
 

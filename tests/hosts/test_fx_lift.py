@@ -13,7 +13,7 @@ from fuser.errors import Declined
 from fuser.hosts.torch.call import Call, normalise
 from fuser.hosts.torch.evaluate import evaluator
 from fuser.hosts.torch.importer import import_fx
-from fuser.ir.graph import Node
+from fuser.ir.node import Node
 from fuser.ir.ops import Opaque
 from tests.hosts.fx_models import Net, call, captured, optimize
 

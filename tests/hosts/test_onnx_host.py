@@ -16,7 +16,8 @@ from fuser.algebra.conv import Conv, average_pool, pad, scale_shift
 from fuser.errors import Declined
 from fuser.hosts.onnx.exporter import rounded
 from fuser.hosts.onnx.host import plan
-from fuser.ir.graph import Graph, Value
+from fuser.ir.graph import Graph
+from fuser.ir.node import Value
 from fuser.ir.ops import Op, Permute, Reshape, Sum
 from tests.hosts.onnx_edits import edited, kinds, put
 from tests.hosts.onnx_models import model_of, run

@@ -10,7 +10,7 @@ from fuser.algebra.conv import Conv
 from fuser.errors import Declined
 from fuser.hosts.onnx.lift.layers import lifter
 from fuser.ir.constant import Constant
-from fuser.ir.graph import Apply
+from fuser.ir.node import Apply
 from fuser.ir.ops import Reshape
 from tests.hosts.onnx_models import apply, imported, integers, lift, lifted, only, run, single
 

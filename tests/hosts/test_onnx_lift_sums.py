@@ -8,7 +8,7 @@ from onnx import TensorProto
 
 from fuser.algebra.conv import Conv
 from fuser.errors import Declined
-from fuser.ir.graph import Apply
+from fuser.ir.node import Apply
 from fuser.ir.ops import Sum
 from tests.hosts.onnx_models import (
     Array,

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from fuser.algebra.conv import Conv, Ints, regroup
 from fuser.errors import Declined, require
 from fuser.ir.constant import FLOATS
-from fuser.ir.graph import Value
+from fuser.ir.node import Value
 from fuser.ir.ops import Concat, Op, Permute, Reshape, Sum
 
 SINGLE_ONLY: Final = frozenset({"AveragePool", "Conv", "ConvTranspose"})

@@ -13,7 +13,7 @@ from fuser.algebra.conv import Conv, Ints, regroup
 from fuser.algebra.lazy import Array
 from fuser.errors import Declined, require
 from fuser.ir.constant import FLOATS
-from fuser.ir.graph import Value
+from fuser.ir.node import Value
 from fuser.ir.ops import Concat, Op, Permute, Reshape, Select, Sum
 
 T = TypeVar("T")

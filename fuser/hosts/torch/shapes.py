@@ -16,7 +16,7 @@ from fuser.hosts.torch.call import ADAPTIVE_POOLS, AVERAGE_POOLS, MAX_POOLS, UNA
 from fuser.hosts.torch.operands import spread
 from fuser.hosts.torch.tensor import dtype_name
 from fuser.ir.extents import Dim, Extent, affine, window
-from fuser.ir.graph import Value
+from fuser.ir.node import Value
 
 Shape = tuple[Dim, ...]
 Types = tuple[Shape | None, str | None]

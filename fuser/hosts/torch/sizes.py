@@ -10,7 +10,7 @@ from fuser.hosts.torch.call import canonical
 from fuser.hosts.torch.identity import name_of
 from fuser.hosts.torch.shapes import product, remainder
 from fuser.ir.extents import Dim, affine
-from fuser.ir.graph import Value
+from fuser.ir.node import Value
 
 Shape = tuple[Dim, ...]
 

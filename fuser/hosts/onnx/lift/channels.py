@@ -7,7 +7,7 @@ from fuser.algebra.conv import Ints
 from fuser.errors import require
 from fuser.hosts.onnx.node import attribute, bounds, data, dtype, list_of
 from fuser.ir.constant import FLOATS
-from fuser.ir.graph import Apply, Node, Value
+from fuser.ir.node import Apply, Node, Value
 from fuser.ir.ops import Concat, Select
 
 

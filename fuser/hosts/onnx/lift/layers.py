@@ -36,7 +36,7 @@ from fuser.hosts.onnx.node import (
     resolve_pads,
 )
 from fuser.ir.constant import FLOATS, Constant
-from fuser.ir.graph import Apply, Node
+from fuser.ir.node import Apply, Node
 
 OLDEST_OPSET: Final = 7
 NEWEST_OPSET: Final = 28

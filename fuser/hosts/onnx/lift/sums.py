@@ -24,7 +24,7 @@ from fuser.hosts.onnx.node import (
     source,
 )
 from fuser.ir.constant import Constant
-from fuser.ir.graph import Apply, Node, Value
+from fuser.ir.node import Apply, Node, Value
 from fuser.ir.ops import Sum
 
 Rule = Callable[[Node, int], Apply | Constant | None]

@@ -11,7 +11,7 @@ import numpy as np
 
 from fuser.hosts.onnx.node import attribute, data, ints, operand, source
 from fuser.ir.extents import Dim, Extent, affine
-from fuser.ir.graph import Node, Value
+from fuser.ir.node import Node, Value
 
 Shape = tuple[Dim, ...]
 

@@ -25,7 +25,7 @@ from fuser.hosts.onnx.node import (
 )
 from fuser.hosts.onnx.shapes.extents import Extents, Shape
 from fuser.ir.extents import Dim, affine, window
-from fuser.ir.graph import Node, Value
+from fuser.ir.node import Node, Value
 
 Shapes = list[Shape | None]
 Rule = Callable[[Node, int, Extents], Shapes]

@@ -8,7 +8,7 @@ from torch import fx
 from fuser.hosts.lifting import nothing
 from fuser.hosts.torch.call import Call
 from fuser.ir.constant import FLOATS
-from fuser.ir.graph import Apply, Node, Value
+from fuser.ir.node import Apply, Node, Value
 from fuser.ir.ops import Concat, Select
 
 
