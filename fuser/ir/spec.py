@@ -53,9 +53,9 @@ def require_candidate(graph: Graph, node: Node, candidate: object) -> None:
         Declined: it has not.
     """
     if isinstance(candidate, Value):
-        _require_before(graph, [candidate], node)
         value = node.outputs[0]
         require(candidate is not value, f"{value.name!r} cannot stand for itself")
+        _require_before(graph, [candidate], node)
         require(
             None in (candidate.dtype, value.dtype) or candidate.dtype == value.dtype,
             f"{candidate.name!r} is {candidate.dtype}, and {value.name!r} is {value.dtype}",
