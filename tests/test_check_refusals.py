@@ -12,6 +12,7 @@ from fuser.ir.node import Apply, Node, Value
 from fuser.ir.ops import Opaque, Sum
 from fuser.ir.provenance import Provenance, Statement
 from fuser.validate.check import compare, computed
+from fuser.validate.trial import Trial
 from tests.graphs import Builder
 
 
@@ -85,3 +86,13 @@ def test_an_input_too_large_to_try_is_not_made() -> None:
     before = step(Opaque("Gate", lambda x: (x,)), x)
     with pytest.raises(Declined, match=r"'x' has \d+ elements, more than 4194304"):
         compare({before.outputs[0]: same}, [before], Provenance())
+
+
+def test_how_far_and_how_often_is_tried_in_small() -> None:
+    """A short list of whole numbers may be the pads or repeats of every axis, and their product is made."""
+    pads, indices = Value("n", (8,), "int64"), Value("i", ("N", 40), "int64")
+    trial = Trial({pads: (8,), indices: (7, 40)}, needed=True)
+    x = trial.feed(Value("x", None, "float32"), (2, 3, 9, 10))
+    assert np.pad(x, trial.feed(pads).reshape(2, 4).T).size < 10**6
+    assert np.tile(x, trial.feed(pads)[:4]).size < 10**7
+    assert len(np.unique(trial.feed(indices))) > 50

@@ -97,6 +97,7 @@ def interpret(
     last = {edge: part for part in listed for edge in part.inputs}
     for part in listed:
         held = (edge for edge in part.inputs if isinstance(edge, Value))
+        constants: dict[Edge, NDArray[Any]]
         constants = {value: widen(value.constant) for value in held if value.constant is not None}
         op = operation(part.op).at_hand()
         for frame in frames:
@@ -114,9 +115,8 @@ def interpret(
                     frame.values.pop(edge, None)
 
 
-def _operands(part: Part, constants: Mapping[Value, NDArray[Any]], frame: Frame) -> list[NDArray[Any] | None]:
-    known: dict[Edge, NDArray[Any]] = {}
-    known.update(constants)
+def _operands(part: Part, constants: Mapping[Edge, NDArray[Any]], frame: Frame) -> list[NDArray[Any] | None]:
+    known = dict(constants)
     made = [edge for edge in part.inputs if edge is not None and edge not in known and frame.knows(edge)]
     known.update((edge, frame.values[edge]) for edge in made)
     like = next((known[edge].shape for edge in made), ())
