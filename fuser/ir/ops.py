@@ -66,6 +66,11 @@ class Operation:
         return False
 
     @property
+    def linear(self) -> tuple[frozenset[int], ...]:
+        """Of an opaque one, sets of inputs in which it is affine together, all others being held fixed."""
+        return ()
+
+    @property
     def of_shape(self) -> bool:
         """Whether it looks at the shapes of its inputs alone."""
         return False
@@ -431,13 +436,13 @@ class Opaque(Operation):
         return self.kind
 
 
-@dataclass(frozen=True)
 class Convolution(Operation):
     """What the graph asks of a convolution."""
 
-    conv: Conv
-
     has_kernel = True
+
+    def __init__(self, conv: Conv) -> None:
+        self.conv = conv
 
     @property
     def op(self) -> Conv:

@@ -77,9 +77,9 @@ class Provenance:
         """Whether a rewrite made the node."""
         return node in self._origins
 
-    def origin(self, region: Iterable[Node]) -> Origin:
+    def origin(self, nodes: Iterable[Node]) -> Origin:
         """What is behind nodes of the graph, before they go."""
-        return tuple(self._origins.get(node) or self.statement(node) for node in region)
+        return tuple(self._origins.get(node) or self.statement(node) for node in nodes)
 
     def make(self, node: Node, origin: Origin) -> None:
         """Record that a rewrite made the node in place of `origin`."""

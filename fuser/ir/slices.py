@@ -104,6 +104,11 @@ def supported(
     return sorted((*listed, *found.values()), key=lambda statement: statement.position) if found else listed
 
 
+def is_visible(value: Value, nodes: Iterable[Node]) -> bool:
+    """Whether anybody but these nodes reads the value."""
+    return value.is_output or not value.users or not value.users.keys() <= set(nodes)
+
+
 def computed(values: Iterable[Value | None]) -> Iterator[Value]:
     """Those of the values that are not constant."""
     return (value for value in values if value is not None and value.constant is None)

@@ -48,7 +48,7 @@ class Lifting:
 
     def _meaning(self, node: Node, lifted: Lifted) -> Lifted:
         """What the node and those before it compute, or what it is by itself where that is all."""
-        if not isinstance(node.op, Opaque) or not node.op.linear:
+        if not operation(node.op).linear:
             return lifted
         if not isinstance(lifted, Apply):
             return self.regions.lift(node)
@@ -72,6 +72,6 @@ def _ruled(node: Node) -> Lifted:
 
 def _open(node: Node, lifted: Lifted) -> bool:
     """Whether the rule does not say it all, and the neighbours tell the rest once they are lifted."""
-    if not isinstance(lifted, Apply) or not isinstance(node.op, Opaque) or not node.op.linear:
+    if not isinstance(lifted, Apply) or not operation(node.op).linear:
         return False
     return operation(lifted.op).ambiguous or operation(lifted.op).rigid

@@ -16,7 +16,7 @@ from fuser.algebra.conv import Conv
 from fuser.errors import Declined
 from fuser.ir.extents import Binding, Dim
 from fuser.ir.node import Apply, Node, Value
-from fuser.ir.ops import Opaque, operation
+from fuser.ir.ops import operation
 from fuser.ir.provenance import ROUNDED, Provenance
 from fuser.ir.slices import LARGEST_PATH, LARGEST_SLICE, backward, computed
 from fuser.recognise.recognise import snap
@@ -85,8 +85,8 @@ class Regions:
         op = operation(user.op)
         if value not in user.inputs or op.of_shape or op.rigid:
             return True
-        if isinstance(user.op, Opaque):
-            return bool(user.op.linear) and self._carriers(user) == {value}
+        if op.opaque:
+            return bool(op.linear) and self._carriers(user) == {value}
         return (
             op.moves(ALONE)
             and depth > 0

@@ -28,17 +28,17 @@ SMALL_CONSTANT: Final = 1024
 class Check(Protocol):
     """What says whether a rewrite is right (`validate/check.py`). Each method declines what is not."""
 
-    def check_application(self, graph: Graph, targets: Mapping[Value, Apply], region: Sequence[Node]) -> None:
-        """The applications make the targets, as `region` does, before they are put there."""
+    def check_application(self, graph: Graph, targets: Mapping[Value, Apply], sliced: Sequence[Node]) -> None:
+        """The applications make the targets, as `sliced` does, before they are put there."""
 
-    def check_equal(self, graph: Graph, value: Value, other: Value, region: Sequence[Node]) -> None:
-        """`other` has the elements of `value`, which `region` makes of it."""
+    def check_equal(self, graph: Graph, value: Value, other: Value, sliced: Sequence[Node]) -> None:
+        """`other` has the elements of `value`, which `sliced` makes of it."""
 
     def settle(self, graph: Graph, *, trusted: bool = False) -> None:
         """Everything that rewrites made so far is right; `trusted`: only its kernels are computed."""
 
 
-class Judge:
+class Decider:
     """Decides on the candidates for one graph, and has those carried out that pass.
 
     `careful`: every rewrite is checked when it is made. `patient`: one that would compute something twice is
@@ -116,10 +116,10 @@ class Judge:
         for op, result in parts:
             if not operation(op).opaque:
                 self.graph.host.require_lowerable(op, result)
-        region = between(dead, kept)
+        sliced = between(dead, kept)
         if self.careful:
-            self.check.check_application(self.graph, targets, region)
-        self.editor.replace_subgraph(made, dead, region)
+            self.check.check_application(self.graph, targets, sliced)
+        self.editor.replace_subgraph(made, dead, sliced)
         return dead
 
 

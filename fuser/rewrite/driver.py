@@ -17,7 +17,7 @@ from fuser.ir.graph import Graph
 from fuser.ir.node import Lift, Node, Value
 from fuser.ir.ops import Op, operation
 from fuser.recognise.lifting import Lifting
-from fuser.rewrite.decide import Check, Judge
+from fuser.rewrite.decide import Check, Decider
 from fuser.rewrite.editor import Editor
 from fuser.rewrite.gain import Postponed
 from fuser.rewrite.pattern import NARROW, Event, Log, Plan, Rewrite, describe
@@ -67,7 +67,7 @@ class Driver:
         self.check = check
         self.graph = graph
         self.editor = Editor(graph, self._enqueue)
-        self.judge = Judge(graph, self.editor, check, careful=careful)
+        self.decider = Decider(graph, self.editor, check, careful=careful)
         self.lifting = Lifting(graph.provenance)
         self.plan = plan
         self.rewrites = plan.rewrites
@@ -83,12 +83,13 @@ class Driver:
             self._lift(node, self.lifting.by_rule)
             self._recognise_constant(node)
         for node in nodes:
-            self._lift(node, self.lifting.by_meaning)
+            if operation(node.op).linear:
+                self._lift(node, self.lifting.by_meaning)
         every = self.plan.rewrites
         self.rewrites = tuple(entry for entry in every if entry.stage < NARROW)
         self._enqueue(nodes)
         self._drain()
-        self.judge.patient = False
+        self.decider.patient = False
         self._enqueue([node for node in self.waiting if node in self.graph.nodes])
         self._drain()
         late = tuple(entry for entry in every if entry.stage >= NARROW)
@@ -161,7 +162,7 @@ class Driver:
         try:
             for candidate in entry.propose(node):
                 try:
-                    removed = self.judge.apply(node, candidate)
+                    removed = self.decider.apply(node, candidate)
                 except Postponed:
                     self.waiting[node] = None
                 except Declined as reason:

@@ -11,6 +11,7 @@ from fuser.ir.graph import Graph
 from fuser.ir.node import Apply, Node, Value
 from fuser.ir.ops import Op, operation
 from fuser.ir.provenance import Origin, Statement
+from fuser.ir.slices import is_visible
 
 Revisit = Callable[[Iterable[Node]], None]
 
@@ -63,14 +64,14 @@ class Editor:
         self.edited()
 
     def replace_subgraph(
-        self, made: Mapping[Value, Mapping[Apply, Value]], dead: Sequence[Node], region: Sequence[Node]
+        self, made: Mapping[Value, Mapping[Apply, Value]], dead: Sequence[Node], sliced: Sequence[Node]
     ) -> None:
         """Let applications make values, given what each part of them makes, and take out what is `dead`.
 
-        `region` is all that lies between these values and what the applications read.
+        `sliced` is all that lies between these values and what the applications read.
         """
         makers = {value: value.producer for value in made}
-        origin = self.provenance.origin(region)
+        origin = self.provenance.origin(sliced)
         internal = [value for value in made if not is_visible(value, dead)]
         stated = {
             value: self.provenance.statement(root) for value, root in makers.items() if root is not None
@@ -146,8 +147,3 @@ class Editor:
             # A value with one reader left may now vanish with it, and its maker go into those that are left.
             self.revisit([next(iter(value.users)) for value in read if len(value.users) == 1])
             self.revisit([value.producer for value in read if value.producer is not None and value.users])
-
-
-def is_visible(value: Value, region: Sequence[Node]) -> bool:
-    """Whether anybody but the nodes of `region` reads the value."""
-    return value.is_output or not value.users or not value.users.keys() <= set(region)

@@ -22,7 +22,7 @@ from fuser.ir.interpret import interpret
 from fuser.ir.node import Apply, Node, Value
 from fuser.ir.ops import Sum
 from fuser.ir.provenance import Provenance, Statement
-from fuser.ir.slices import leading, supported
+from fuser.ir.slices import is_visible, leading, supported
 from fuser.validate.feeds import Problem, alike, exact, several
 from fuser.validate.trial import NOTHING, Rewritten, Source, Trial
 
@@ -64,25 +64,24 @@ def settle(graph: Graph, *, trusted: bool = False) -> None:
         provenance.check(node)
 
 
-def check_application(graph: Graph, targets: Mapping[Value, Apply], region: Sequence[Node]) -> None:
+def check_application(graph: Graph, targets: Mapping[Value, Apply], sliced: Sequence[Node]) -> None:
     """Check one rewrite on its own, before it is made.
 
     Raises:
-        Declined: a kernel does not fit its dtype, or the targets that others read than `region` differ.
+        Declined: a kernel does not fit its dtype, or the targets that others read than `sliced` differ.
     """
     for value, application in targets.items():
         for part in application.applications():
             if isinstance(part.op, Conv):
                 require_numbers(part.op.weight, part.op.bias, value)
-    members = set(region)
-    seen = [v for v in targets if v.is_output or not v.users or not v.users.keys() <= members]
+    seen = [value for value in targets if is_visible(value, sliced)]
     inner = {value: target for value, target in targets.items() if value not in seen}
-    statements = [graph.provenance.statement(node) for node in region]
+    statements = [graph.provenance.statement(node) for node in sliced]
     compare({value: _inline(targets[value], inner) for value in seen}, statements, graph.provenance)
 
 
-def check_equal(graph: Graph, value: Value, other: Value, region: Sequence[Node]) -> None:
-    """Check that `other` has the elements of `value`, which `region` makes of it, before it stands for that.
+def check_equal(graph: Graph, value: Value, other: Value, sliced: Sequence[Node]) -> None:
+    """Check that `other` has the elements of `value`, which `sliced` makes of it, before it stands for that.
 
     A value that the source does not have is checked with its readers.
 
@@ -91,7 +90,7 @@ def check_equal(graph: Graph, value: Value, other: Value, region: Sequence[Node]
     """
     provenance = graph.provenance
     if not provenance.redefined(value):
-        compare({value: Apply(SAME, (other,))}, provenance.behind(region), provenance)
+        compare({value: Apply(SAME, (other,))}, provenance.behind(sliced), provenance)
 
 
 def computed(conv: Conv, value: Value, held: list[Array]) -> Conv:
@@ -189,12 +188,12 @@ def _problem(
     made = {value for statement in statements for value in statement.outputs}
     chain = {leaf for leaf in read if leaf in made} if chained else set()
     leaves = {leaf for leaf in read if leaf not in chain}
-    region = supported(leading(statements, [*targets, *chain], leaves), leaves, provenance)
-    made = {value for statement in region for value in statement.outputs} - leaves
-    inputs = dict.fromkeys(v for statement in region for v in statement.inputs if v is not None)
+    needed = supported(leading(statements, [*targets, *chain], leaves), leaves, provenance)
+    made = {value for statement in needed for value in statement.outputs} - leaves
+    inputs = dict.fromkeys(v for statement in needed for v in statement.inputs if v is not None)
     outside = dict.fromkeys((*(leaf for leaf in read if leaf in leaves), *inputs))
     fed = [value for value in outside if value not in made and value.constant is None]
-    return Problem([part for target in targets.values() for part in target.applications()], region, fed)
+    return Problem([part for target in targets.values() for part in target.applications()], needed, fed)
 
 
 def _compare(
