@@ -227,7 +227,8 @@ class _Taps:
         shape = (response.probe.shape[0], *border.shape[1:])
         require(
             response.answer.shape == shape,
-            f"the shapes differ: {response.answer.shape} here, {shape} from ({alone}) of {response.probe.shape}",
+            f"the shapes differ: {response.answer.shape} here, {shape} from ({alone}) of "
+            f"{response.probe.shape}",
         )
         scale = float(np.abs(response.constant).max(initial=0.0))
         _require_close(response.constant, np.broadcast_to(border, shape), "for zeros", alone, 1e-12 * scale)
