@@ -19,7 +19,8 @@ from fuser.ir.choices import LARGEST_INPUT, choices, distinct, sides
 from fuser.ir.extents import Binding, Shape, bases
 from fuser.ir.literals import Literals, acting
 from fuser.ir.node import Apply, Value
-from fuser.ir.ops import Op, Operation, operation
+from fuser.ir.operation import Operation
+from fuser.ir.ops import Op, operation
 from fuser.ir.provenance import Statement
 from fuser.validate.trial import Trial
 
