@@ -12,7 +12,7 @@ from fuser.hosts.onnx.calls import EARLIER, INPUTS, NEWEST_OPSET, OLDEST_OPSET
 from fuser.hosts.operators.catalogue import FAMILIES, OPERATORS
 
 Schema = onnx.defs.OpSchema
-OURS = frozenset[str]()
+OURS = frozenset({"Linear"})
 """Kinds that the standard does not have."""
 RENAMED = {("Pad", "value"): "constant_value"}
 """What an attribute is called as an input, where that differs."""

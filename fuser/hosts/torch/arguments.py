@@ -1,10 +1,10 @@
 """The arguments of a call by name, as the schemas and signatures of torch itself have them.
 
-`torch.fx.operator_schemas` reads the schemas. Of the 88 ways of calling what `functions.py` has rules for that
-occur in 250 random modules of `tests.fuzz_fx`, its `normalize_function` binds 49: it has no methods of tensors
-(21), and of functions none that is Python's own, and none where several overloads fit, as for `torch.add`, unless
-it is told the types of all arguments, which a trace without inputs does not know (18). Bound to the same
-signatures one by one, 87 of them fit, and the last one has an `out`.
+`torch.fx.operator_schemas` reads the schemas. Of the 88 ways of calling what `functions.py` has rules for,
+in 250 random modules of `tests.fuzz_fx`, its `normalize_function` binds 49: it has no methods of tensors (21),
+and of functions none that is Python's own and none of which several overloads fit, as of `torch.add`, unless
+it is told the types of all arguments, which a trace without inputs does not know (18). Tried on the same
+signatures one by one, 87 fit, and the last one has an `out`.
 """
 
 import inspect
@@ -119,9 +119,10 @@ def _signatures(target: Any) -> tuple[inspect.Signature, ...]:
 
 
 def _of_tensors(signature: inspect.Signature) -> bool:
+    """Whether it is none of namesakes on numbers, lists and strings, and writes to no argument."""
     first = next(iter(signature.parameters.values()), None)
-    scalar = first is None or first.annotation in {str, int, float, complex} or first.name in {"a", "l", "n"}
-    return not scalar and "out" not in signature.parameters
+    data = first is not None and NAMES.get(first.name, first.name) in {"input", "tensors"}
+    return data and first is not None and first.annotation is not str and "out" not in signature.parameters
 
 
 def _renamed(signature: inspect.Signature) -> inspect.Signature:
