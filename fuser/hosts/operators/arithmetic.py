@@ -8,7 +8,7 @@ import numpy as np
 from fuser.algebra.conv import scale_shift
 from fuser.algebra.lazy import Array
 from fuser.errors import require
-from fuser.hosts.operators.call import Call, data, nothing, numbers, rank_of, require_same_shape
+from fuser.hosts.operators.call import Call, attribute, data, nothing, numbers, rank_of, require_same_shape
 from fuser.hosts.operators.extents import Extents, Shape, aligned
 from fuser.hosts.operators.operator import (
     EITHER,
@@ -29,15 +29,19 @@ from fuser.ir.literals import UNIFORM
 
 
 def lift_add(call: Call, node: Node) -> Apply:
-    """x + c  ->  a shift of each channel; x + y  ->  a sum."""
-    return _binary(call, node, lambda c: (np.ones_like(c), c), (1.0, 1.0))
+    """x + c  ->  a shift of each channel; x + y  ->  a sum; torch has x + alpha * y as well."""
+    return _weighted(call, node, 1.0, float(attribute(call, "alpha", 1.0)))
 
 
 def lift_sub(call: Call, node: Node) -> Apply:
-    """x - c, c - x  ->  a shift of each channel (and a sign); x - y  ->  a sum."""
-    if data(node).constant is not None:
-        return _binary(call, node, lambda c: (-np.ones_like(c), c), (1.0, -1.0))
-    return _binary(call, node, lambda c: (np.ones_like(c), -c), (1.0, -1.0))
+    """x - c, c - x  ->  a shift of each channel (and a sign); x - y  ->  a sum; torch has x - alpha * y."""
+    return _weighted(call, node, 1.0, -float(attribute(call, "alpha", 1.0)))
+
+
+def _weighted(call: Call, node: Node, a: float, b: float) -> Apply:
+    """a * x + b * y."""
+    factor, scale = (a, b) if data(node).constant is not None else (b, a)
+    return _binary(call, node, lambda c: (np.full_like(c, scale), factor * c), (a, b))
 
 
 def lift_mul(call: Call, node: Node) -> Apply | None:

@@ -47,23 +47,33 @@ def lift_concat(call: Call, node: Node) -> Apply | None:
 
 
 def lift_split(call: Call, node: Node) -> Apply | None:
-    """Split of channels, into equal parts where sizes are not given; into one part  ->  x."""
+    """Split of channels; into one part  ->  x. Torch has those `parts` for outputs that somebody reads."""
     x = data(node)
-    if len(node.outputs) == 1:
+    read = attribute(call, "parts", tuple(range(len(node.outputs))))
+    if len(node.outputs) == 1 and "parts" not in call.attributes:
         return nothing(x)
     axis = channel_axis([x], int(attribute(call, "axis", 0)))
-    if axis is None or dtype(node) not in FLOATS:
+    if axis is None or read is None or dtype(node) not in FLOATS:
         return None
     channels = channels_of(x, axis)
-    given = ints(call, node, "split", _parts(channels, len(node.outputs))) or ()
+    given = _sizes(call, node, channels)
     require(sum(given) == channels, f"the parts {given} do not add up to {channels} channels")
-    return Apply(Select(tuple(zip(accumulate((0, *given)), given, strict=False)), channels, axis), (x,))
+    ranges = tuple(zip(accumulate((0, *given)), given, strict=False))
+    return Apply(Select(tuple(ranges[part] for part in read), channels, axis), (x,))
 
 
-def _parts(extent: int, count: int) -> Ints:
-    """Equal parts; the last one is smaller where they do not come out even (opset 18)."""
-    size = -(-extent // count)
-    return (*(size,) * (count - 1), extent - size * (count - 1))
+def _sizes(call: Call, node: Node, extent: int) -> Ints:
+    """The extents of the parts; the last one is smaller where they do not come out even (opset 18)."""
+    given = ints(call, node, "split")
+    if given is not None:
+        return given
+    if "parts" not in call.attributes:
+        count = len(node.outputs)
+        size = -(-extent // count)
+        return (*(size,) * (count - 1), extent - size * (count - 1))
+    # Torch says how large they are, or how many there are at most.
+    size = attribute(call, "size", -(-extent // attribute(call, "num_outputs", 1)))
+    return tuple(min(size, extent - first) for first in range(0, extent, size))
 
 
 def lift_slice(call: Call, node: Node) -> Apply | None:
@@ -139,11 +149,11 @@ def split_shape(call: Call, node: Node, extents: Extents) -> Shapes:
     """One axis in parts."""
     x = shape_of(data(node))
     axis = attribute(call, "axis", 0) % len(x)
-    sizes: tuple[Dim, ...] | None = ints(call, node, "split")
-    if sizes is None:
-        count, n = len(node.outputs), x[axis]
-        sizes = _parts(n, count) if isinstance(n, int) else (None,) * count
-    return [(*x[:axis], size, *x[axis + 1 :]) for size in sizes]
+    n, read = x[axis], attribute(call, "parts", range(len(node.outputs)))
+    if read is None:
+        return []
+    sizes = _sizes(call, node, n) if isinstance(n, int) else ints(call, node, "split")
+    return [(*x[:axis], None if sizes is None else sizes[part], *x[axis + 1 :]) for part in read]
 
 
 def slice_shape(call: Call, node: Node, extents: Extents) -> Shapes:

@@ -7,7 +7,16 @@ import numpy as np
 from fuser.algebra.conv import Conv, scale_shift
 from fuser.algebra.lazy import Array
 from fuser.errors import Declined, require
-from fuser.hosts.operators.call import Call, attribute, data, number, numbers, rank_of, require_channels
+from fuser.hosts.operators.call import (
+    Call,
+    attribute,
+    data,
+    number,
+    numbers,
+    operand,
+    rank_of,
+    require_channels,
+)
 from fuser.hosts.operators.extents import first_alone, like_first
 from fuser.hosts.operators.operator import Operator, first_type_alone
 from fuser.ir.graph import Apply, Node
@@ -23,10 +32,14 @@ def lift_batch_normalization(call: Call, node: Node) -> Apply:
     require(
         attribute(call, "spatial", 1) == 1, "spatial is 0: the statistics differ from position to position"
     )
-    scale, shift, mean, variance = (
-        numbers(call, node, index, role)
-        for index, role in ((1, "scale"), (2, "shift"), (3, "mean"), (4, "variance"))
+    # The standard has both of these; torch may have neither.
+    scale, shift = (
+        numbers(call, node, index, role) if operand(node, index) is not None else None
+        for index, role in ((1, "scale"), (2, "shift"))
     )
+    mean, variance = (numbers(call, node, index, role) for index, role in ((3, "mean"), (4, "variance")))
+    scale = np.ones_like(mean) if scale is None else scale
+    shift = np.zeros_like(mean) if shift is None else shift
     epsilon = number(call, node, "epsilon", 1e-5)
     rank = rank_of(x)
     require(rank >= 2, f"{x.name!r} has {rank} axis, and no channel axis")
