@@ -255,7 +255,7 @@ def test_what_is_optimized_in_memory_may_be_verified(monkeypatch: pytest.MonkeyP
     assert report.verification.ok
     assert len(result.graph.node) < len(convnet().graph.node)
     assert fuser.optimize(convnet(), return_report=True)[1].verification is None
-    monkeypatch.setattr("fuser.hosts.lifting.scale_shift", _off)
+    monkeypatch.setattr("fuser.hosts.operators.norms.scale_shift", _off)
     monkeypatch.setattr("fuser.validate.check.compare", lambda *_, **__: None)
     with pytest.raises(
         VerificationError, match=r"does not compute the same.*; suspect: fold_batch_norm, without"
@@ -362,7 +362,9 @@ def test_what_is_taken_out_may_be_called_otherwise_in_the_result() -> None:
     head = "g (float[N,4] x) => (float[a,b] y, float[c,d] z)"
     copy = head + "{ m = acme.Magic (x) y = Identity (m) z = Mul (m, s) }"
     own = head + "{ y = acme.Magic (x) z = Mul (y, s) }"
-    for first, second in ((copy, own), (own, copy)):
+    read = head + "{ m = acme.Magic (x) y = Identity (m) o = acme.Other (m) z = Mul (o, s) }"
+    both = head + "{ y = acme.Magic (x) o = acme.Other (y) z = Mul (o, s) }"
+    for first, second in ((copy, own), (own, copy), (read, both), (both, read)):
         verdict = verify(foreign(first, s=2.0), foreign(second, s=2.0))
         assert verdict.verdict == "unproven", verdict.reason
         assert verify(foreign(first, s=2.0), foreign(second, s=2.02)).verdict == "differs"
@@ -381,6 +383,27 @@ def test_what_is_made_up_is_of_the_shape_that_the_model_states(stated: tuple[Any
     with models.original(precise=False) as runner:
         assert runner.run(feeds)["y"].shape == (4, 2)
     assert models.fill(feeds)["m"].shape == (1 if stated[0] is None else 4, 2)
+
+
+@pytest.mark.parametrize("batch", ["N", "2"])
+@pytest.mark.parametrize("node", ["Pad (x, n)", "Tile (x, m)", "Expand (x, m)"])
+def test_what_would_be_too_large_is_not_run(batch: str, node: str) -> None:
+    """One number in a file makes gigabytes of a small input."""
+    model = parsed(
+        f"g (float[{batch},4] x) => (float[a,b] y, float[{batch},4] z) {{ y = {node} z = Neg (x) }}",
+        n=np.array([0, 2**29, 0, 0]),
+        m=np.array([1 if node.startswith("Tile") else 2, 2**28 if node.startswith("Tile") else 4]),
+    )
+    if node.startswith("Expand"):
+        model = parsed(
+            f"g (float[{batch},1] x) => (float[a,b] y, float[{batch},1] z) {{ y = {node} z = Neg (x) }}",
+            m=np.array([2, 2**29]),
+        )
+    started = perf_counter()
+    verdict = verify(model, model)
+    assert verdict.verdict == "unproven"
+    assert "which is too large to be tried" in verdict.reason
+    assert perf_counter() - started < 10  # it never ends where it is run
 
 
 def test_one_number_that_hardly_moves_by_chance_is_no_contradiction() -> None:

@@ -229,12 +229,22 @@ def aligned(model: onnx.ModelProto, own: Iterable[Hole], other: Iterable[Hole]) 
     if not names:
         return model
     result = copied(model)
-    del result.graph.node[:]
-    for node in model.graph.node:
-        made = result.graph.node.add()
-        made.CopyFrom(node)
-        for place, name in enumerate(node.output):
-            if name in names:
-                made.output[place] = names[name]
-                result.graph.node.append(onnx.helper.make_node("Identity", [names[name]], [name]))
+    shown = {value.name for value in model.graph.output}
+    for node in result.graph.node:
+        _rename(node, names)
+    result.graph.node.extend(
+        onnx.helper.make_node("Identity", [old], [new]) for new, old in names.items() if new in shown
+    )
     return result
+
+
+def _rename(node: onnx.NodeProto, names: Mapping[str, str]) -> None:
+    """Call values otherwise, in bodies too, which define none of these names themselves."""
+    for listed in (node.input, node.output):
+        for place, name in enumerate(listed):
+            listed[place] = names.get(name, name)
+    for body in bodies(node):
+        for inner in body.node:
+            _rename(inner, names)
+        for value in body.output:
+            value.name = names.get(value.name, value.name)
