@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fuser.algebra.conv import Ints
+from fuser.errors import Declined
+from fuser.ir.carry import Carry
 from fuser.ir.constant import Constant
 from fuser.ir.extents import Shape, nominal
 from fuser.ir.literals import RIGID, UNIFORM, Literals, Numbers
@@ -134,6 +136,15 @@ class Operation:
         """The numbers that it holds against positions and extents, given its constant inputs."""
         del constants
         return RIGID if self.rigid else UNIFORM
+
+    def carry(self, node: Any) -> Carry:
+        """Where a scale and shift of what `node` reads first are in what it makes.
+
+        Raises:
+            Declined: it does not carry any.
+        """
+        del node
+        raise Declined(f"{self} carries no scale and no shift")
 
     # Shapes.
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from fuser.algebra.conv import Conv, Ints
 from fuser.algebra.lazy import Array, Lazy, arrange
+from fuser.ir.carry import RESHAPE, Carry, transposition
 from fuser.ir.constant import Constant
 from fuser.ir.extents import Dim, Shape, nominal, positions, window
 from fuser.ir.literals import Literals, anywhere
@@ -178,6 +179,11 @@ class Reshape(Operation):
             return ((shape[0], *self.shape),)
         return ((None if first is None else first * before // self.row, *self.shape),)
 
+    def carry(self, node: Any) -> Carry:
+        """Axes are split and merged."""
+        del node
+        return RESHAPE
+
     def work(self, output: Shape | None, kernels: int) -> Iterator[Work]:
         """Its elements stay where they are."""
         del output
@@ -204,6 +210,11 @@ class Permute(Operation):
         (shape,) = shapes
         return (None if shape is None else tuple(shape[axis] for axis in self.axes),)
 
+    def carry(self, node: Any) -> Carry:
+        """Axes change places."""
+        del node
+        return transposition(self.axes)
+
     def asks(self, known: Shape | None, output: Shape | None) -> Shape | None:
         """The extents go with their axes."""
         if known is not None or output is None:
@@ -228,7 +239,8 @@ class Opaque(Operation):
     `retypes`: it gives its first input another element type and does no more, which in float64 is nothing.
     `foldable`: not so where what it makes of constants must stay computed: a kernel that was quantised on
     purpose stays quantised. `literals` finds the numbers that it holds, given those of its
-    inputs that are constant. `stays` says of a node whether, as things are, it has to be what it is, whatever
+    inputs that are constant. `carries` says of a node how it carries a scale and shift of its first input.
+    `stays` says of a node whether, as things are, it has to be what it is, whatever
     it computes.
     """
 
@@ -243,6 +255,7 @@ class Opaque(Operation):
     foldable: bool = True
     literals: Callable[[Sequence[Constant | None]], Literals] = anywhere
     stays: Callable[[Any], bool] | None = None
+    carries: Callable[[Any], Carry] | None = None
 
     opaque = True
 
@@ -251,6 +264,10 @@ class Opaque(Operation):
     def moves(self, data: frozenset[int]) -> bool:
         """Whether it is affine in them, and can be evaluated to see what it does."""
         return self.evaluate is not None and bool(data) and any(data <= inputs for inputs in self.linear)
+
+    def carry(self, node: Any) -> Carry:
+        """As the source's operator does."""
+        return super().carry(node) if self.carries is None else self.carries(node)
 
     def held(self, constants: Sequence[Any]) -> Literals:
         """The numbers that it holds."""

@@ -134,6 +134,7 @@ class _Importer:
             foldable=operator.foldable,
             homogeneous=operator.homogeneous,
             elementwise=operator.elementwise,
+            carries=operator.carrying(call),
         )
 
 

@@ -20,8 +20,9 @@ from fuser.hosts.operators.call import (
     number,
     rank_of,
 )
-from fuser.hosts.operators.extents import Extents, Shapes, shape_of
+from fuser.hosts.operators.extents import Extents, Shape, Shapes, shape_of
 from fuser.hosts.operators.operator import FIRST, Constants, Operator, held_ints, in_inputs
+from fuser.ir.carry import Carry, apart_from
 from fuser.ir.constant import FLOATS
 from fuser.ir.extents import Dim, affine
 from fuser.ir.node import Apply, Node
@@ -107,8 +108,33 @@ def _scaled(n: Dim, scale: float) -> Dim:
     return affine(n, factor=int(scale)) if scale == int(scale) else None
 
 
+def _resized(read: Shape, made: Shape) -> Ints:
+    """The axes whose extent changes, or may."""
+    pairs = enumerate(zip(read, made, strict=True))
+    return tuple(axis for axis, (n, m) in pairs if n != m or not isinstance(n, int))
+
+
+def resized(call: Call, node: Node) -> Carry:
+    """Any of the channels: the weights of each position sum to one."""
+    mode = attribute(call, "coordinate_transformation_mode", "half_pixel")
+    require(mode != "tf_crop_and_resize", "what lies outside of a crop has a value of its own")
+    move = apart_from(_resized, "resized")
+    return Carry(move, move)
+
+
+def padded(call: Call, node: Node) -> Carry:
+    """Any along axes that are not padded, where padding repeats what is there; a scale where it is zero."""
+    mode = attribute(call, "mode", "constant")
+    begin, end = _pads(call, node, rank_of(data(node)))
+    axes = tuple(axis for axis, pads in enumerate(zip(begin, end, strict=True)) if any(pads))
+    move = apart_from(lambda *_: axes, "padded")
+    if mode == "constant":
+        require(number(call, node, "value", 0.0) == 0, "it is padded with a value that is not zero")
+    return Carry(move, move, shifts=mode != "constant")
+
+
 OPERATORS: Final = (
-    Operator("Pad", lift_pad, pad_shape, linear=in_inputs(FIRST), literals=padded_axes),
-    Operator("Resize", shape=resize_shape),
-    Operator("Upsample", shape=resize_shape),
+    Operator("Pad", lift_pad, pad_shape, linear=in_inputs(FIRST), literals=padded_axes, carries=padded),
+    Operator("Resize", shape=resize_shape, carries=resized),
+    Operator("Upsample", shape=resize_shape, carries=resized),
 )

@@ -22,6 +22,7 @@ from fuser.hosts.operators.call import (
 )
 from fuser.hosts.operators.extents import Extents, Shape, Shapes, shape_of
 from fuser.hosts.operators.operator import Operator, and_then
+from fuser.ir.carry import Carry, apart_from
 from fuser.ir.constant import Constant
 from fuser.ir.extents import Dim, affine, window
 from fuser.ir.literals import UNIFORM
@@ -241,15 +242,53 @@ def global_pool_shape(call: Call, node: Node, extents: Extents) -> Shapes:
     return [(*x[:2], *(1,) * (len(x) - 2))]
 
 
+def _spatial(read: Shape, made: Shape) -> Ints:
+    return tuple(range(2, len(read)))
+
+
+_POOLED: Final = apart_from(_spatial, "pooled")
+
+
+def largest(call: Call, node: Node) -> Carry:
+    """A positive scale and a shift of each channel: padding is never the largest."""
+    return Carry(_POOLED, _POOLED, positive=True)
+
+
+def mean(call: Call, node: Node) -> Carry:
+    """A scale of each channel, and a shift where no padding is counted: then weights sum to one."""
+    padded = attribute(call, "count_include_pad", 0) and (
+        any(ints(call, node, "pads") or ()) or attribute(call, "ceil_mode", 0)
+    )
+    same = str(attribute(call, "auto_pad", "NOTSET")).startswith("SAME")
+    return Carry(_POOLED, _POOLED, shifts=not (padded or same))
+
+
 def _global(kind: str) -> Operator:
-    return Operator(kind, shape=global_pool_shape, literals=UNIFORM, homogeneous=True)
+    rule = mean if kind == "GlobalAveragePool" else largest
+    return Operator(kind, shape=global_pool_shape, literals=UNIFORM, homogeneous=True, carries=rule)
 
 
 OPERATORS: Final = (
     Operator("Conv", lift_conv, conv_shape, literals=UNIFORM, floating=True),
     Operator("ConvTranspose", lift_conv_transpose, conv_transpose_shape, literals=UNIFORM, floating=True),
-    Operator("AveragePool", lift_average_pool, pool_shape, literals=UNIFORM, floating=True, homogeneous=True),
-    Operator("MaxPool", None, pool_shape, and_then("int64"), literals=UNIFORM, homogeneous=True),
+    Operator(
+        "AveragePool",
+        lift_average_pool,
+        pool_shape,
+        literals=UNIFORM,
+        floating=True,
+        homogeneous=True,
+        carries=mean,
+    ),
+    Operator(
+        "MaxPool",
+        None,
+        pool_shape,
+        and_then("int64"),
+        literals=UNIFORM,
+        homogeneous=True,
+        carries=largest,
+    ),
     Operator("LpPool", literals=UNIFORM),
     _global("GlobalAveragePool"),
     _global("GlobalMaxPool"),

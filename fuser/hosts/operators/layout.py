@@ -1,11 +1,15 @@
 """The same elements on other axes, in another order, or repeated."""
 
 import math
+from functools import partial
 from typing import Final
 
+import numpy as np
+
 from fuser.algebra.conv import Ints
+from fuser.algebra.pointwise import Pointwise
 from fuser.errors import Declined, require
-from fuser.hosts.operators.call import Call, attribute, computed, data, ints, nothing, same_shape
+from fuser.hosts.operators.call import Call, attribute, computed, data, ints, nothing, rank_of, same_shape
 from fuser.hosts.operators.elementwise import same_elements
 from fuser.hosts.operators.extents import Extents, Shape, Shapes, broadcast, shape_of
 from fuser.hosts.operators.operator import (
@@ -18,6 +22,7 @@ from fuser.hosts.operators.operator import (
     in_inputs,
     no_more,
 )
+from fuser.ir.carry import RESHAPE, Carry, transposition
 from fuser.ir.constant import FLOATS
 from fuser.ir.extents import Dim, affine
 from fuser.ir.literals import RIGID
@@ -175,22 +180,97 @@ def image(call: Call, constants: Constants) -> Ints:
     return 1, 2, 3
 
 
+def regrouped(call: Call, node: Node) -> Carry:
+    """Axes are split, merged, put in or taken out."""
+    return RESHAPE
+
+
+def transposed(call: Call, node: Node) -> Carry:
+    """Axes change places."""
+    order = ints(call, node, "perm") or tuple(reversed(range(rank_of(data(node)))))
+    return transposition(order)
+
+
+def to_space(call: Call, node: Node) -> Carry:
+    """Channels `[block, block, C]`, or in mode CRD `[C, block, block]`, become `[C]` and positions."""
+    block = int(attribute(call, "blocksize", 1))
+    last = attribute(call, "mode", "DCR") == "CRD"
+    return Carry(
+        onward=partial(_gathered, block=block, last=last), back=partial(_spread, block=block, last=last)
+    )
+
+
+def to_depth(call: Call, node: Node) -> Carry:
+    """Positions become channels `[block, block, C]`."""
+    block = int(attribute(call, "blocksize", 1))
+    return Carry(
+        onward=partial(_spread, block=block, last=False), back=partial(_gathered, block=block, last=False)
+    )
+
+
+def _gathered(m: Pointwise, *_: Shape, block: int, last: bool) -> Pointwise:
+    """Of channels that are as many positions each, which have to have the same numbers."""
+    m = _of_channels(m)
+    if not m.axes:
+        return m
+    channels = m.scale.shape[1] // block**2
+    before = (1, m.scale.shape[1], 1, 1)
+    blocks = (1, channels, block**2, 1) if last else (1, block**2, channels, 1)
+    split = m.reshaped(before, blocks)
+    require((2 if last else 1) not in split.axes, "the scale and shift differ within a block of positions")
+    return Pointwise.of(*split.on(4, 1 if last else 2, channels), 4, 1)
+
+
+def _spread(m: Pointwise, *_: Shape, block: int, last: bool) -> Pointwise:
+    """Of channels each of which was so many."""
+    m = _of_channels(m)
+    scale, shift = (
+        np.repeat(values, block**2) if last else np.tile(values, block**2)
+        for values in m.on(4, 1, m.scale.shape[1])
+    )
+    return Pointwise.of(scale, shift, 4, 1)
+
+
+def _of_channels(m: Pointwise) -> Pointwise:
+    require(m.rank == 4, f"{m.rank} axes, and not those of images")
+    others = [axis for axis in m.axes if axis != 1]
+    require(not others, f"the scale and shift differ along axis {others}, which is mixed with the channels")
+    return m
+
+
 _MOVES: Final = in_inputs(FIRST)
 
 
 def _axes(kind: str, lift: LiftRule, shape: ShapeRule) -> Operator:
     """Axes that come, go or are regrouped; of integers that are extents too."""
-    return Operator(kind, lift, shape, elements=same_elements, linear=_MOVES, literals=RIGID, makes=no_more)
+    return Operator(
+        kind,
+        lift,
+        shape,
+        elements=same_elements,
+        linear=_MOVES,
+        literals=RIGID,
+        makes=no_more,
+        carries=regrouped,
+    )
 
 
 OPERATORS: Final = (
     _axes("Reshape", lift_reshape, reshape_shape),
     _axes("Squeeze", lift_axes, squeeze_shape),
     _axes("Unsqueeze", lift_axes, unsqueeze_shape),
-    Operator("Flatten", lift_axes, flatten_shape, linear=_MOVES, literals=RIGID),
-    Operator("Transpose", lift_transpose, transpose_shape, linear=_MOVES, literals=RIGID, makes=no_more),
+    Operator("Flatten", lift_axes, flatten_shape, linear=_MOVES, literals=RIGID, carries=regrouped),
+    Operator(
+        "Transpose",
+        lift_transpose,
+        transpose_shape,
+        linear=_MOVES,
+        literals=RIGID,
+        makes=no_more,
+        carries=transposed,
+    ),
     Operator("Expand", lift_same_shape, expand_shape, linear=_MOVES, makes=_expanded),
     Operator("Tile", lift_same_shape, tile_shape, linear=_MOVES),
-    Operator("DepthToSpace", linear=_MOVES, literals=image),
-    Operator("SpaceToDepth", linear=_MOVES, literals=image),
+    Operator("DepthToSpace", linear=_MOVES, literals=image, carries=to_space),
+    Operator("SpaceToDepth", linear=_MOVES, literals=image, carries=to_depth),
 )

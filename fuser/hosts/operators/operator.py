@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -11,6 +12,7 @@ from fuser.algebra.conv import Ints
 from fuser.errors import require
 from fuser.hosts.operators.call import Call, Held, dtype, operand
 from fuser.hosts.operators.extents import Extents, Shape, Shapes
+from fuser.ir.carry import Carry
 from fuser.ir.constant import FLOATS, Constant
 from fuser.ir.literals import ENDLESS, Literals, read
 from fuser.ir.node import Apply, Node
@@ -23,6 +25,7 @@ LiftRule = Callable[[Call, Node], Apply | Constant | None]
 ShapeRule = Callable[[Call, Node, Extents], Shapes]
 TypeRule = Callable[[Call, Node], Sequence[str | None]]
 ElementRule = Callable[[Call, Node, Extents], Shape | None]
+CarryRule = Callable[[Call, Node], Carry]
 AxesRule = Callable[[Call, Constants], Ints | None]
 
 FIRST: Final[Inputs] = (frozenset({0}),)
@@ -104,6 +107,7 @@ class Operator:
         of_shape: it looks at the shapes of its inputs alone.
         retypes: it gives its first input another element type and does no more.
         foldable: not where what it makes of constants must stay computed.
+        carries: how it carries a scale and a shift of its first input to its output, and back.
     """
 
     kind: str
@@ -120,6 +124,11 @@ class Operator:
     of_shape: bool = False
     retypes: bool = False
     foldable: bool = True
+    carries: CarryRule | None = None
+
+    def carrying(self, call: Call) -> Callable[[Node], Carry] | None:
+        """The same for the nodes of one call."""
+        return None if self.carries is None else partial(self.carries, call)
 
 
 @dataclass(frozen=True, eq=False)

@@ -236,6 +236,7 @@ class _Importer:
             of_shape=record.of_shape,
             retypes=record.retypes,
             literals=Finder(record, bound.call),
+            carries=record.carrying(bound.call),
         )
 
     def _operand(self, operand: Operand) -> Value | None:
