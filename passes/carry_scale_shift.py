@@ -78,7 +78,7 @@ def absorbed(value: Value, m: Pointwise, reader: Node, passed: int = 0) -> Targe
     if maker is None or value.constant is not None or None in inputs[:1]:
         raise Declined(f"{value.name!r} is given from outside")
     require(passed < FARTHEST, f"more than {FARTHEST} operators lie between")
-    others = [describe(user) for user in value.users if user is not reader]
+    others = [describe(user) for user in value.users if user is not reader and not of_shape(user)]
     others += ["the graph output"] * value.is_output
     require(not others, f"{value.name!r} is also read by {', '.join(others[:3])}")
     require(len(maker.outputs) == 1, f"{named(maker)} has {len(maker.outputs)} outputs")
@@ -157,8 +157,9 @@ def push(value: Value, instead: Value, m: Pointwise, targets: Targets) -> None:
         Declined: something that reads it neither takes it in nor carries it.
     """
     require(not value.is_output, f"{value.name!r} is a graph output")
-    require(bool(value.users), f"nobody reads {value.name!r}")
-    for user in readers(value):
+    users = [user for user in readers(value) if not of_shape(user)]
+    require(bool(users), f"nobody reads {value.name!r}")
+    for user in users:
         require(len(targets) < FARTHEST, f"more than {FARTHEST} operators lie between")
         require(len(user.outputs) == 1, f"{named(user)} has {len(user.outputs)} outputs")
         require(user.outputs[0] not in targets, f"{named(user)} is reached in two ways")
@@ -197,8 +198,12 @@ def passed_on(user: Node, value: Value, instead: Value, m: Pointwise) -> tuple[A
 
 def again(node: Node, inputs: Sequence[Value | None] = ()) -> Apply:
     """The operator as it stands, of what it reads or of `inputs`."""
-    read = tuple(value for value in inputs or node.inputs if value is not None)
-    return Apply(node.op, read, node.label, node.extent)
+    return Apply(node.op, tuple(inputs or node.inputs), node.label, node.extent)
+
+
+def of_shape(node: Node) -> bool:
+    """Whether it sees no elements, which are those that change."""
+    return operation(node.op).of_shape
 
 
 def rank_for(conv: Conv, m: Pointwise) -> int:

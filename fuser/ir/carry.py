@@ -23,12 +23,14 @@ def stay(m: Pointwise, read: Shape, made: Shape) -> Pointwise:
 class Carry:
     """f(s * x + t) = s' * f(x) + t' for an operator f of one tensor, and from s', t' back to s, t.
 
-    `positive`: only where no scale is negative or zero, as for a maximum. `shifts`: whether it carries a
-    shift too, as what only moves elements does, or what averages them with weights that sum to one.
+    `moves`: what is made are the elements that are read, each once. `positive`: only where no scale is
+    negative or zero, as for a maximum. `shifts`: whether it carries a shift too, as what only moves elements
+    does, or what averages them with weights that sum to one.
     """
 
     onward: Move = stay
     back: Move = stay
+    moves: bool = False
     positive: bool = False
     shifts: bool = True
 
@@ -73,6 +75,7 @@ def apart_from(axes: Callable[[Shape, Shape], tuple[int, ...]], what: str) -> Mo
 RESHAPE = Carry(
     onward=lambda m, read, made: m.reshaped(read, made),
     back=lambda m, read, made: m.reshaped(made, read),
+    moves=True,
 )
 """Axes are split, merged, put in or taken out."""
 
@@ -82,4 +85,5 @@ def transposition(order: Sequence[int]) -> Carry:
     return Carry(
         onward=lambda m, *_: m.transposed(order),
         back=lambda m, *_: m.transposed([int(axis) for axis in np.argsort(order)]),
+        moves=True,
     )

@@ -91,11 +91,12 @@ class Node:
 class Apply:
     """An operator applied to values or to other applications: what a rewrite puts in a value's place.
 
-    `extent` is set where the application is exact only for inputs of that spatial extent.
+    An input is None only where an operator of the source has an optional one, and it is absent. `extent` is
+    set where the application is exact only for inputs of that spatial extent.
     """
 
     op: Op
-    inputs: tuple["Value | Apply", ...]
+    inputs: tuple["Value | Apply | None", ...]
     label: str = ""
     extent: tuple[int, ...] | None = None
 
@@ -106,8 +107,8 @@ class Apply:
 
     def leaves(self) -> Iterator[Value]:
         """The values that the application reads, in order, each once."""
-        seen: dict[Value | Apply, None] = {}
-        stack: list[Value | Apply] = [self]
+        seen: dict[Value | Apply | None, None] = {}
+        stack: list[Value | Apply | None] = [self]
         while stack:
             part = stack.pop()
             if part not in seen:

@@ -55,6 +55,11 @@ class Operation:
         """How many inputs and outputs it has; None where each node has its own number."""
         return 1, 1
 
+    @property
+    def neutral(self) -> bool:
+        """Whether the output is the input."""
+        return False
+
     # How it acts.
 
     @property

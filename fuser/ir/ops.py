@@ -336,6 +336,14 @@ class Convolution(Operation):
         """As many as the kernel has rows."""
         return self.conv.outputs
 
+    @property
+    def norm(self) -> bool:
+        """Whether it is a scale and a shift of each channel: two numbers, where a linear layer has one."""
+        conv = self.conv
+        if not (conv.pointwise and conv.kernel.at_hand and conv.bias.any()):
+            return False
+        return bool((conv.kernel.peek() != 1).any())
+
     def moves(self, data: frozenset[int]) -> bool:
         """Whether it pads, crops or skips, channel by channel."""
         del data
@@ -375,7 +383,8 @@ class Convolution(Operation):
         at = positions(output, conv.axis)
         reads = at * prod(conv.stride) if not conv.transposed else at / prod(conv.stride)
         weights = prod(conv.kernel.shape)
-        yield Work(at * weights, at * conv.outputs + reads * conv.inputs + weights, 1)
+        stored = weights + (conv.outputs if self.norm else 0)
+        yield Work(at * weights, at * conv.outputs + reads * conv.inputs + stored, 1)
         for _ in range(kernels - 1):
             yield Work(at * conv.outputs, (2 * at + 1) * conv.outputs, 1)
 

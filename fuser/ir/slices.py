@@ -105,8 +105,9 @@ def supported(
 
 
 def is_visible(value: Value, nodes: Iterable[Node]) -> bool:
-    """Whether anybody but these nodes reads the value."""
-    return value.is_output or not value.users or not value.users.keys() <= set(nodes)
+    """Whether anybody but these nodes reads the elements of the value."""
+    readers = {user for user in value.users if not operation(user.op).of_shape}
+    return value.is_output or not value.users or not readers <= set(nodes)
 
 
 def computed(values: Iterable[Value | None]) -> Iterator[Value]:

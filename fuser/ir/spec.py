@@ -81,7 +81,7 @@ def _require_applications(graph: Graph, targets: Mapping[object, object]) -> Non
         for part in application.applications():
             inputs, outputs = operation(part.op).arity
             require(
-                inputs in (None, len(part.inputs)) and None not in part.inputs,
+                inputs in (None, len(part.inputs)) and (operation(part.op).opaque or None not in part.inputs),
                 f"{part.op} is applied to {len(part.inputs)} inputs, not {inputs}",
             )
             require(outputs in (None, 1), f"{part.op} has {outputs} outputs, and an application one")

@@ -133,7 +133,7 @@ def results(application: Apply, value: Value) -> dict[Apply, Value]:
         if part is application:
             made[part] = value
             continue
-        shapes = [(v if isinstance(v, Value) else made[v]).shape for v in part.inputs]
+        shapes = [(made[v] if isinstance(v, Apply) else v).shape for v in part.inputs if v is not None]
         shape, *_ = operation(part.op).result(value.shape if shapes[0] is None else shapes[0], *shapes[1:])
         made[part] = Value(f"{value.name}_{index}", shape, value.dtype)
     return made

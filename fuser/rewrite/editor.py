@@ -97,7 +97,7 @@ class Editor:
         """Make the nodes of an application, the last one in the place of `root`, stated as it was."""
         for index, (part, result) in enumerate(parts.items()):
             position = root.position if len(parts) == 1 else (*root.position, index)
-            inputs = [v if isinstance(v, Value) else parts[v] for v in part.inputs]
+            inputs = [parts[v] if isinstance(v, Apply) else v for v in part.inputs]
             op = operation(part.op).steady()
             node = Node(op, inputs, [result], name=root.name, label=part.label, position=position)
             node.extent = part.extent
@@ -108,7 +108,7 @@ class Editor:
                 # The operator stays and only reads something else, so it keeps its place in the source.
                 node.source, node.parameters = root.source, stated.parameters
                 for old, new in zip(stated.inputs, inputs, strict=True):
-                    if old is not None and old is not new:
+                    if old is not None and new is not None and old is not new:
                         self.provenance.succeed(old, new, equal=False)
             self.graph.add(node)
 

@@ -62,7 +62,12 @@ def require_gain(
         for node in gone
         if node.outputs[0].constant is None
     ]
-    after = [operator_cost(op, result, host.kernels(op, result)) for op, result in parts]
+    # What returns what it is given is forwarded next.
+    after = [
+        operator_cost(op, result, host.kernels(op, result))
+        for op, result in parts
+        if not operation(op).neutral
+    ]
     seconds = sum(cost.seconds for cost in after), sum(cost.seconds for cost in before)
     survivors = _survivors(gone, kept)
     # What survives would be computed twice. That elementwise work is saved by it is no reason: a runtime

@@ -127,8 +127,7 @@ def expand(nodes: Sequence[Node]) -> Apply:
     """The last of `nodes` as an application to what the others do not make."""
     made: dict[Value, Apply] = {}
     for node in nodes:
-        assert None not in node.inputs, "an operator that a rewrite made has all its inputs"
-        inputs = tuple(made.get(value, value) for value in node.inputs if value is not None)
+        inputs = tuple(None if value is None else made.get(value, value) for value in node.inputs)
         made[node.outputs[0]] = Apply(node.op, inputs, extent=node.extent)
     return made[nodes[-1].outputs[0]]
 
@@ -242,12 +241,8 @@ def _run(
 
 def _inline(application: Apply, inner: Mapping[Value, Apply]) -> Apply:
     """The application with targets that only it sees put in their places."""
-    inputs = tuple(
-        _inline(inner[part] if isinstance(part, Value) else part, inner)
-        if not isinstance(part, Value) or part in inner
-        else part
-        for part in application.inputs
-    )
+    parts = (inner.get(part, part) if isinstance(part, Value) else part for part in application.inputs)
+    inputs = tuple(_inline(part, inner) if isinstance(part, Apply) else part for part in parts)
     return replace(application, inputs=inputs)
 
 
