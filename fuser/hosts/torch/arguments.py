@@ -1,10 +1,10 @@
 """The arguments of a call by name, as the schemas and signatures of torch itself have them.
 
-`torch.fx.operator_schemas` reads the schemas. Of the 88 ways of calling what `functions.py` has rules for that
-occur in 250 random modules of `tests.fuzz_fx`, its `normalize_function` binds 49: it has no methods of tensors
-(21), and of functions none that is Python's own, and none where several overloads fit, as for `torch.add`, unless
-it is told the types of all arguments, which a trace without inputs does not know (18). Bound to the same
-signatures one by one, 87 of them fit, and the last one has an `out`.
+`torch.fx.operator_schemas` reads the schemas. Of the 88 ways of calling what `functions.py` has rules for
+that occur in 250 random modules of `tests.fuzz_fx`, its `normalize_function` binds 49: it has no methods
+of tensors (21), and of functions none that is Python's own, and none where several overloads fit, as for
+`torch.add`, unless it is told the types of all arguments, which a trace without inputs does not know
+(18). Bound to the same signatures one by one, 87 of them fit, and the last one has an `out`.
 """
 
 import inspect
