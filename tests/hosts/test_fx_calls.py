@@ -18,7 +18,8 @@ from fuser.hosts.torch.graph_module import copied, read_tensors
 from fuser.hosts.torch.importer import import_fx
 from fuser.hosts.torch.modules import read_module
 from fuser.hosts.torch.own import OPERATORS
-from fuser.ir.graph import Node, Opaque
+from fuser.ir.node import Node
+from fuser.ir.ops import Opaque
 from tests.hosts.fx_models import Net
 
 aten = torch.ops.aten
