@@ -3,8 +3,8 @@
 `torch.fx.operator_schemas` reads the schemas. Of the 88 ways of calling what `functions.py` has rules for,
 in 250 random modules of `tests.fuzz_fx`, its `normalize_function` binds 49: it has no methods of tensors
 (21), and of functions none that is Python's own and none of which several overloads fit, as of `torch.add`,
-if not told the types of all arguments, which a trace without inputs does not know (18). Tried on the same signatures
-one by one, 87 fit, and the last one has an `out`.
+if not told the types of all arguments, which a trace without inputs does not know (18). Tried on the same
+signatures one by one, 87 fit, and the last one has an `out`.
 """
 
 import inspect

@@ -1,9 +1,9 @@
 """What torch has beside the operators of the standard, or has otherwise: records by kind.
 
 Kinds in small letters are torch's own, and so are Linear and the adaptive pools, which the standard has not
-either. Of the others these records stand in place of the catalogue's, where
-torch's operator takes more: numbers beside tensors, a matrix that is repeated for each image, a shape that is
-asked for elsewhere in the graph.
+either. Of the others these records stand in place of the catalogue's, where torch's operator takes more:
+numbers beside tensors, a matrix that is repeated for each image, a shape that is asked for elsewhere in the
+graph.
 """
 
 from dataclasses import replace
