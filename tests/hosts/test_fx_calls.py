@@ -19,7 +19,8 @@ from fuser.hosts.torch.identity import name_of
 from fuser.hosts.torch.importer import import_fx
 from fuser.hosts.torch.modules import read_module
 from fuser.hosts.torch.own import OPERATORS
-from fuser.ir.graph import Node, Opaque
+from fuser.ir.node import Node
+from fuser.ir.ops import Opaque
 from tests.hosts.fx_models import Net
 
 aten = torch.ops.aten

@@ -18,8 +18,9 @@ from fuser.hosts.operators.call import (
 )
 from fuser.hosts.operators.extents import Extents, Shapes, broadcast, shape_of
 from fuser.hosts.operators.operator import Operator
-from fuser.ir.graph import Apply, Constant, Node
+from fuser.ir.constant import Constant
 from fuser.ir.literals import UNIFORM
+from fuser.ir.node import Apply, Node
 
 
 def lift_gemm(call: Call, node: Node) -> Apply:

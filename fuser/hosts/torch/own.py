@@ -34,9 +34,11 @@ from fuser.hosts.operators.layout import lift_axes, lift_same_shape, reshape
 from fuser.hosts.operators.linear import linear
 from fuser.hosts.operators.operator import FIRST, PAIR, Constants, Operator, all_inputs, in_inputs
 from fuser.hosts.torch.describe import described
-from fuser.ir.extents import affine, window
-from fuser.ir.graph import Apply, Constant, Dim, Node, Opaque, Sum, Value
+from fuser.ir.constant import Constant
+from fuser.ir.extents import Dim, affine, window
 from fuser.ir.literals import RIGID, UNIFORM
+from fuser.ir.node import Apply, Node, Value
+from fuser.ir.ops import Opaque, Sum
 
 # Copies, and what is the same elements.
 
