@@ -27,6 +27,7 @@ from fuser.hosts.torch.shapes import TracedExtents, Types, demand, infer, named,
 from fuser.hosts.torch.tensor import dtype_name, is_real, read_tensor
 from fuser.ir.constant import Constant
 from fuser.ir.graph import Graph
+from fuser.ir.literals import Literals
 from fuser.ir.node import Node, Value
 from fuser.ir.ops import Opaque
 
@@ -235,7 +236,10 @@ class _Importer:
             linear=affine,
             of_shape=record.of_shape,
             retypes=record.retypes,
-            literals=Finder(record, bound.call),
+            # What has arguments of which nothing is known may hold numbers against any axis.
+            literals=Finder(
+                record if bound.known or isinstance(record.literals, Literals) else None, bound.call
+            ),
         )
 
     def _operand(self, operand: Operand) -> Value | None:

@@ -294,10 +294,11 @@ def quotient_elements(call: Call, node: Node, extents: Extents) -> Shape | None:
 # Which numbers are held on which axes.
 
 
-def along(call: Call, constants: Constants) -> tuple[int, ...]:
-    """The axis that is named."""
+def along(call: Call, constants: Constants) -> tuple[int, ...] | None:
+    """The axis that is named, unless the graph computes it."""
     del constants
-    return (call.attributes["axis"],)
+    axis = call.attributes.get("axis")
+    return None if axis is None else (axis,)
 
 
 def _as_first(kind: str, **facts: Any) -> Operator:
