@@ -225,7 +225,8 @@ class _Importer:
         if self.autocast:
             return Opaque(bound.kind, lift=refuse(AUTOCAST) if rule else None)
         record = OPERATORS.get(bound.kind, Operator(bound.kind))
-        affine = record.linear(bound.call, len(bound.operands))
+        # Arguments of which nothing is known may be numbers that are held against any axis.
+        held = bound.known or isinstance(record.literals, Literals)
         return Opaque(
             bound.kind,
             evaluate=evaluator(node, bound, self.modules.get(str(node.target))),
@@ -233,13 +234,10 @@ class _Importer:
             stays=is_handed_on if bound.kind in COPIES else None,
             homogeneous=record.homogeneous,
             elementwise=record.elementwise,
-            linear=affine,
+            linear=record.linear(bound.call, len(bound.operands)),
             of_shape=record.of_shape,
             retypes=record.retypes,
-            # What has arguments of which nothing is known may hold numbers against any axis.
-            literals=Finder(
-                record if bound.known or isinstance(record.literals, Literals) else None, bound.call
-            ),
+            literals=Finder(record if held else None, bound.call),
         )
 
     def _operand(self, operand: Operand) -> Value | None:
