@@ -352,7 +352,7 @@ EDGES: Final = [
 ]
 """What is drawn too seldom."""
 IMAGE: Final = (2, 4, 5, 6)
-SEQUENCES: Final[list[tuple[Drawn, Drawn, Shape]]] = [
+SEQUENCES: Final[list[tuple[Drawn, Drawn, tuple[int, ...] | None]]] = [
     (Drawn("Conv", {}, [None, np.ones((1, 4, 1, 1))]), Drawn("Mul", {}, [None, np.ones((4, 1, 1))]), None),
     (Drawn("Identity", {}, [None], None), Drawn("Add", {}, [None, np.ones((4, 1, 1))]), (2, 1, 5, 6)),
     (

@@ -17,7 +17,8 @@ def seeded() -> Any:
     """What the reference of ONNX draws for a seed; every runtime draws something else."""
     node = helper.make_node("RandomNormal", [], ["a"], shape=[4], seed=1.0)
     graph = helper.make_graph([node], "g", [], [helper.make_tensor_value_info("a", 1, [4])])
-    return ReferenceEvaluator(helper.make_model(graph)).run(None, {})[0]
+    (array,) = ReferenceEvaluator(helper.make_model(graph)).run(None, {})
+    return array
 
 
 CONSTANTS: dict[str, Any] = {

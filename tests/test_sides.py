@@ -18,6 +18,7 @@ from fuser.validate.sides import UNITS, Side
 from tests.single_operators import (
     DRAWS,
     EDGES,
+    IMAGE,
     SEQUENCES,
     Drawn,
     Random,
@@ -160,7 +161,7 @@ def test_what_stands_for_a_value_may_be_put_in_its_place() -> None:
     assert joined >= 10
 
 
-def follows(first: Drawn, second: Drawn, stated: Shape = None) -> bool:
+def follows(first: Drawn, second: Drawn, stated: tuple[int, ...] | None = None) -> bool:
     """Whether one operator behind another is read as a form; then it is what both compute."""
     leaf, side = leaf_and_side(second.behind(first, stated))
     for node in side.nodes:
@@ -170,7 +171,7 @@ def follows(first: Drawn, second: Drawn, stated: Shape = None) -> bool:
         return False
     tried = 0
     random = np.random.default_rng(0)
-    for x in [whole(random, *shape) for shape in ((2, 4, 5, 6), stated)] if stated else first.values():
+    for x in [whole(random, *shape) for shape in (IMAGE, stated)] if stated else first.values():
         between = first.answers(x)
         answers = None if between is None else replace(second, shape=None).answers(between[0])
         tried += answers is not None
@@ -185,7 +186,9 @@ def follows(first: Drawn, second: Drawn, stated: Shape = None) -> bool:
 
 
 @pytest.mark.parametrize(("first", "second", "stated"), SEQUENCES)
-def test_a_shape_in_between_is_what_it_is(first: Drawn, second: Drawn, stated: Shape) -> None:
+def test_a_shape_in_between_is_what_it_is(
+    first: Drawn, second: Drawn, stated: tuple[int, ...] | None
+) -> None:
     follows(first, second, stated)
 
 
@@ -234,8 +237,8 @@ def test_an_operator_behind_another_is_read_as_what_both_are() -> None:
     for seed in range(400):
         random, (first, second) = images(seed, 2)
         first = replace(first, shape=one(random, first.shape, (2, 4, 5, 6), (4, 4, 4, 4), None))
-        stated: Shape = None
-        if first.shape is None and (made := first.answers(whole(random, 2, 4, 5, 6))) is not None:
+        stated: tuple[int, ...] | None = None
+        if first.shape is None and (made := first.answers(whole(random, *IMAGE))) is not None:
             stated = made[0].shape
         if stated == () or (made := first.answers(next(first.values()))) is None:
             continue
