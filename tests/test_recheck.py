@@ -31,6 +31,7 @@ CONSTANTS: dict[str, Any] = {
     "nothing": np.array([0.0]),
     "drawn": seeded(),
     "half": np.array([0.5]),
+    "ratio": np.array(0.5),
     "two": np.array([2.0]),
     "int2": np.array([2]),
     "yes": np.array(True),
@@ -40,7 +41,7 @@ CONSTANTS: dict[str, Any] = {
 IMAGES = "g (float[N,4,H,4] x, float[N,4,H,4] z) => (float[a,b,c,d] y)"
 ROWS = "g (int64[N,4] i, float[N,4] x) => (float[N,4] y)"
 BOTH = "g (float[N,4] x) => (float[N,4] y, float[N,4] t)"
-NORMAL, CHOICE, DROPS = "RandomNormalLike (x)", "Bernoulli (x)", "Dropout (x, half, yes)"
+NORMAL, CHOICE, DROPS = "RandomNormalLike (x)", "Bernoulli (x)", "Dropout (x, ratio, yes)"
 TWO, ONE = "y = Identity (a) t = Identity (b)", "y = Identity (a) t = Identity (a)"
 PAIRS: dict[str, tuple[str, str, str]] = {
     "only the original reads": (IMAGES, "s = Add (x, z) y = Conv (s, w)", "y = Conv (x, w)"),
@@ -81,8 +82,8 @@ PAIRS: dict[str, tuple[str, str, str]] = {
     ),
     "a value that is not known": (
         ROWS,
-        "e = Identity (x) h, mask = Dropout (e, half, no) f = Cast <to = 1> (mask) y = Add (f, two)",
-        "k, left = Dropout (x, half, no) c = Cast <to = 1> (left) y = Add (c, half)",
+        "e = Identity (x) h, mask = Dropout (e, ratio, no) f = Cast <to = 1> (mask) y = Add (f, two)",
+        "k, left = Dropout (x, ratio, no) c = Cast <to = 1> (left) y = Add (c, half)",
     ),
     "a shape": (
         "g (float[2,4] x) => (int64[a] y)",
