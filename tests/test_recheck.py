@@ -42,7 +42,7 @@ IMAGES = "g (float[N,4,H,4] x, float[N,4,H,4] z) => (float[a,b,c,d] y)"
 ROWS = "g (int64[N,4] i, float[N,4] x) => (float[N,4] y)"
 BOTH = "g (float[N,4] x) => (float[N,4] y, float[N,4] t)"
 NORMAL, CHOICE, DROPS = "RandomNormalLike (x)", "Bernoulli (x)", "Dropout (x, ratio, yes)"
-TWO, ONE = "y = Identity (a) t = Identity (b)", "y = Identity (a) t = Identity (a)"
+TWO, ONE = "y = Identity (a) t = Identity (other)", "y = Identity (a) t = Identity (a)"
 PAIRS: dict[str, tuple[str, str, str]] = {
     "only the original reads": (IMAGES, "s = Add (x, z) y = Conv (s, w)", "y = Conv (x, w)"),
     "only the result reads": (IMAGES, "y = Conv (x, w)", "s = Add (x, z) y = Conv (s, w)"),
@@ -72,9 +72,9 @@ PAIRS: dict[str, tuple[str, str, str]] = {
         "h = Div (i, int2) y = Mul (h, int2)",
     ),
     "an operator of others": (ROWS, "y = Add (x, two)", "y = others.Add (x, two)"),
-    "random numbers": (BOTH, f"a = {NORMAL} b = {NORMAL} {TWO}", f"a = {NORMAL} {ONE}"),
-    "a random choice": (BOTH, f"a = {CHOICE} b = {CHOICE} {TWO}", f"a = {CHOICE} {ONE}"),
-    "what is dropped in training": (BOTH, f"a = {DROPS} b = {DROPS} {TWO}", f"a = {DROPS} {ONE}"),
+    "random numbers": (BOTH, f"a = {NORMAL} other = {NORMAL} {TWO}", f"a = {NORMAL} {ONE}"),
+    "a random choice": (BOTH, f"a = {CHOICE} other = {CHOICE} {TWO}", f"a = {CHOICE} {ONE}"),
+    "what is dropped in training": (BOTH, f"a = {DROPS} other = {DROPS} {TWO}", f"a = {DROPS} {ONE}"),
     "random constants": (
         ROWS,
         "a = RandomNormal <shape = [4], seed = 1.0> () y = Add (x, a)",
