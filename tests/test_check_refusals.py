@@ -74,7 +74,7 @@ def test_a_region_that_leaves_nothing_is_not_compared(shape: Any) -> None:
     before = step(Opaque("Empties", lambda x: (x[:, :0],)), x, shape=shape)
     same = Apply(Opaque("Drops", lambda x: (x[:, 2:],)), (x,))
     with pytest.raises(Declined, match="the region cannot be evaluated: Empties: nothing is left of the ext"):
-        compare({before.outputs[0]: same}, [before])
+        compare({before.outputs[0]: same}, [before], Provenance())
 
 
 def test_an_operator_without_evaluation_is_named() -> None:
