@@ -109,6 +109,27 @@ def test_a_certificate_in_the_place_of_a_model_is_refused(files: tuple[Path, Pat
         fuser.optimize_file(original, result, certificate=original)
 
 
+@pytest.mark.parametrize("role", [0, 1])
+@pytest.mark.parametrize("content", [None, b"\x0a\xff no model"])
+def test_a_model_that_cannot_be_read_is_bad_input(
+    files: tuple[Path, Path, Path], role: int, content: bytes | None
+) -> None:
+    path = files[role]
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=rf"{path.name}: cannot read the model: "):
+        certificate.check(*files)
+
+
+def test_a_certificate_that_cannot_be_written_is_no_success(files: tuple[Path, Path, Path]) -> None:
+    original, result, _ = files
+    stated = certificate.certify(original, result, [])
+    for place in (original.parent, original.parent / "nowhere" / "c.json", original / "c.json"):
+        with pytest.raises(OutputError, match="cannot write the certificate"):
+            certificate.write(stated, place)
+
+
 def test_tampered_results_are_refused_and_whole_ones_accepted() -> None:
     tally = tampered(3 * len(CHANGES), first=100)
     assert tally.accepted == tally.whole > 0

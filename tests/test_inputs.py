@@ -226,6 +226,11 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
         given(tmp_path / "x.npz", [IMAGE])
 
 
+def test_a_folder_is_no_file(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"not a readable \.npz or \.npy file \(Is a directory\)$"):
+        given(tmp_path, [IMAGE])
+
+
 def test_pickles_are_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.array([{}], dtype=object), allow_pickle=True)
     with pytest.raises(InputError, match=r"file of numbers or strings$"):

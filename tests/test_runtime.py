@@ -60,6 +60,12 @@ def test_errors_name_the_file_or_the_model(tmp_path: Path) -> None:
         opened(model, "this one", optimise=False).__enter__()
 
 
+def test_a_path_without_a_file_is_bad_input(tmp_path: Path) -> None:
+    for path, reason in ((tmp_path / "none.onnx", "no such file"), (tmp_path, "not a file")):
+        with pytest.raises(InputError, match=rf"^{path}: {reason}$"):
+            opened(path, "other", optimise=False).__enter__()
+
+
 def test_nothing_is_printed_when_a_run_fails(capfd: pytest.CaptureFixture[str]) -> None:
     text = "g (float[N,M] x) => (float[N,2] y) { y = MatMul (x, w) }"
     with (

@@ -78,11 +78,6 @@ class Samples:
         self._demands = Demands() if self.inputs is not None else _demands(self.model)
         self.model = None
 
-    @property
-    def stated(self) -> bool:
-        """Whether the user said anything of the inputs."""
-        return self.inputs is not None or bool(self.sizes) or bool(self.shapes)
-
     def of(self, runner: Runner) -> Iterator[tuple[Feeds, Outputs]]:
         """Inputs that the model runs with, and its outputs.
 

@@ -224,6 +224,13 @@ def test_an_operator_that_nobody_knows_is_named_as_such() -> None:
     assert oracle.refused["y"].endswith("cannot be evaluated in float64: it is not known here")
 
 
-def test_feeds_that_are_missing_make_a_run_impossible() -> None:
+@pytest.mark.parametrize(
+    "text",
+    [
+        "g (float[2] x) => (float[2] y) { y = Neg (x) }",
+        "g (float[2] x) => (float[2] x, float[2] y) { y = Neg (one) }",
+    ],
+)
+def test_feeds_that_are_missing_make_a_run_impossible(text: str) -> None:
     with pytest.raises(CannotRun, match=r"model: .*no array for 'x'"):
-        Float64(parsed("g (float[2] x) => (float[2] y) { y = Neg (x) }"), "model").run({})
+        Float64(parsed(text, one=np.ones(2)), "model").run({})
