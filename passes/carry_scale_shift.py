@@ -6,6 +6,7 @@ every term and the shift to one (DESIGN: "a map of the channels goes where its c
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -93,7 +94,8 @@ def absorbed(value: Value, m: Pointwise, reader: Node, passed: int = 0) -> Targe
         return summed(maker, m, passed + 1)
     if isinstance(op, Concat):
         return parted(maker, m, passed + 1)
-    before = operation(op).carry(maker).before(m, source.shape, value.shape)
+    with naming(maker):
+        before = operation(op).carry(maker).before(m, source.shape, value.shape)
     return {**absorbed(source, before, maker, passed + 1), value: again(maker)}
 
 
@@ -193,7 +195,8 @@ def passed_on(user: Node, value: Value, instead: Value, m: Pointwise) -> tuple[A
         parts = [m if index in at else neutral for index in range(len(sizes))]
         return again(user, inputs), Pointwise.joined(parts, op.axis % m.rank, sizes)
     require(at == [0], f"{named(user)} reads it as input {at}")
-    return again(user, inputs), operation(op).carry(user).behind(m, value.shape, result.shape)
+    with naming(user):
+        return again(user, inputs), operation(op).carry(user).behind(m, value.shape, result.shape)
 
 
 def again(node: Node, inputs: Sequence[Value | None] = ()) -> Apply:
@@ -225,6 +228,15 @@ def merge(targets: Targets, more: Targets) -> None:
     twice = [value.name for value in more if value in targets]
     require(not twice, f"{twice} is reached in two ways")
     targets.update(more)
+
+
+@contextmanager
+def naming(node: Node) -> Iterator[None]:
+    """A reason says at which node it holds."""
+    try:
+        yield
+    except Declined as reason:
+        raise Declined(f"{named(node)}: {reason}") from None
 
 
 def named(node: Node) -> str:

@@ -72,6 +72,18 @@ def apart_from(axes: Callable[[Shape, Shape], tuple[int, ...]], what: str) -> Mo
     return move
 
 
+def spatial(read: Shape, made: Shape) -> tuple[int, ...]:
+    """The axes behind batch and channels."""
+    del made
+    return tuple(range(2, len(read)))
+
+
+ELEMENTWISE = Carry(positive=True, shifts=False)
+"""f(s * x) = s * f(x) for s > 0, position by position."""
+
+CHANNELWISE = Carry(*[apart_from(spatial, "pooled")] * 2, positive=True, shifts=False)
+"""The same for each channel."""
+
 RESHAPE = Carry(
     onward=lambda m, read, made: m.reshaped(read, made),
     back=lambda m, read, made: m.reshaped(made, read),

@@ -149,7 +149,7 @@ class Operation:
             Declined: it does not carry any.
         """
         del node
-        raise Declined(f"{self} carries no scale and no shift")
+        raise Declined("it carries no scale and no shift")
 
     # Shapes.
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from fuser.algebra.conv import Conv, Ints
 from fuser.algebra.lazy import Array, Lazy, arrange
-from fuser.ir.carry import RESHAPE, Carry, transposition
+from fuser.ir.carry import CHANNELWISE, ELEMENTWISE, RESHAPE, Carry, transposition
 from fuser.ir.constant import Constant
 from fuser.ir.extents import Dim, Shape, nominal, positions, window
 from fuser.ir.literals import Literals, anywhere
@@ -266,8 +266,12 @@ class Opaque(Operation):
         return self.evaluate is not None and bool(data) and any(data <= inputs for inputs in self.linear)
 
     def carry(self, node: Any) -> Carry:
-        """As the source's operator does."""
-        return super().carry(node) if self.carries is None else self.carries(node)
+        """As the source's operator does; what is homogeneous carries a positive scale of its channels."""
+        if self.carries is not None:
+            return self.carries(node)
+        if self.homogeneous:
+            return ELEMENTWISE if self.elementwise else CHANNELWISE
+        return super().carry(node)
 
     def held(self, constants: Sequence[Any]) -> Literals:
         """The numbers that it holds."""

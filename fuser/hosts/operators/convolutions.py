@@ -22,7 +22,7 @@ from fuser.hosts.operators.call import (
 )
 from fuser.hosts.operators.extents import Extents, Shape, Shapes, shape_of
 from fuser.hosts.operators.operator import Operator, and_then
-from fuser.ir.carry import Carry, apart_from
+from fuser.ir.carry import Carry, apart_from, spatial
 from fuser.ir.constant import Constant
 from fuser.ir.extents import Dim, affine, window
 from fuser.ir.literals import UNIFORM
@@ -242,11 +242,7 @@ def global_pool_shape(call: Call, node: Node, extents: Extents) -> Shapes:
     return [(*x[:2], *(1,) * (len(x) - 2))]
 
 
-def _spatial(read: Shape, made: Shape) -> Ints:
-    return tuple(range(2, len(read)))
-
-
-_POOLED: Final = apart_from(_spatial, "pooled")
+_POOLED: Final = apart_from(spatial, "pooled")
 
 
 def largest(call: Call, node: Node) -> Carry:

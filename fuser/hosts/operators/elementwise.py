@@ -17,7 +17,6 @@ from fuser.hosts.operators.operator import (
     no_more,
     of_input,
 )
-from fuser.ir.carry import Carry
 from fuser.ir.literals import UNIFORM
 from fuser.ir.node import Apply, Node
 
@@ -64,11 +63,6 @@ def same_elements(call: Call, node: Node, extents: Extents) -> Shape | None:
     return extents.elements(data(node))
 
 
-def scaled(call: Call, node: Node) -> Carry:
-    """A positive scale, position by position."""
-    return Carry(positive=True, shifts=False)
-
-
 def _activation(kind: str, lift: LiftRule | None = None, **facts: Any) -> Operator:
     return Operator(kind, lift, like_first, literals=UNIFORM, elementwise=True, **facts)
 
@@ -86,9 +80,9 @@ FUNCTIONS: Final = (
 
 OPERATORS: Final = (
     *map(_activation, ACTIVATIONS),
-    _activation("Relu", homogeneous=True, carries=scaled),
-    _activation("LeakyRelu", lift_leaky_relu, homogeneous=True, carries=scaled),
-    _activation("PRelu", lift_prelu, homogeneous=True, carries=scaled),
+    _activation("Relu", homogeneous=True),
+    _activation("LeakyRelu", lift_leaky_relu, homogeneous=True),
+    _activation("PRelu", lift_prelu, homogeneous=True),
     _activation("Clip", lift_clip),
     _activation("Identity", lift_identity, elements=same_elements, linear=in_inputs(FIRST)),
     Operator("Dropout", lift_dropout, like_first, and_then("bool"), literals=UNIFORM),
