@@ -260,7 +260,7 @@ def test_a_check_that_fails_where_each_rewrite_was_right_is_a_bug(
     def check(*_: object, trusted: bool) -> None:
         raise Declined(f"trusted is {trusted}")
 
-    monkeypatch.setattr(compiler, "settle", check)
+    monkeypatch.setattr("fuser.validate.rewritten.settle", check)
     with pytest.raises(
         VerificationError, match="a kernel is wrong though each rewrite of it was right: trusted is True"
     ):

@@ -18,7 +18,7 @@ from fuser.hosts.onnx.judge.cut import cut, holes, narrowest, seen
 from fuser.hosts.onnx.judge.verification import patience
 from fuser.hosts.onnx.standard import kernels as onnx_kernels
 from fuser.hosts.onnx.standard import windows as onnx_windows
-from fuser.judge.verification import verify
+from fuser.verifier import verify
 from tests.small_models import convnet, normal, parsed
 
 HEADER = '<ir_version: 9, opset_import: ["": 17, "acme": 1, "own": 1]>'
@@ -174,12 +174,12 @@ def test_a_mistake_in_any_evaluation_is_found_at_its_node(kind: str, monkeypatch
 
 
 JUDGES = {
-    "fuser": {"errors", "hosts", "judge"},
-    "fuser.judge": {"blame", "compare", "demands", "forms", "inputs", "needs", "samples", "sizes", "values"}
+    "fuser": {"errors", "hosts", "judge", "verifier"},
+    "fuser.judge": {"compare", "demands", "forms", "inputs", "needs", "runner", "samples", "sizes"}
     | {"verification"},
-    "fuser.hosts": {"kind", "onnx"},
-    "fuser.hosts.onnx": {"demands", "judge", "standard"},
-    "fuser.hosts.onnx.judge": {"control", "cut", "oracle", "runtime", "source", "verification"},
+    "fuser.hosts": {"blame", "host", "kind", "onnx", "pick"},
+    "fuser.hosts.onnx": {"demands", "entry", "judge", "standard"},
+    "fuser.hosts.onnx.judge": {"control", "cut", "oracle", "runtime", "source", "values", "verification"},
     "fuser.hosts.onnx.demands": {"demands", "elements", "shapes", "sums", "tensors", "values"},
     "fuser.hosts.onnx.standard": {"evaluate", "kernels", "special", "windows"},
 }

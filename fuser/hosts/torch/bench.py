@@ -8,8 +8,8 @@ import torch
 from torch import fx, nn
 from torch.export import ExportedProgram
 
-from fuser.bench.benchmark import Call, Clock, Contest, seconds
 from fuser.errors import InputError
+from fuser.hosts.host import Call, Clock, Contest, seconds
 from fuser.hosts.torch.callables import bound, device_of, module_of, opened, require_model
 from fuser.hosts.torch.front import first_line
 from fuser.hosts.torch.verification import TorchModels

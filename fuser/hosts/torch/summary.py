@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
+from fuser.hosts.summary import Summary
 from fuser.hosts.torch.call import Call, normalise
 from fuser.hosts.torch.modules import normalise_module
-from fuser.report.summary import Summary
 
 GUARDS = "_guards_fn"
 """What torch.export puts into a module to refuse inputs of other shapes."""

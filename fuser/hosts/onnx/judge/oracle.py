@@ -21,7 +21,6 @@ from onnx import TensorProto
 
 from fuser.errors import OracleUnavailable
 from fuser.hosts.onnx.judge import control as onnx_control
-from fuser.hosts.onnx.judge.runtime import CannotRun, flat, listed
 from fuser.hosts.onnx.judge.source import (
     Source,
     array_of,
@@ -34,6 +33,7 @@ from fuser.hosts.onnx.judge.source import (
 )
 from fuser.hosts.onnx.standard.evaluate import evaluator, of_other_domains
 from fuser.judge.compare import widen
+from fuser.judge.runner import CannotRun, flat, listed
 
 FLOATING: Final = frozenset(
     {TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16}

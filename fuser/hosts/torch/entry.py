@@ -1,0 +1,109 @@
+"""torch as a host. Each part is imported when it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+from fuser.errors import InputError
+from fuser.hosts.host import Contest, Draft, Host, Name
+from fuser.hosts.kind import foreign, from_torch
+
+if TYPE_CHECKING:
+    from fuser.judge.inputs import Given, Shapes
+    from fuser.judge.runner import Runner
+    from fuser.judge.verification import Models
+    from fuser.rewrite.pattern import Event
+
+
+class Torch:
+    """The host of modules, GraphModules, ExportedPrograms and `.pt2` files."""
+
+    title = ".pt2"
+    certifies = False
+    counts = False
+
+    def draft(self, model: Any, example_inputs: Any, dynamic_shapes: Any) -> Draft:
+        """A copy, captured where it has no graph."""
+        from fuser.hosts.torch.drafts import draft_of
+
+        if not from_torch(model):  # the path of a file is no model
+            raise foreign(model)
+        return draft_of(model, example_inputs, dynamic_shapes)
+
+    def load(self, path: Name, inputs: Given | None, shapes: Shapes | None) -> Draft:  # noqa: ARG002  # the protocol
+        """The program in a file; nothing is counted that depends on inputs."""
+        from fuser.hosts.torch.files import load
+        from fuser.hosts.torch.program import ProgramDraft
+
+        return ProgramDraft(load(path))
+
+    def files(self, path: Name) -> list[Path]:
+        """The file, which holds all."""
+        return [Path(path)]
+
+    def invalid(self, model: Any) -> str | None:  # noqa: ARG002  # the protocol
+        """Models of torch are taken to be valid."""
+        return None
+
+    def runner(self, model: Any, name: str, *, precise: bool) -> AbstractContextManager[Runner]:
+        """A model that says itself what it takes."""
+        from fuser.hosts.torch.verification import running
+
+        return running(model, name, precise=precise)
+
+    def models(
+        self,
+        original: Any,
+        result: Any,
+        other: Host,
+        *,
+        inputs: Any,
+        samples: int,
+        seed: int,
+        sizes: Mapping[str, int] | None,
+        shapes: Shapes | None,
+    ) -> Models:
+        """A torch original, and a result of whichever host."""
+        from fuser.hosts.torch.verification import TorchModels
+
+        count = samples if inputs is None else 1
+        return TorchModels(original, result, inputs, count, seed, sizes, shapes, other=other)
+
+    def contest(
+        self,
+        original: Any,
+        result: Any,
+        *,
+        inputs: Any,
+        sizes: Mapping[str, int] | None,
+        shapes: Shapes | None,
+        threads: int,
+        provider: str | None,  # noqa: ARG002  # onnxruntime's
+        backend: str | None,
+        device: str | None,
+    ) -> AbstractContextManager[Contest]:
+        """Both on a backend of torch."""
+        from fuser.hosts.torch.bench import BACKENDS, contest
+
+        return contest(original, result, inputs, sizes, shapes, threads, backend or BACKENDS[0], device)
+
+    def certify(
+        self,
+        original: Name,
+        result: Name,  # noqa: ARG002  # the protocol
+        events: Sequence[Event],  # noqa: ARG002
+        laws: Mapping[str, str],  # noqa: ARG002
+        path: Name,
+    ) -> None:
+        """There is none."""
+        self.check_certificate(original, original, path)
+
+    def check_certificate(self, original: Name, result: Name, path: Name) -> NoReturn:  # noqa: ARG002  # the protocol
+        """There is none."""
+        raise InputError(f"{original} is no ONNX file, and only those have a certificate: {path}")
+
+
+TORCH: Final = Torch()
