@@ -179,9 +179,10 @@ JUDGES = {
     | {"verification"},
     "fuser.hosts": {"blame", "host", "kind", "onnx", "pick"},
     "fuser.hosts.onnx": {"demands", "entry", "judge", "standard"},
-    "fuser.hosts.onnx.judge": {"control", "cut", "oracle", "runtime", "source", "values", "verification"},
-    "fuser.hosts.onnx.demands": {"demands", "elements", "shapes", "sums", "tensors", "values"},
-    "fuser.hosts.onnx.standard": {"evaluate", "kernels", "special", "windows"},
+    "fuser.hosts.onnx.judge": {"control", "cut", "oracle", "runtime", "scope", "source", "values"}
+    | {"verification"},
+    "fuser.hosts.onnx.demands": {"demands", "elements", "samples", "shapes", "sums", "tensors"} | {"values"},
+    "fuser.hosts.onnx.standard": {"evaluate", "kernel", "kernels", "reference", "special", "windows"},
 }
 """All that may take part in a verdict: no graph, no algebra, no rule of the compiler."""
 

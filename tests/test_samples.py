@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from onnx import ModelProto
 
 from fuser.errors import InputError
+from fuser.hosts.onnx.demands.samples import samples_of
 from fuser.hosts.onnx.judge.runtime import Session, opened
-from fuser.hosts.onnx.judge.verification import samples_of
 from fuser.judge.inputs import Feeds
 from fuser.judge.needs import WORDS
 from fuser.judge.runner import CannotRun

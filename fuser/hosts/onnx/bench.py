@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import onnxruntime
 
 from fuser.hosts.host import Call, Contest
+from fuser.hosts.onnx.demands.samples import samples_of
 from fuser.hosts.onnx.judge.runtime import CPU, Session, opened
-from fuser.hosts.onnx.judge.verification import samples_of
 from fuser.judge.inputs import LARGE, NOMINAL, Feeds, Given, Shapes
 
 if TYPE_CHECKING:

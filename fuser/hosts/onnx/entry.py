@@ -67,7 +67,8 @@ class Onnx:
         shapes: Shapes | None,
     ) -> Models:
         """Both in onnxruntime."""
-        from fuser.hosts.onnx.judge.verification import OnnxModels, samples_of
+        from fuser.hosts.onnx.demands.samples import samples_of
+        from fuser.hosts.onnx.judge.verification import OnnxModels
 
         return OnnxModels(original, result, samples_of(original, inputs, samples, seed, sizes, shapes))
 

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 
 from fuser.errors import ContradictionError, OracleUnavailable
 from fuser.hosts.onnx.judge.cut import WIDTHS, exposed
-from fuser.hosts.onnx.judge.oracle import Oracle, Scope, named, widened
+from fuser.hosts.onnx.judge.oracle import Oracle
 from fuser.hosts.onnx.judge.runtime import opened
-from fuser.hosts.onnx.judge.source import Source, needed_nodes, reads
+from fuser.hosts.onnx.judge.scope import Scope, widened
+from fuser.hosts.onnx.judge.source import Source, named, needed_nodes, reads
 from fuser.judge.compare import distance, floor, largest
 from fuser.judge.verification import Values
 

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from math import prod
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from fuser.errors import InputError
-from fuser.hosts.onnx.demands.demands import demands_of
 from fuser.hosts.onnx.judge.cut import (
     RANDOM,
     Hole,
@@ -32,8 +30,7 @@ from fuser.hosts.onnx.judge.runtime import opened
 from fuser.hosts.onnx.judge.source import Source, all_nodes
 from fuser.hosts.onnx.judge.values import agree, compare_values
 from fuser.judge.compare import Outputs
-from fuser.judge.demands import Demands
-from fuser.judge.inputs import Feeds, Given, Spec, numpy_dtype
+from fuser.judge.inputs import Feeds, Spec, numpy_dtype
 from fuser.judge.runner import CannotRun, Runner
 from fuser.judge.samples import Samples
 from fuser.judge.verification import Values
@@ -268,18 +265,6 @@ class OnnxModels:
         if dtype.kind in "iub":
             return generator.integers(0, 2, shape).astype(dtype)
         return generator.standard_normal(shape).astype(dtype)
-
-
-def samples_of(model: Model, inputs: Given | None = None, *options: Any, **more: Any) -> Samples:
-    """The samples of a model, which is read now, and not kept; the options are those of `Samples`.
-
-    Nothing is known of the inputs of what cannot be read, which whoever runs it will say.
-    """
-    demands = Demands()
-    if inputs is None:
-        with suppress(OSError, DecodeError, ValueError, TypeError):
-            demands = demands_of(model)
-    return Samples(demands, inputs, *options, **more)
 
 
 @contextmanager
