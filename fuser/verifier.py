@@ -49,11 +49,13 @@ def verify(
     """
     host = host_of(original, result)
     if certificate is not None:
-        for model in (original, result):
-            if not isinstance(model, str | os.PathLike) or not host.certifies:
-                raise InputError(f"a certificate is about ONNX files, not about a {type(model).__name__}")
+        certificates = host.certificates
+        others = [model for model in (original, result) if not isinstance(model, str | os.PathLike)]
+        if certificates is None or others:
+            odd = type((*others, original)[0]).__name__
+            raise InputError(f"a certificate is about ONNX files, not about a {odd}")
         try:
-            host.check_certificate(original, result, certificate)
+            certificates.check(original, result, certificate)
         except VerificationError as refuted:
             return Verification("unproven", str(refuted))
     asked = {"inputs": inputs, "samples": samples, "seed": seed, "sizes": sizes, "shapes": shapes}

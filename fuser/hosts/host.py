@@ -79,17 +79,41 @@ class Draft(Protocol):
         """
 
 
+class Certificates(Protocol):
+    """Proofs of results, from two files alone."""
+
+    def certify(
+        self, original: Name, result: Name, events: Sequence[Event], laws: Mapping[str, str], path: Name
+    ) -> None:
+        """Write to `path` the certificate of a result that `events` made; `laws` are equations by pass.
+
+        Raises:
+            VerificationError: a region is not proved.
+            OutputError: it cannot be written.
+        """
+
+    def check(self, original: Name, result: Name, path: Name) -> None:
+        """Prove again what a certificate states.
+
+        Raises:
+            InputError: it is none, or a file cannot be read.
+            VerificationError: it does not hold.
+        """
+
+
 class Host(Protocol):
     """One host, for all of its models."""
 
     title: str
     """How messages call its files."""
 
-    certifies: bool
-    """Whether a result can have a certificate."""
 
     counts: bool
     """Whether multiply-adds are counted, which depend on the shapes of inputs."""
+
+    @property
+    def certificates(self) -> Certificates | None:
+        """Certificates of results; None where there are none."""
 
     def draft(self, model: Any, example_inputs: Any, dynamic_shapes: Any) -> Draft:
         """A copy of a model in memory.
@@ -153,22 +177,4 @@ class Host(Protocol):
 
         Raises:
             InputError: one cannot be run, or an argument is for another host.
-        """
-
-    def certify(
-        self, original: Name, result: Name, events: Sequence[Event], laws: Mapping[str, str], path: Name
-    ) -> None:
-        """Write to `path` the certificate of a result that `events` made; `laws` are equations by pass.
-
-        Raises:
-            VerificationError: a region is not proved.
-            OutputError: it cannot be written.
-        """
-
-    def check_certificate(self, original: Name, result: Name, path: Name) -> None:
-        """Prove again what a certificate states.
-
-        Raises:
-            InputError: it is none, or a file cannot be read.
-            VerificationError: it does not hold.
         """

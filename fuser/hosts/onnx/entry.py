@@ -17,11 +17,29 @@ if TYPE_CHECKING:
     from fuser.rewrite.pattern import Event
 
 
+class OnnxCertificates:
+    """Each result is proved from the two files alone."""
+
+    def certify(
+        self, original: Name, result: Name, events: Sequence[Event], laws: Mapping[str, str], path: Name
+    ) -> None:
+        """Proved from the two files alone."""
+        from fuser.hosts.onnx.certificate import certificate
+
+        certificate.write(certificate.certify(original, result, events, laws), path)
+
+    def check(self, original: Name, result: Name, path: Name) -> None:
+        """Proved again from the two files alone."""
+        from fuser.hosts.onnx.certificate import certificate
+
+        certificate.check(original, result, path)
+
+
 class Onnx:
     """The host of `.onnx` files, of `onnx.ModelProto` and of `onnx_ir.Model`."""
 
     title = "ONNX"
-    certifies = True
+    certificates = OnnxCertificates()
     counts = True
 
     def draft(self, model: Any, example_inputs: Any, dynamic_shapes: Any) -> Draft:  # noqa: ARG002  # the protocol
@@ -93,20 +111,6 @@ class Onnx:
         return contest(
             original, result, inputs=inputs, sizes=sizes, shapes=shapes, threads=threads, provider=provider
         )
-
-    def certify(
-        self, original: Name, result: Name, events: Sequence[Event], laws: Mapping[str, str], path: Name
-    ) -> None:
-        """Proved from the two files alone."""
-        from fuser.hosts.onnx.certificate import certificate
-
-        certificate.write(certificate.certify(original, result, events, laws), path)
-
-    def check_certificate(self, original: Name, result: Name, path: Name) -> None:
-        """Proved again from the two files alone."""
-        from fuser.hosts.onnx.certificate import certificate
-
-        certificate.check(original, result, path)
 
 
 ONNX: Final = Onnx()

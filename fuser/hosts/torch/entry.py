@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final
 
-from fuser.errors import InputError
 from fuser.hosts.host import Contest, Draft, Host, Name
 from fuser.hosts.kind import foreign, from_torch
 
@@ -15,14 +14,13 @@ if TYPE_CHECKING:
     from fuser.judge.inputs import Given, Shapes
     from fuser.judge.runner import Runner
     from fuser.judge.verification import Models
-    from fuser.rewrite.pattern import Event
 
 
 class Torch:
     """The host of modules, GraphModules, ExportedPrograms and `.pt2` files."""
 
     title = ".pt2"
-    certifies = False
+    certificates = None
     counts = False
 
     def draft(self, model: Any, example_inputs: Any, dynamic_shapes: Any) -> Draft:
@@ -89,21 +87,6 @@ class Torch:
         from fuser.hosts.torch.bench import BACKENDS, contest
 
         return contest(original, result, inputs, sizes, shapes, threads, backend or BACKENDS[0], device)
-
-    def certify(
-        self,
-        original: Name,
-        result: Name,  # noqa: ARG002  # the protocol
-        events: Sequence[Event],  # noqa: ARG002
-        laws: Mapping[str, str],  # noqa: ARG002
-        path: Name,
-    ) -> None:
-        """There is none."""
-        self.check_certificate(original, original, path)
-
-    def check_certificate(self, original: Name, result: Name, path: Name) -> NoReturn:  # noqa: ARG002  # the protocol
-        """There is none."""
-        raise InputError(f"{original} is no ONNX file, and only those have a certificate: {path}")
 
 
 TORCH: Final = Torch()
