@@ -107,7 +107,6 @@ class Host(Protocol):
     title: str
     """How messages call its files."""
 
-
     counts: bool
     """Whether multiply-adds are counted, which depend on the shapes of inputs."""
 
