@@ -8,6 +8,7 @@ from typing import Any
 
 from fuser.errors import InputError, VerificationError
 from fuser.hosts.blame import blames
+from fuser.hosts.host import Fed
 from fuser.hosts.pick import host_of
 from fuser.judge.inputs import Shapes
 from fuser.judge.verification import Verification, compare
@@ -58,5 +59,5 @@ def verify(
             certificates.check(original, result, certificate)
         except VerificationError as refuted:
             return Verification("unproven", str(refuted))
-    asked = {"inputs": inputs, "samples": samples, "seed": seed, "sizes": sizes, "shapes": shapes}
-    return compare(host.models(original, result, host_of(result), **asked))
+    fed = Fed(inputs, samples, seed, sizes, shapes)
+    return compare(host.models(original, result, host_of(result), fed))

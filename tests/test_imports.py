@@ -38,11 +38,11 @@ ROOMS = {
     "hosts.operators": "errors algebra ir recognise",
     "hosts.onnx.standard": "errors",
     "hosts.onnx.judge": f"errors judge {SHARED} hosts.onnx.standard",
-    "hosts.onnx.demands": "errors judge hosts.onnx.judge",
+    "hosts.onnx.demands": "errors judge hosts.host hosts.onnx.judge",
     "hosts.onnx.certificate": "errors algebra rewrite hosts.output",
     "hosts.onnx.file": f"errors {SHARED}",
-    "hosts.onnx": f"{NEUTRAL} {SHARED} hosts.operators hosts.onnx.standard hosts.onnx.judge hosts.onnx.demands"
-    " hosts.onnx.certificate hosts.onnx.file",
+    "hosts.onnx": f"{NEUTRAL} {SHARED} hosts.operators hosts.onnx.standard hosts.onnx.judge"
+    " hosts.onnx.demands hosts.onnx.certificate hosts.onnx.file",
     "hosts.torch": f"{NEUTRAL} {SHARED} hosts.operators",
     "hosts.pick": f"{SHARED} hosts.onnx hosts.torch",
     "hosts.blame": "errors hosts.pick",

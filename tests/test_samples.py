@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from onnx import ModelProto
 
 from fuser.errors import InputError
+from fuser.hosts.host import Fed
 from fuser.hosts.onnx.demands.samples import samples_of
 from fuser.hosts.onnx.judge.runtime import Session, opened
 from fuser.judge.inputs import Feeds
@@ -40,7 +41,7 @@ class Counted:
 
 def sampled(model: ModelProto, **options: object) -> tuple[list[tuple[Feeds, Feeds]], int]:
     """The samples of a model, and how often it was run for them."""
-    samples = samples_of(model, **options)  # type: ignore[arg-type]  # any of its options
+    samples = samples_of(model, Fed(**options))  # type: ignore[arg-type]  # any of its options
     with opened(model, "the model", optimise=False) as session:
         runner = Counted(session)
         return list(samples.of(runner)), runner.runs
@@ -137,7 +138,7 @@ def test_a_fixed_shape_has_two_samples_and_one_that_is_asked_for_has_one() -> No
     model = parsed("g (float[2,3] x) => (float[2,3] y) { y = Relu (x) }")
     (first, _), (second, _) = sampled(model)[0]
     assert not np.array_equal(first["x"], second["x"])
-    assert len(sampled(model, count=1)[0]) == 1
+    assert len(sampled(model, samples=1)[0]) == 1
 
 
 def test_what_would_cost_too_much_is_not_tried_and_said() -> None:

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from fuser.errors import InputError
 from fuser.hosts.blame import blames
-from fuser.hosts.host import Call, Clock, seconds
+from fuser.hosts.host import Call, Clock, Fed, Place, seconds
 from fuser.hosts.pick import host_of
 from fuser.judge.inputs import Shapes
 
@@ -107,18 +107,8 @@ def benchmark(
         raise InputError(f"runs must be at least 1, not {runs}")
     started = perf_counter()
     threads = threads or processors()
-    entered = host_of(original, result).contest(
-        original,
-        result,
-        inputs=inputs,
-        sizes=sizes,
-        shapes=shapes,
-        threads=threads,
-        provider=provider,
-        backend=backend,
-        device=device,
-    )
-    with entered as pair:
+    fed, place = Fed(inputs, 1, sizes=sizes, shapes=shapes), Place(threads, provider, backend, device)
+    with host_of(original, result).contest(original, result, fed, place) as pair:
         pairs = interleave(*pair.calls, runs=runs, warmup=warmup, clock=pair.clock)
     return Benchmark(
         original_ms=Quartiles.of([1e3 * a for a, _ in pairs]),

@@ -36,6 +36,27 @@ def seconds(call: Call) -> float:
 
 
 @dataclass(frozen=True)
+class Fed:
+    """What two models are fed, as far as the user says: see `fuser.verify`."""
+
+    inputs: Any = None
+    samples: int = 3
+    seed: int = 0
+    sizes: Mapping[str, int] | None = None
+    shapes: Shapes | None = None
+
+
+@dataclass(frozen=True)
+class Place:
+    """What two models are timed on: see `fuser.benchmark`."""
+
+    threads: int
+    provider: str | None = None
+    backend: str | None = None
+    device: str | None = None
+
+
+@dataclass(frozen=True)
 class Contest:
     """Two calls to be timed against one another, the shapes that they are fed, and what they run on."""
 
@@ -145,34 +166,11 @@ class Host(Protocol):
             CannotRun: that cannot be had.
         """
 
-    def models(
-        self,
-        original: Any,
-        result: Any,
-        other: Host,
-        *,
-        inputs: Any,
-        samples: int,
-        seed: int,
-        sizes: Mapping[str, int] | None,
-        shapes: Shapes | None,
-    ) -> Models:
-        """Two models to be compared, the result of host `other`; the rest is as for `fuser.verify`."""
+    def models(self, original: Any, result: Any, other: Host, fed: Fed) -> Models:
+        """Two models to be compared, the result of host `other`."""
 
-    def contest(
-        self,
-        original: Any,
-        result: Any,
-        *,
-        inputs: Any,
-        sizes: Mapping[str, int] | None,
-        shapes: Shapes | None,
-        threads: int,
-        provider: str | None,
-        backend: str | None,
-        device: str | None,
-    ) -> AbstractContextManager[Contest]:
-        """Two models of this host to be timed within the block; the rest is as for `fuser.benchmark`.
+    def contest(self, original: Any, result: Any, fed: Fed, place: Place) -> AbstractContextManager[Contest]:
+        """Two models of this host to be timed within the block.
 
         Raises:
             InputError: one cannot be run, or an argument is for another host.

@@ -5,40 +5,31 @@ Threads that wait sleep instead of spinning: two sessions that spin take the pro
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import onnxruntime
 
-from fuser.hosts.host import Call, Contest
+from fuser.hosts.host import Call, Contest, Fed, Place
 from fuser.hosts.onnx.demands.samples import samples_of
 from fuser.hosts.onnx.judge.runtime import CPU, Session, opened
-from fuser.judge.inputs import LARGE, NOMINAL, Feeds, Given, Shapes
+from fuser.judge.inputs import LARGE, NOMINAL, Feeds
 
 if TYPE_CHECKING:
     from fuser.hosts.onnx.judge.runtime import Model
 
 
 @contextmanager
-def contest(
-    original: Model,
-    result: Model,
-    *,
-    inputs: Given | None,
-    sizes: Mapping[str, int] | None,
-    shapes: Shapes | None,
-    threads: int,
-    provider: str | None,
-) -> Iterator[Contest]:
+def contest(original: Model, result: Model, fed: Fed, place: Place) -> Iterator[Contest]:
     """Two sessions, to be timed within the block.
 
     Raises:
         InputError: one of the models cannot be loaded or run, or there is no such provider.
     """
-    provider = provider or CPU
+    provider, threads = place.provider or CPU, place.threads
     # The nominal size first, the others only where the model does not take it.
-    drawn = samples_of(original, inputs, 1, sizes=sizes, shapes=shapes, order=(NOMINAL, *LARGE))
+    drawn = samples_of(original, fed, order=(NOMINAL, *LARGE))
     with (
         opened(original, "the original", optimise=True, threads=threads, provider=provider) as first,
         opened(result, "the result", optimise=True, threads=threads, provider=provider) as second,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from fuser.errors import InputError
-from fuser.hosts.host import Contest, Draft, Host, Name
+from fuser.hosts.host import Contest, Draft, Fed, Host, Name, Place
 
 if TYPE_CHECKING:
     from fuser.judge.inputs import Given, Shapes
@@ -72,45 +72,20 @@ class Onnx:
 
         return running(model, name, precise=precise)
 
-    def models(
-        self,
-        original: Any,
-        result: Any,
-        other: Host,  # noqa: ARG002  # the protocol: it is this one
-        *,
-        inputs: Any,
-        samples: int,
-        seed: int,
-        sizes: Mapping[str, int] | None,
-        shapes: Shapes | None,
-    ) -> Models:
+    def models(self, original: Any, result: Any, other: Host, fed: Fed) -> Models:  # noqa: ARG002  # it is this one
         """Both in onnxruntime."""
         from fuser.hosts.onnx.demands.samples import samples_of
         from fuser.hosts.onnx.judge.verification import OnnxModels
 
-        return OnnxModels(original, result, samples_of(original, inputs, samples, seed, sizes, shapes))
+        return OnnxModels(original, result, samples_of(original, fed))
 
-    def contest(
-        self,
-        original: Any,
-        result: Any,
-        *,
-        inputs: Any,
-        sizes: Mapping[str, int] | None,
-        shapes: Shapes | None,
-        threads: int,
-        provider: str | None,
-        backend: str | None,
-        device: str | None,
-    ) -> AbstractContextManager[Contest]:
+    def contest(self, original: Any, result: Any, fed: Fed, place: Place) -> AbstractContextManager[Contest]:
         """Both in onnxruntime, optimised."""
         from fuser.hosts.onnx.bench import contest
 
-        if backend is not None or device is not None:
+        if place.backend is not None or place.device is not None:
             raise InputError("a backend and a device are for torch models; onnxruntime has providers")
-        return contest(
-            original, result, inputs=inputs, sizes=sizes, shapes=shapes, threads=threads, provider=provider
-        )
+        return contest(original, result, fed, place)
 
 
 ONNX: Final = Onnx()

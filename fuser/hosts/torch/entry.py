@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from fuser.hosts.host import Contest, Draft, Host, Name
+from fuser.hosts.host import Contest, Draft, Fed, Host, Name, Place
 from fuser.hosts.kind import foreign, from_torch
 
 if TYPE_CHECKING:
@@ -52,41 +51,18 @@ class Torch:
 
         return running(model, name, precise=precise)
 
-    def models(
-        self,
-        original: Any,
-        result: Any,
-        other: Host,
-        *,
-        inputs: Any,
-        samples: int,
-        seed: int,
-        sizes: Mapping[str, int] | None,
-        shapes: Shapes | None,
-    ) -> Models:
+    def models(self, original: Any, result: Any, other: Host, fed: Fed) -> Models:
         """A torch original, and a result of whichever host."""
         from fuser.hosts.torch.verification import TorchModels
 
-        count = samples if inputs is None else 1
-        return TorchModels(original, result, inputs, count, seed, sizes, shapes, other=other)
+        count = fed.samples if fed.inputs is None else 1
+        return TorchModels(original, result, fed.inputs, count, fed.seed, fed.sizes, fed.shapes, other=other)
 
-    def contest(
-        self,
-        original: Any,
-        result: Any,
-        *,
-        inputs: Any,
-        sizes: Mapping[str, int] | None,
-        shapes: Shapes | None,
-        threads: int,
-        provider: str | None,  # noqa: ARG002  # onnxruntime's
-        backend: str | None,
-        device: str | None,
-    ) -> AbstractContextManager[Contest]:
+    def contest(self, original: Any, result: Any, fed: Fed, place: Place) -> AbstractContextManager[Contest]:
         """Both on a backend of torch."""
-        from fuser.hosts.torch.bench import BACKENDS, contest
+        from fuser.hosts.torch.bench import contest
 
-        return contest(original, result, inputs, sizes, shapes, threads, backend or BACKENDS[0], device)
+        return contest(original, result, fed, place)
 
 
 TORCH: Final = Torch()
