@@ -44,7 +44,7 @@ def test_a_readme_fits_a_screen_and_its_links_lead_somewhere(folder: Path) -> No
     assert len(lines(folder)) <= SCREEN * (2 if folder == FUSER else 1)
     assert all((folder / link).exists() for link in re.findall(r"\]\(([^)#:]+)\)", text))
     named = re.findall(r"`((?:[a-z_]+/)+[a-z_]+\.py)`", text)
-    assert all(any((base / name).exists() for base in (folder, ROOT, FUSER)) for name in named)
+    assert all(any((base / name).exists() for base in (folder, folder.parent, ROOT, FUSER)) for name in named)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from typing import TypeVar
 from fuser.ir.graph import Graph
 from fuser.rewrite.driver import carefully, run
 from fuser.rewrite.pattern import Log, Plan
-from fuser.validate.check import settle
+from fuser.validate import check
 
 Graphs = TypeVar("Graphs", bound=Sequence[Graph])
 
@@ -21,8 +21,8 @@ def rewritten(read: Callable[[], Graphs], plan: Plan) -> tuple[Graphs, Log]:
     def attempt(careful: bool) -> tuple[Graphs, Log]:
         graphs, log = read(), Log()
         for graph in graphs:
-            run(graph, plan, log, careful=careful)
-            settle(graph, trusted=careful)
+            run(graph, plan, log, check, careful=careful)
+            check.settle(graph, trusted=careful)
         return graphs, log
 
     return carefully(attempt)

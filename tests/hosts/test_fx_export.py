@@ -15,6 +15,7 @@ from fuser.errors import Declined, InputError, VerificationError
 from fuser.hosts.torch.drafts import draft_of
 from fuser.hosts.torch.front import capture, trace
 from fuser.rewrite.pattern import select
+from fuser.validate import check as checks
 from tests.hosts.fx_models import (
     FORMS,
     Net,
@@ -278,7 +279,7 @@ def test_a_check_that_fails_where_each_rewrite_was_right_is_a_bug(monkeypatch: p
     def check(*_: object, trusted: bool = False) -> None:
         raise Declined(f"trusted is {trusted}")
 
-    monkeypatch.setattr("fuser.validate.rewritten.settle", check)
+    monkeypatch.setattr(checks, "settle", check)
     with pytest.raises(
         VerificationError, match="a kernel is wrong though each rewrite of it was right: trusted is True"
     ):
