@@ -30,6 +30,27 @@ def drop_channels(node: Node) -> Iterator[Candidate]:
     A channel goes if all that read it have zero weights for it, or if it is a constant c: an output whose
     weights are all zero is its bias, and f makes f(c) of it, which joins the bias of the convolution
     behind. Where that one reads past the border, f(c) must be what it is padded with there.
+
+    Given:
+        x: float32 [1, 3, 8, 8]
+        a = 3x3 conv, 3 -> 6, pads (1, 1, 1, 1), zero outputs [1, 4] (x)
+        b = Relu (a)
+        y = 3x3 conv, 6 -> 2, pads (1, 1, 1, 1), zero inputs [5] (b)
+        return y
+    Result:
+        x: float32 [1, 3, 8, 8]
+        a = 3x3 conv, 3 -> 3, pads (1, 1, 1, 1) (x)
+        b = Relu (a)
+        y = 3x3 conv, 3 -> 2, pads (1, 1, 1, 1) (b)
+        return y
+
+    Declined:
+        x: float32 [1, 3, 8, 8]
+        a = 3x3 conv, 3 -> 4, pads (1, 1, 1, 1), zero outputs [2] (x)
+        b = Softmax (a)
+        y = 1x1 conv, 4 -> 2 (b)
+        return y
+        # b (Softmax) reads all channels
     """
     conv = node.op
     assert isinstance(conv, Conv)

@@ -21,6 +21,36 @@ def fold_scale_shift(node: Node) -> Iterator[Candidate]:
     """s * conv(x) + t  ->  conv'(x), and conv(s * x + t)  ->  conv'(x) or conv'(x + t / s).
 
     Mul, Div, Add and Sub by a constant on either side, of any shape that broadcasts per channel.
+
+    Given:
+        x: float32 [1, 4, 8, 8]
+        a = scale (x)
+        b = 3x3 conv, 4 -> 8, pads (1, 1, 1, 1) (a)
+        y = 2 b + 0.5
+        return y
+    Result:
+        x: float32 [1, 4, 8, 8]
+        y = 3x3 conv, 4 -> 8, pads (1, 1, 1, 1), bias (x)
+        return y
+
+    Given:
+        x: float32 [1, 4, 8, 8]
+        a = 0.5 x
+        b = a + 2
+        y = 3x3 conv, 4 -> 8, pads (1, 1, 1, 1) (b)
+        return y
+    Result:
+        x: float32 [1, 4, 8, 8]
+        y_0 = x + 4
+        y = 3x3 conv, 4 -> 8, pads (1, 1, 1, 1) (y_0)
+        return y
+
+    Declined:
+        x: float32 [1, 4, 8, 8]
+        a = scale (x)
+        y = Relu (a)
+        return y
+        # y (Relu) reads it and is no convolution
     """
     if unary(node) or (isinstance(node.op, Conv) and node.op.pointwise and node.label != "batch_norm"):
         try:

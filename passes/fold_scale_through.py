@@ -17,6 +17,26 @@ def fold_scale_through(node: Node) -> Iterator[Candidate]:
 
     The scale is per channel or scalar, strictly positive and without shift, and every reader of it is such an
     operator with convolutions behind it; so it vanishes.
+
+    Given:
+        x: float32 [1, 4, 8, 8]
+        a = scale (x)
+        b = Relu (a)
+        y = 3x3 conv, 4 -> 8, pads (1, 1, 1, 1) (b)
+        return y
+    Result:
+        x: float32 [1, 4, 8, 8]
+        b = Relu (x)
+        y = 3x3 conv, 4 -> 8, pads (1, 1, 1, 1) (b)
+        return y
+
+    Declined:
+        x: float32 [1, 4, 8, 8]
+        a = -2 x
+        b = Relu (a)
+        y = 3x3 conv, 4 -> 8, pads (1, 1, 1, 1) (b)
+        return y
+        # the scale is not positive everywhere: -2
     """
     source, value = node.inputs[0], node.outputs[0]
     users = list(value.users)

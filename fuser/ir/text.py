@@ -1,0 +1,313 @@
+"""A graph as lines of text, and a graph of such lines: what the docstrings of passes show, and tests build.
+
+    x: float32 [1, 4, 8, N]                                 an input
+    c: constant float32 [4]                                 a constant
+    a = 3x3 conv, 4 -> 4, pads (1, 1, 1, 1), bias (x)       an operator of values
+    b = 2 a - x + 0.5                                       a sum
+    p, q = channels 0:2, 2:4 of 4 (b)                       an operator of several outputs
+    m: float32 [1, 2, 4, N] = MaxPool (p)                   where the type is not what it usually is
+    return m, q
+
+The grammar, one line each; what is in brackets may be missing, what is in braces comes any number of times:
+
+    given  = name ": " ["constant " | "captured "] type
+    node   = name [": " type] {", " name [": " type]} " = " (sum | operator " (" [name {", " name}] ")")
+    sum    = ["-"] term {(" + " | " - ") term}              term = number " " name | name | number
+    return = "return " name {", " name}
+    type   = dtype " " ("[" [extent {", " extent}] "]" | "?")
+    extent = a number | a symbol | "?"
+
+`operator` is what `ir/words.py` says. `_` is an input that is absent. Names and symbols that could be taken
+for something else are in quotes, as in JSON. Text holds no weights: what reads it draws small integers, in
+which float64 is exact, and what is written of the graph that was read is the text.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fuser.algebra.conv import Conv
+from fuser.errors import Declined, InputError, require
+from fuser.ir.extents import window
+from fuser.ir.graph import Concat, Constant, Dim, Graph, Host, Node, Op, Opaque, Reshape, Select, Sum, Value
+from fuser.ir.words import integers, number, operator, words
+
+QUOTED: Final = r'"(?:[^"\\]|\\.)*"'
+PLAIN: Final = r"(?!(?:return|inf|nan|_)(?![\w/.:'-]))[A-Za-z_/](?:[\w/.:'-]*[\w/.'-])?"
+NAME: Final = rf"(?:{QUOTED}|{PLAIN})"
+SYMBOL: Final = r'(?!-?\d+(?:,|\]|$))[\w(](?:[^",\[\]]*[^",\[\] ])?'
+EXTENT: Final = rf"(?:\?|-?\d+|{QUOTED}|{SYMBOL})"
+TYPE: Final = rf"\S+ (?:\?|\[(?:{EXTENT}(?:, {EXTENT})*)?\])"
+OUTPUT: Final = rf"{NAME}(?:: {TYPE})?"
+NUMBER: Final = r"(?:\d+(?:\.\d+)?(?:e[+-]?\d+)?|inf|nan)"
+TERM: Final = rf"(?:(?:{NUMBER} )?{NAME}|{NUMBER})"
+OPERAND: Final = rf"(?:_|{NAME})"
+
+GIVEN: Final = re.compile(rf"(?P<name>{NAME}): (?P<how>constant |captured )?(?P<type>{TYPE})")
+NODE: Final = re.compile(rf"(?P<outputs>{OUTPUT}(?:, {OUTPUT})*) = (?P<made>.+)")
+SUM: Final = re.compile(rf"-?{TERM}(?: [+-] {TERM})*")
+APPLIED: Final = re.compile(rf"(?P<words>.+) \((?P<operands>(?:{OPERAND}(?:, {OPERAND})*)?)\)")
+RETURN: Final = re.compile(rf"return (?P<names>{NAME}(?:, {NAME})*)")
+ONE_TERM: Final = re.compile(rf"(?P<sign>^-?| [+-] )(?P<term>{TERM})")
+PARTS: Final = re.compile(rf"(?:(?P<factor>{NUMBER})(?: |$))?(?P<name>{NAME})?")
+ONE_OUTPUT: Final = re.compile(rf"(?P<name>{NAME})(?:: (?P<type>{TYPE}))?")
+
+Type = tuple[tuple[Dim, ...] | None, str | None]
+
+
+def write(graph: Graph) -> str:
+    """The graph as text, the last line with an end. Weights are looked at; values of one name get others."""
+    names = _Names()
+    nodes = graph.ordered()
+    lines = [f"{names.of(value)}: {_type(value)}" for value in graph.inputs]
+    for value in _from_outside(graph, nodes):
+        how = "constant" if value.constant is not None and value not in graph.captured else "captured"
+        lines.append(f"{names.of(value)}: {how} {_type(value)}")
+    lines += [_statement(node, names) for node in nodes]
+    return "\n".join([*lines, f"return {', '.join(map(names.of, graph.outputs))}", ""])
+
+
+class _Names:
+    """A name for each value, no two the same, in quotes where it needs them."""
+
+    def __init__(self) -> None:
+        self._known: dict[Value | None, str] = {None: "_"}
+        self._used: set[str] = set()
+
+    def of(self, value: Value | None) -> str:
+        """What the text calls the value."""
+        if value is not None and value not in self._known:
+            name = value.name
+            while name in self._used:
+                name += "'"
+            self._used.add(name)
+            self._known[value] = name if re.fullmatch(PLAIN, name) else _quoted(name)
+        return self._known[value]
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _unquoted(text: str) -> str:
+    return str(json.loads(text)) if text.startswith('"') else text
+
+
+def _from_outside(graph: Graph, nodes: Sequence[Node]) -> Iterator[Value]:
+    """Values besides the inputs that no node makes, each once, in the order in which they are read."""
+    read = [value for node in nodes for value in node.inputs if value is not None]
+    made = {*graph.inputs, *(value for node in nodes for value in node.outputs)}
+    return (value for value in dict.fromkeys((*graph.captured, *read, *graph.outputs)) if value not in made)
+
+
+def _type(value: Value) -> str:
+    dtype = value.dtype or "?"
+    return f"{dtype} ?" if value.shape is None else f"{dtype} [{', '.join(map(_extent, value.shape))}]"
+
+
+def _extent(dim: Dim) -> str:
+    if isinstance(dim, str):
+        return dim if re.fullmatch(SYMBOL, dim) else _quoted(dim)
+    return "?" if dim is None else str(dim)
+
+
+def _statement(node: Node, names: _Names) -> str:
+    outputs = [
+        names.of(value) if (value.shape, value.dtype) == usual else f"{names.of(value)}: {_type(value)}"
+        for value, usual in zip(node.outputs, _types(node.op, node.inputs, len(node.outputs)), strict=True)
+    ]
+    operands = [names.of(value) for value in node.inputs]
+    if isinstance(node.op, Sum):
+        made = _sum(node.op, operands)
+    else:
+        source = node.inputs[0] if node.inputs else None
+        made = f"{words(node.op, node.label, source)} ({', '.join(operands)})"
+    return f"{', '.join(outputs)} = {made}"
+
+
+def _sum(op: Sum, operands: Sequence[str]) -> str:
+    terms = [
+        (c, name if abs(c) == 1 else f"{number(abs(c))} {name}")
+        for c, name in zip(op.coefficients, operands, strict=True)
+    ]
+    terms += [(op.offset, number(abs(op.offset)))] if op.offset else []
+    text = "".join(f" {'-' if np.signbit(c) else '+'} {term}" for c, term in terms)
+    return text.removeprefix(" + ") if text.startswith(" + ") else "-" + text.removeprefix(" - ")
+
+
+def _types(op: Op, inputs: Sequence[Value | None], outputs: int) -> list[Type]:
+    """What follows for the outputs from the first input; an opaque operator is taken to keep its type."""
+    first = inputs[0] if inputs else None
+    if first is None:
+        return [(None, None)] * outputs
+    shape = first.shape
+    if shape is None or isinstance(op, Sum | Opaque):
+        shapes = [shape] * outputs
+    elif isinstance(op, Reshape):
+        shapes = [op.result(shape)]
+    elif isinstance(op, Select):
+        shapes = [_with(shape, op.axis, size) for _, size in op.ranges]
+    elif isinstance(op, Concat):
+        sizes = [None if v is None or v.shape is None else v.shape[op.axis] for v in inputs]
+        known = [size for size in sizes if isinstance(size, int)]
+        shapes = [_with(shape, op.axis, sum(known) if len(known) == len(sizes) else None)]
+    else:
+        shapes = [_convolved(op, shape)]
+    return [(shape, first.dtype) for shape in shapes]
+
+
+def _with(shape: tuple[Dim, ...], axis: int, size: Dim) -> tuple[Dim, ...]:
+    axis %= len(shape)
+    return (*shape[:axis], size, *shape[axis + 1 :])
+
+
+def _convolved(conv: Conv, shape: tuple[Dim, ...]) -> tuple[Dim, ...]:
+    if conv.axis == -1:
+        return (*shape[:-1], conv.outputs)
+    if conv.transposed:
+        known = [dim if isinstance(dim, int) else None for dim in shape[2:]]
+        made = conv.extent(tuple(n or 0 for n in known))
+        return (
+            shape[0],
+            conv.outputs,
+            *(m if n is not None else None for n, m in zip(known, made, strict=True)),
+        )
+    return (shape[0], conv.outputs, *map(window, shape[2:], conv.slack, conv.stride))
+
+
+def read(text: str, host: Host, operators: Mapping[str, Opaque] | None = None) -> Graph:
+    """The graph of a text. `operators` are the opaque ones that can be more than their name, by that name.
+
+    Raises:
+        InputError: a line is none of the grammar, or says what cannot be; with its number.
+    """
+    reader = _Reader(host, operators or {})
+    for index, line in enumerate(text.strip().splitlines(), 1):
+        try:
+            reader.line(line.strip())
+        except Declined as reason:
+            raise InputError(f"line {index}, {line.strip()!r}: {reason}") from None
+    if not reader.graph.outputs:
+        raise InputError("the text does not say what the graph returns")
+    return reader.graph
+
+
+class _Reader:
+    """Builds a graph line by line."""
+
+    def __init__(self, host: Host, operators: Mapping[str, Opaque]) -> None:
+        self.graph = Graph("text", host)
+        self._operators = operators
+        self._values: dict[str, Value] = {}
+        self._random = np.random.default_rng(0)
+
+    def line(self, line: str) -> None:
+        """Take in one line.
+
+        Raises:
+            Declined: it cannot be.
+        """
+        if match := RETURN.fullmatch(line):
+            self.graph.outputs = [self._value(name) for name in re.findall(NAME, match["names"])]
+        elif match := GIVEN.fullmatch(line):
+            self._give(self._define(match["name"], *_read_type(match["type"])), match["how"])
+        elif match := NODE.fullmatch(line):
+            self._make(match["outputs"], match["made"], line)
+        else:
+            raise Declined("this is no input, node or return")
+
+    def _value(self, name: str) -> Value:
+        require(_unquoted(name) in self._values, f"{name} is not known")
+        return self._values[_unquoted(name)]
+
+    def _define(self, name: str, shape: tuple[Dim, ...] | None, dtype: str | None) -> Value:
+        name = _unquoted(name)
+        require(name not in self._values, f"there is a {name} already")
+        return self._values.setdefault(name, Value(name, shape, dtype))
+
+    def _give(self, value: Value, how: str | None) -> None:
+        if how == "constant ":
+            value.constant = self._constant(value)
+        else:
+            (self.graph.captured if how else self.graph.inputs).append(value)
+
+    def _constant(self, value: Value) -> Constant:
+        shape = tuple(dim for dim in value.shape or () if isinstance(dim, int))
+        require(shape == value.shape, f"the extents of the constant {value.name} are not known")
+        drawn = integers(self._random, *shape)
+
+        def array() -> NDArray[Any]:
+            return drawn.astype(value.dtype)
+
+        return Constant(shape, value.dtype or "", array)
+
+    def _make(self, outputs: str, made: str, line: str) -> None:
+        if SUM.fullmatch(made):
+            op, inputs, label = self._sum(made)
+        else:
+            op, inputs, label = self._applied(made)
+        results = [match.groupdict() for match in ONE_OUTPUT.finditer(outputs)]
+        count = len(op.ranges) if isinstance(op, Select) else len(results) if isinstance(op, Opaque) else 1
+        require(len(results) == count, f"{op} has {count} outputs, not {len(results)}")
+        types = _types(op, inputs, count)
+        values = [
+            self._define(result["name"], *(_read_type(result["type"]) if result["type"] else usual))
+            for result, usual in zip(results, types, strict=True)
+        ]
+        position = (len(self.graph.nodes),)
+        self.graph.add(Node(op, inputs, values, label=label, position=position, source=line))
+
+    def _sum(self, text: str) -> tuple[Sum, list[Value | None], str]:
+        coefficients, inputs, offset = [], [], 0.0
+        for match in ONE_TERM.finditer(text):
+            term = PARTS.fullmatch(match["term"])
+            assert term is not None
+            factor = float(term["factor"] or 1) * (-1 if "-" in match["sign"] else 1)
+            if term["name"]:
+                coefficients.append(factor)
+                inputs.append(self._value(term["name"]))
+            else:
+                offset += factor
+        return Sum(tuple(coefficients), offset), inputs, ""
+
+    def _applied(self, text: str) -> tuple[Op, list[Value | None], str]:
+        match = APPLIED.fullmatch(text)
+        if match is None:
+            raise Declined(f"{text} is no sum and no operator of values")
+        names = re.findall(OPERAND, match["operands"])
+        inputs = [None if name == "_" else self._value(name) for name in names]
+        op, label = operator(match["words"], inputs, self._random)
+        if isinstance(op, Opaque):
+            return self._operators.get(op.kind, op), inputs, label
+        _require_fit(op, inputs)
+        return op, inputs, label
+
+
+def _read_type(text: str) -> Type:
+    dtype, _, shape = text.partition(" ")
+    dims = None if shape == "?" else tuple(map(_read_extent, re.findall(EXTENT, shape[1:-1])))
+    return dims, None if dtype == "?" else dtype
+
+
+def _read_extent(text: str) -> Dim:
+    if re.fullmatch(r"-?\d+", text):
+        return int(text)
+    return None if text == "?" else _unquoted(text)
+
+
+def _require_fit(op: Op, inputs: Sequence[Value | None]) -> None:
+    """Decline an operator that cannot read the inputs."""
+    require(None not in inputs, f"{op} has no optional inputs")
+    parts = op.parts if isinstance(op, Concat) else 1
+    require(len(inputs) == parts > 0, f"{op} reads {parts} values, not {len(inputs)}")
+    channels = op.inputs if isinstance(op, Conv) else op.channels if isinstance(op, Select) else None
+    shape = None if inputs[0] is None else inputs[0].shape
+    if isinstance(op, Conv | Select) and shape is not None:
+        rank = op.rank + 2 if isinstance(op, Conv) and op.axis == 1 else len(shape)
+        require(len(shape) == rank, f"{op} reads tensors of {rank} axes, not {len(shape)}")
+        size = shape[op.axis]
+        require(not isinstance(size, int) or size == channels, f"{op} reads {channels} channels, not {size}")

@@ -1,0 +1,303 @@
+"""Operators in words, both ways: how the text of a graph calls them, and an operator of that description.
+
+    operator    = convolution | pool | pad | map | "concat, axis " A | select | "reshape to " TUPLE | KIND
+    convolution = (["transposed "] K["x"K...] " conv, " | "linear, ") I " -> " O attributes
+                  [", axis 1"] [", bias"] [zeros | ", " N " blocks" | ", rank " N]
+    attributes  = [", groups " N] [", stride " TUPLE] [", dilation " TUPLE] [", pads " TUPLE [" with " VALUE]]
+    zeros       = ", zero" | [", zero outputs " LIST] [", zero inputs " LIST] [", zero taps " LIST " x "...]
+    pool        = "average pool " K["x"K...] attributes
+    pad         = "pad " TUPLE [" with " VALUE]
+    map         = ("batch_norm" | "scale_shift" | "scale" | "shift" | "identity") [", axis -1"]
+    select      = "channels " A ":" B {", " A ":" B} " of " C [", axis -1"]
+
+A convolution begins as its `str()` does, which refusals use too; then it says of its numbers what a rewrite
+may care for: that there is a bias, a pad value that is not zero (`each`: every channel has its own), outputs,
+inputs and taps whose weights are all zero, blocks of the diagonal outside of which they are, a low rank.
+What follows from the tensor that it reads, as the channels of a map, is not said. Without an axis a linear
+layer acts on the last one, everything else on axis 1. KIND is an opaque operator's own name, in quotes where
+it could be taken for another form.
+"""
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from math import prod
+from typing import Final
+
+import numpy as np
+
+from fuser.algebra.conv import Conv, Ints, average_pool, pad, regroup, scale_shift
+from fuser.algebra.lazy import Array
+from fuser.algebra.low_rank import factor
+from fuser.algebra.narrowing import block_groups, zero_columns, zero_rows
+from fuser.errors import Declined, require
+from fuser.ir.graph import Concat, Op, Opaque, Reshape, Select, Value
+
+TUPLE: Final = r"\([-\d, ]*\)"
+LIST: Final = r"\[[\d, ]*\]"
+SIZE: Final = r"(?P<size>\d+(?:x\d+)*)"
+PADS: Final = rf"(?P<pads>{TUPLE})(?: with (?P<value>[^\s,]+))?"
+ATTRIBUTES: Final = (
+    rf"(?:, groups (?P<groups>\d+))?(?:, stride (?P<stride>{TUPLE}))?(?:, dilation (?P<dilation>{TUPLE}))?"
+    rf"(?:, pads {PADS})?"
+)
+NUMBERS: Final = (
+    rf"(?P<bias>, bias)?(?P<zero>, zero)?(?:, zero outputs (?P<rows>{LIST}))?"
+    rf"(?:, zero inputs (?P<columns>{LIST}))?(?:, zero taps (?P<taps>{LIST}(?: x {LIST})*))?"
+    r"(?:, (?P<blocks>\d+) blocks)?(?:, rank (?P<rank>\d+))?"
+)
+CONV: Final = re.compile(
+    rf"(?P<transposed>transposed )?(?:{SIZE} conv|linear), (?P<I>\d+) -> (?P<O>\d+){ATTRIBUTES}"
+    rf"(?P<axis>, axis 1)?{NUMBERS}"
+)
+POOL: Final = re.compile(rf"average pool {SIZE}{ATTRIBUTES}")
+PAD: Final = re.compile(rf"pad {PADS}")
+MAP: Final = re.compile(r"(?P<kind>batch_norm|scale_shift|scale|shift|identity)(?P<axis>, axis -1)?")
+CONCAT: Final = re.compile(r"concat, axis (?P<axis>1|-1)")
+SELECT: Final = re.compile(
+    r"channels (?P<ranges>\d+:\d+(?:, \d+:\d+)*) of (?P<channels>\d+)(?P<axis>, axis -1)?"
+)
+RESHAPE: Final = re.compile(rf"reshape to (?P<shape>{TUPLE})")
+KIND: Final = re.compile(r"[A-Za-z_][\w.:]*")
+
+MAPS: Final = {
+    (False, False): "identity",
+    (False, True): "shift",
+    (True, False): "scale",
+    (True, True): "scale_shift",
+}
+"""What a map of each channel is called, by whether it scales and whether it shifts."""
+
+SCALES: Final = (2.0, 4.0, 8.0)
+"""The scales that are drawn: positive, with exact inverses."""
+
+TRIES: Final = 16
+"""How often numbers are drawn until they are what the words say, and no more than that by chance."""
+
+
+def words(op: Op, label: str, source: Value | None) -> str:
+    """The operator in words, with the label of its node, where it reads `source`. Looks at its weights."""
+    if isinstance(op, Conv):
+        return _map(op, label, source) or _conv(op)
+    if isinstance(op, Select) and op.axis != 1:
+        return f"{op}, axis {op.axis}"
+    if isinstance(op, Opaque):
+        plain = KIND.fullmatch(op.kind) and not any(form.fullmatch(op.kind) for form in READERS)
+        return op.kind if plain else json.dumps(op.kind, ensure_ascii=False)
+    return str(op)
+
+
+def number(value: float) -> str:
+    """The shortest spelling of a number."""
+    return repr(float(value)).removesuffix(".0")
+
+
+def _map(conv: Conv, label: str, source: Value | None) -> str:
+    """A scale and shift, a pad or an average pool of each channel of `source`; nothing where it is none."""
+    shape = None if source is None else source.shape
+    if shape is None or not conv.depthwise or shape[conv.axis] != conv.inputs:
+        return ""
+    if conv.axis == 1 and len(shape) != conv.rank + 2:
+        return ""
+    weight = conv.kernel.peek()
+    same = bool((weight == 1).all())
+    if conv.pointwise:
+        kind = label if label == "batch_norm" else MAPS[not same, bool(conv.bias.any())]
+        return kind + ", axis -1" * (conv.axis == -1)
+    if same and conv.size == conv.stride == (1,) * conv.rank and not conv.transposed and not conv.bias.any():
+        return f"pad {conv.begin + conv.end}{_pad_value(conv)}"
+    if conv.averages:
+        size = "x".join(map(str, conv.size))
+        rest = str(conv).removeprefix(f"{size} conv, {conv.inputs} -> {conv.inputs}")
+        return f"average pool {size}{rest.removeprefix(f', groups {conv.groups}')}"
+    return ""
+
+
+def _pad_value(conv: Conv) -> str:
+    if not conv.pad_value.any():
+        return ""
+    values = set(conv.pad_value.tolist())
+    return f" with {number(values.pop()) if len(values) == 1 else 'each'}"
+
+
+def _conv(conv: Conv) -> str:
+    axis = ", axis 1" if conv.rank == 0 and conv.axis == 1 else ""
+    text = f"{conv}{_pad_value(conv)}{axis}" + ", bias" * bool(conv.bias.any())
+    if not conv.kernel.peek().any():
+        return f"{text}, zero"
+    zeros = _zeros(conv)
+    if zeros:
+        return text + zeros
+    blocks = block_groups(conv)
+    if blocks > conv.groups:
+        return f"{text}, {blocks} blocks"
+    try:
+        factors = factor(conv)
+    except Declined:
+        factors = None
+    return text if factors is None else f"{text}, rank {factors[1].outputs}"
+
+
+def _zeros(conv: Conv) -> str:
+    used = conv.kernel.peek() != 0
+    every = range(used.ndim)
+    taps = [np.flatnonzero(~used.any(tuple(a for a in every if a != axis))).tolist() for axis in every[2:]]
+    rows, columns = np.flatnonzero(zero_rows(conv)).tolist(), np.flatnonzero(zero_columns(conv)).tolist()
+    text = f", zero outputs {rows}" if rows else ""
+    text += f", zero inputs {columns}" if columns and conv.groups == 1 else ""
+    return text + (f", zero taps {' x '.join(map(str, taps))}" if any(taps) else "")
+
+
+def operator(text: str, inputs: Sequence[Value | None], random: np.random.Generator) -> tuple[Op, str]:
+    """An operator that is `text` in words where it reads `inputs`, and the label of its node.
+
+    Its numbers are drawn: small integers, but for the means of an average pool. An opaque one is its name.
+
+    Raises:
+        Declined: there is none, or it is written otherwise.
+    """
+    form, read = next(((m, read) for f, read in READERS.items() if (m := f.fullmatch(text))), (None, None))
+    if form is None or read is None:
+        require(text.startswith('"') or bool(KIND.fullmatch(text)), f"there is no operator {text!r}")
+        return Opaque(json.loads(text) if text.startswith('"') else text), ""
+    written = ""
+    for _ in range(TRIES):
+        op, label = read(form, inputs, random)
+        written = words(op, label, inputs[0] if inputs else None)
+        if written == text:
+            return op, label
+    raise Declined(f"{text!r} is written {written!r}")
+
+
+def integers(random: np.random.Generator, *shape: int) -> Array:
+    """Integers from -9 to 9 without zero, so that no tap or channel is without effect."""
+    signs: Array = random.choice([-1.0, 1.0], shape)
+    return signs * random.integers(1, 10, shape)
+
+
+Read = Callable[[re.Match[str], Sequence[Value | None], np.random.Generator], tuple[Op, str]]
+
+
+def _read_conv(
+    match: re.Match[str], _: Sequence[Value | None], random: np.random.Generator
+) -> tuple[Op, str]:
+    size, inputs, outputs = _size(match), int(match["I"]), int(match["O"])
+    groups = int(match["groups"] or 1)
+    begin, end = _halves(match)
+    conv = Conv.of(
+        _kernel(match, (outputs, inputs, *size), groups, random),
+        integers(random, outputs) if match["bias"] else None,
+        groups=groups,
+        stride=_ints(match["stride"]),
+        dilation=_ints(match["dilation"]),
+        begin=begin,
+        end=end,
+        pad_value=_pad_values(match, inputs, random),
+        axis=1 if size or match["axis"] else -1,
+        transposed=bool(match["transposed"]),
+    )
+    return conv, ""
+
+
+def _kernel(match: re.Match[str], shape: Ints, groups: int, random: np.random.Generator) -> Array:
+    """Numbers `[O, I/groups, *k]` as the words say, for a dense `shape` of `[O, I, *k]`."""
+    outputs, inputs, *size = shape
+    blocks, rank = int(match["blocks"] or groups), int(match["rank"] or 0)
+    require(groups > 0 < blocks and inputs % blocks == 0, f"{inputs} channels do not divide into {blocks}")
+    if rank:
+        weight = (integers(random, outputs, rank) @ integers(random, rank, inputs * prod(size))).reshape(
+            shape
+        )
+    else:
+        weight = integers(random, outputs, inputs // blocks, *size)
+    weight = regroup(Conv.of(weight, groups=blocks), groups).weight
+    for axis, listed in enumerate((match["rows"], match["columns"], *(match["taps"] or "").split(" x "))):
+        for index in _ints(listed):
+            known = axis < weight.ndim and index < weight.shape[axis]
+            require(known, f"a kernel {list(weight.shape)} has nothing at {index} of axis {axis}")
+            weight[(slice(None),) * axis + (index,)] = 0
+    return weight * (not match["zero"])
+
+
+def _read_pool(
+    match: re.Match[str], inputs: Sequence[Value | None], _: np.random.Generator
+) -> tuple[Op, str]:
+    size = _size(match)
+    stride, dilation = (_ints(match[name]) or (1,) * len(size) for name in ("stride", "dilation"))
+    begin, end = _halves(match)
+    none = (0,) * len(size)
+    return average_pool(
+        _channels(inputs, 1)[0], size, stride, dilation, begin or none, end or none
+    ), "average_pool"
+
+
+def _read_pad(
+    match: re.Match[str], inputs: Sequence[Value | None], random: np.random.Generator
+) -> tuple[Op, str]:
+    channels, _ = _channels(inputs, 1)
+    return pad(channels, *_halves(match), _pad_values(match, channels, random)), "pad"
+
+
+def _read_map(
+    match: re.Match[str], inputs: Sequence[Value | None], random: np.random.Generator
+) -> tuple[Op, str]:
+    kind, axis = match["kind"], -1 if match["axis"] else 1
+    channels, rank = _channels(inputs, axis)
+    scale = np.ones(channels) if kind in {"shift", "identity"} else random.choice(SCALES, channels)
+    shift = np.zeros(channels) if kind in {"scale", "identity"} else integers(random, channels)
+    return scale_shift(scale, shift, rank, axis), "batch_norm" if kind == "batch_norm" else "scale_shift"
+
+
+def _read_concat(
+    match: re.Match[str], inputs: Sequence[Value | None], _: np.random.Generator
+) -> tuple[Op, str]:
+    return Concat(len(inputs), int(match["axis"])), ""
+
+
+def _read_select(match: re.Match[str], _: Sequence[Value | None], __: np.random.Generator) -> tuple[Op, str]:
+    ends = [tuple(map(int, part.split(":"))) for part in match["ranges"].split(", ")]
+    ranges = tuple((first, end - first) for first, end in ends)
+    return Select(ranges, int(match["channels"]), -1 if match["axis"] else 1), ""
+
+
+def _read_reshape(match: re.Match[str], _: Sequence[Value | None], __: np.random.Generator) -> tuple[Op, str]:
+    return Reshape(_ints(match["shape"])[1:]), ""
+
+
+READERS: Final[dict[re.Pattern[str], Read]] = {
+    CONV: _read_conv,
+    POOL: _read_pool,
+    PAD: _read_pad,
+    MAP: _read_map,
+    CONCAT: _read_concat,
+    SELECT: _read_select,
+    RESHAPE: _read_reshape,
+}
+
+
+def _ints(text: str | None) -> Ints:
+    return tuple(map(int, re.findall(r"-?\d+", text or "")))
+
+
+def _size(match: re.Match[str]) -> Ints:
+    return tuple(map(int, match["size"].split("x"))) if match["size"] else ()
+
+
+def _halves(match: re.Match[str]) -> tuple[Ints, Ints]:
+    pads = _ints(match["pads"])
+    return pads[: len(pads) // 2], pads[len(pads) // 2 :]
+
+
+def _pad_values(match: re.Match[str], channels: int, random: np.random.Generator) -> Array:
+    if match["value"] == "each":
+        return integers(random, channels)
+    return np.full(channels, float(match["value"] or 0))
+
+
+def _channels(inputs: Sequence[Value | None], axis: int) -> tuple[int, int]:
+    """How many channels the first input has on `axis`, and how many spatial axes."""
+    shape = inputs[0].shape if inputs and inputs[0] is not None else None
+    channels = None if shape is None or len(shape) < 2 else shape[axis]
+    if shape is None or not isinstance(channels, int):
+        raise Declined(f"the channels of {inputs[0]!r} are not known" if inputs else "there is no input")
+    return channels, len(shape) - 2 if axis == 1 else 0
