@@ -5,7 +5,7 @@
     a = 3x3 conv, 4 -> 4, pads (1, 1, 1, 1), bias (x)       an operator of values
     b = 2 a - x + 0.5                                       a sum
     p, q = channels 0:2, 2:4 of 4 (b)                       an operator of several outputs
-    m: float32 [1, 2, 4, N] = MaxPool (p)                   where the type is not what it usually is
+    m: float32 [1, 4] = GlobalMaxPool (a, c)                where the type is not that of the first input
     return m, q
 
 The grammar, one line each; what is in brackets may be missing, what is in braces comes any number of times:
@@ -13,7 +13,7 @@ The grammar, one line each; what is in brackets may be missing, what is in brace
     given  = name ": " ["constant " | "captured "] type
     node   = name [": " type] {", " name [": " type]} " = " (sum | operator " (" [name {", " name}] ")")
     sum    = ["-"] term {(" + " | " - ") term}              term = number " " name | name | number
-    return = "return " name {", " name}
+    return = "return" [" " name {", " name}]
     type   = dtype " " ("[" [extent {", " extent}] "]" | "?")
     extent = a number | a symbol | "?"
 
@@ -22,7 +22,6 @@ for something else are in quotes, as in JSON. Text holds no weights: what reads 
 which float64 is exact, and what is written of the graph that was read is the text.
 """
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
@@ -34,24 +33,22 @@ from fuser.algebra.conv import Conv
 from fuser.errors import Declined, InputError, require
 from fuser.ir.extents import window
 from fuser.ir.graph import Concat, Constant, Dim, Graph, Host, Node, Op, Opaque, Reshape, Select, Sum, Value
-from fuser.ir.words import integers, number, operator, words
+from fuser.ir.words import NUMBER, QUOTED, integers, number, operator, quoted, unquoted, words
 
-QUOTED: Final = r'"(?:[^"\\]|\\.)*"'
 PLAIN: Final = r"(?!(?:return|inf|nan|_)(?![\w/.:'-]))[A-Za-z_/](?:[\w/.:'-]*[\w/.'-])?"
 NAME: Final = rf"(?:{QUOTED}|{PLAIN})"
-SYMBOL: Final = r'(?!-?\d+(?:,|\]|$))[\w(](?:[^",\[\]]*[^",\[\] ])?'
-EXTENT: Final = rf"(?:\?|-?\d+|{QUOTED}|{SYMBOL})"
+SYMBOL: Final = r'(?!-?\d+(?:,|\]|$))[\w(](?:(?:[^"\\,\[\]\s]| )*[^"\\,\[\]\s])?'
+EXTENT: Final = rf"(?:\?|{QUOTED}|{SYMBOL}|-?\d+)"
 TYPE: Final = rf"\S+ (?:\?|\[(?:{EXTENT}(?:, {EXTENT})*)?\])"
 OUTPUT: Final = rf"{NAME}(?:: {TYPE})?"
-NUMBER: Final = r"(?:\d+(?:\.\d+)?(?:e[+-]?\d+)?|inf|nan)"
 TERM: Final = rf"(?:(?:{NUMBER} )?{NAME}|{NUMBER})"
-OPERAND: Final = rf"(?:_|{NAME})"
+OPERAND: Final = rf"(?:{NAME}|_)"
 
 GIVEN: Final = re.compile(rf"(?P<name>{NAME}): (?P<how>constant |captured )?(?P<type>{TYPE})")
 NODE: Final = re.compile(rf"(?P<outputs>{OUTPUT}(?:, {OUTPUT})*) = (?P<made>.+)")
 SUM: Final = re.compile(rf"-?{TERM}(?: [+-] {TERM})*")
 APPLIED: Final = re.compile(rf"(?P<words>.+) \((?P<operands>(?:{OPERAND}(?:, {OPERAND})*)?)\)")
-RETURN: Final = re.compile(rf"return (?P<names>{NAME}(?:, {NAME})*)")
+RETURN: Final = re.compile(rf"return(?P<names>(?: {NAME}(?:, {NAME})*)?)")
 ONE_TERM: Final = re.compile(rf"(?P<sign>^-?| [+-] )(?P<term>{TERM})")
 PARTS: Final = re.compile(rf"(?:(?P<factor>{NUMBER})(?: |$))?(?P<name>{NAME})?")
 ONE_OUTPUT: Final = re.compile(rf"(?P<name>{NAME})(?:: (?P<type>{TYPE}))?")
@@ -68,7 +65,7 @@ def write(graph: Graph) -> str:
         how = "constant" if value.constant is not None and value not in graph.captured else "captured"
         lines.append(f"{names.of(value)}: {how} {_type(value)}")
     lines += [_statement(node, names) for node in nodes]
-    return "\n".join([*lines, f"return {', '.join(map(names.of, graph.outputs))}", ""])
+    return "\n".join([*lines, f"return {', '.join(map(names.of, graph.outputs))}".strip(), ""])
 
 
 class _Names:
@@ -85,16 +82,8 @@ class _Names:
             while name in self._used:
                 name += "'"
             self._used.add(name)
-            self._known[value] = name if re.fullmatch(PLAIN, name) else _quoted(name)
+            self._known[value] = name if re.fullmatch(PLAIN, name) else quoted(name)
         return self._known[value]
-
-
-def _quoted(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)
-
-
-def _unquoted(text: str) -> str:
-    return str(json.loads(text)) if text.startswith('"') else text
 
 
 def _from_outside(graph: Graph, nodes: Sequence[Node]) -> Iterator[Value]:
@@ -111,7 +100,7 @@ def _type(value: Value) -> str:
 
 def _extent(dim: Dim) -> str:
     if isinstance(dim, str):
-        return dim if re.fullmatch(SYMBOL, dim) else _quoted(dim)
+        return dim if re.fullmatch(SYMBOL, dim) else quoted(dim)
     return "?" if dim is None else str(dim)
 
 
@@ -186,13 +175,11 @@ def read(text: str, host: Host, operators: Mapping[str, Opaque] | None = None) -
         InputError: a line is none of the grammar, or says what cannot be; with its number.
     """
     reader = _Reader(host, operators or {})
-    for index, line in enumerate(text.strip().splitlines(), 1):
+    for index, line in enumerate(text.strip().split("\n"), 1):
         try:
             reader.line(line.strip())
         except Declined as reason:
             raise InputError(f"line {index}, {line.strip()!r}: {reason}") from None
-    if not reader.graph.outputs:
-        raise InputError("the text does not say what the graph returns")
     return reader.graph
 
 
@@ -221,11 +208,11 @@ class _Reader:
             raise Declined("this is no input, node or return")
 
     def _value(self, name: str) -> Value:
-        require(_unquoted(name) in self._values, f"{name} is not known")
-        return self._values[_unquoted(name)]
+        require(unquoted(name) in self._values, f"{name} is not known")
+        return self._values[unquoted(name)]
 
     def _define(self, name: str, shape: tuple[Dim, ...] | None, dtype: str | None) -> Value:
-        name = _unquoted(name)
+        name = unquoted(name)
         require(name not in self._values, f"there is a {name} already")
         return self._values.setdefault(name, Value(name, shape, dtype))
 
@@ -296,7 +283,7 @@ def _read_type(text: str) -> Type:
 def _read_extent(text: str) -> Dim:
     if re.fullmatch(r"-?\d+", text):
         return int(text)
-    return None if text == "?" else _unquoted(text)
+    return None if text == "?" else unquoted(text)
 
 
 def _require_fit(op: Op, inputs: Sequence[Value | None]) -> None:

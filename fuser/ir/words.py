@@ -33,10 +33,12 @@ from fuser.algebra.narrowing import block_groups, zero_columns, zero_rows
 from fuser.errors import Declined, require
 from fuser.ir.graph import Concat, Op, Opaque, Reshape, Select, Value
 
+NUMBER: Final = r"(?:\d+(?:\.\d+)?(?:e[+-]?\d+)?|inf|nan)"
+QUOTED: Final = r'"(?:[^"\\\x00-\x1f]|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*"'
 TUPLE: Final = r"\([-\d, ]*\)"
 LIST: Final = r"\[[\d, ]*\]"
 SIZE: Final = r"(?P<size>\d+(?:x\d+)*)"
-PADS: Final = rf"(?P<pads>{TUPLE})(?: with (?P<value>[^\s,]+))?"
+PADS: Final = rf"(?P<pads>{TUPLE})(?: with (?P<value>each|-?{NUMBER}))?"
 ATTRIBUTES: Final = (
     rf"(?:, groups (?P<groups>\d+))?(?:, stride (?P<stride>{TUPLE}))?(?:, dilation (?P<dilation>{TUPLE}))?"
     rf"(?:, pads {PADS})?"
@@ -83,8 +85,18 @@ def words(op: Op, label: str, source: Value | None) -> str:
         return f"{op}, axis {op.axis}"
     if isinstance(op, Opaque):
         plain = KIND.fullmatch(op.kind) and not any(form.fullmatch(op.kind) for form in READERS)
-        return op.kind if plain else json.dumps(op.kind, ensure_ascii=False)
+        return op.kind if plain else quoted(op.kind)
     return str(op)
+
+
+def quoted(name: str) -> str:
+    """A name in quotes."""
+    return json.dumps(name, ensure_ascii=False)
+
+
+def unquoted(name: str) -> str:
+    """A name, whether it is in quotes or not."""
+    return str(json.loads(name)) if name.startswith('"') else name
 
 
 def number(value: float) -> str:
@@ -158,8 +170,8 @@ def operator(text: str, inputs: Sequence[Value | None], random: np.random.Genera
     """
     form, read = next(((m, read) for f, read in READERS.items() if (m := f.fullmatch(text))), (None, None))
     if form is None or read is None:
-        require(text.startswith('"') or bool(KIND.fullmatch(text)), f"there is no operator {text!r}")
-        return Opaque(json.loads(text) if text.startswith('"') else text), ""
+        require(bool(re.fullmatch(f"{KIND.pattern}|{QUOTED}", text)), f"there is no operator {text!r}")
+        return Opaque(unquoted(text)), ""
     written = ""
     for _ in range(TRIES):
         op, label = read(form, inputs, random)
