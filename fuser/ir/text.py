@@ -49,9 +49,8 @@ NODE: Final = re.compile(rf"(?P<outputs>{OUTPUT}(?:, {OUTPUT})*) = (?P<made>.+)"
 SUM: Final = re.compile(rf"-?{TERM}(?: [+-] {TERM})*")
 APPLIED: Final = re.compile(rf"(?P<words>.+) \((?P<operands>(?:{OPERAND}(?:, {OPERAND})*)?)\)")
 RETURN: Final = re.compile(rf"return(?P<names>(?: {NAME}(?:, {NAME})*)?)")
-ONE_TERM: Final = re.compile(rf"(?P<sign>^-?| [+-] )(?P<term>{TERM})")
-PARTS: Final = re.compile(rf"(?:(?P<factor>{NUMBER})(?: |$))?(?P<name>{NAME})?")
-ONE_OUTPUT: Final = re.compile(rf"(?P<name>{NAME})(?:: (?P<type>{TYPE}))?")
+ONE_TERM: Final = re.compile(rf"(^-?| [+-] )(?:({NUMBER})(?: (?![+-] )|(?= [+-] |$)))?({NAME})?")
+ONE_OUTPUT: Final = re.compile(rf"({NAME})(?:: ({TYPE}))?")
 
 Type = tuple[tuple[Dim, ...] | None, str | None]
 
@@ -233,30 +232,26 @@ class _Reader:
         return Constant(shape, value.dtype or "", array)
 
     def _make(self, outputs: str, made: str, line: str) -> None:
-        if SUM.fullmatch(made):
-            op, inputs, label = self._sum(made)
-        else:
-            op, inputs, label = self._applied(made)
-        results = [match.groupdict() for match in ONE_OUTPUT.finditer(outputs)]
+        op, inputs, label = self._sum(made) if SUM.fullmatch(made) else self._applied(made)
+        results = [match.groups() for match in ONE_OUTPUT.finditer(outputs)]
         count = len(op.ranges) if isinstance(op, Select) else len(results) if isinstance(op, Opaque) else 1
         require(len(results) == count, f"{op} has {count} outputs, not {len(results)}")
-        types = _types(op, inputs, count)
         values = [
-            self._define(result["name"], *(_read_type(result["type"]) if result["type"] else usual))
-            for result, usual in zip(results, types, strict=True)
+            self._define(name, *(_read_type(said) if said else usual))
+            for (name, said), usual in zip(results, _types(op, inputs, count), strict=True)
         ]
         position = (len(self.graph.nodes),)
         self.graph.add(Node(op, inputs, values, label=label, position=position, source=line))
 
-    def _sum(self, text: str) -> tuple[Sum, list[Value | None], str]:
-        coefficients, inputs, offset = [], [], 0.0
-        for match in ONE_TERM.finditer(text):
-            term = PARTS.fullmatch(match["term"])
-            assert term is not None
-            factor = float(term["factor"] or 1) * (-1 if "-" in match["sign"] else 1)
-            if term["name"]:
+    def _sum(self, text: str) -> tuple[Op, list[Value | None], str]:
+        coefficients: list[float] = []
+        inputs: list[Value | None] = []
+        offset = 0.0
+        for sign, number_, name in ONE_TERM.findall(text):
+            factor = float(number_ or 1) * (-1 if "-" in sign else 1)
+            if name:
                 coefficients.append(factor)
-                inputs.append(self._value(term["name"]))
+                inputs.append(self._value(name))
             else:
                 offset += factor
         return Sum(tuple(coefficients), offset), inputs, ""

@@ -20,7 +20,8 @@ it could be taken for another form.
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from math import prod
 from typing import Final
 
@@ -84,7 +85,7 @@ def words(op: Op, label: str, source: Value | None) -> str:
     if isinstance(op, Select) and op.axis != 1:
         return f"{op}, axis {op.axis}"
     if isinstance(op, Opaque):
-        plain = KIND.fullmatch(op.kind) and not any(form.fullmatch(op.kind) for form in READERS)
+        plain = KIND.fullmatch(op.kind) and not any(form.fullmatch(op.kind) for form in FORMS)
         return op.kind if plain else quoted(op.kind)
     return str(op)
 
@@ -168,13 +169,14 @@ def operator(text: str, inputs: Sequence[Value | None], random: np.random.Genera
     Raises:
         Declined: there is none, or it is written otherwise.
     """
-    form, read = next(((m, read) for f, read in READERS.items() if (m := f.fullmatch(text))), (None, None))
-    if form is None or read is None:
+    found = next(((match, read) for form, read in FORMS.items() if (match := form.fullmatch(text))), None)
+    if found is None:
         require(bool(re.fullmatch(f"{KIND.pattern}|{QUOTED}", text)), f"there is no operator {text!r}")
         return Opaque(unquoted(text)), ""
+    match, read = found
     written = ""
     for _ in range(TRIES):
-        op, label = read(form, inputs, random)
+        op, label = read(Reading(match, inputs, random))
         written = words(op, label, inputs[0] if inputs else None)
         if written == text:
             return op, label
@@ -187,129 +189,121 @@ def integers(random: np.random.Generator, *shape: int) -> Array:
     return signs * random.integers(1, 10, shape)
 
 
-Read = Callable[[re.Match[str], Sequence[Value | None], np.random.Generator], tuple[Op, str]]
+@dataclass(frozen=True)
+class Reading:
+    """The words of one operator, taken apart, and what it reads."""
 
+    match: re.Match[str]
+    inputs: Sequence[Value | None]
+    random: np.random.Generator
 
-def _read_conv(
-    match: re.Match[str], _: Sequence[Value | None], random: np.random.Generator
-) -> tuple[Op, str]:
-    size, inputs, outputs = _size(match), int(match["I"]), int(match["O"])
-    groups = int(match["groups"] or 1)
-    begin, end = _halves(match)
-    conv = Conv.of(
-        _kernel(match, (outputs, inputs, *size), groups, random),
-        integers(random, outputs) if match["bias"] else None,
-        groups=groups,
-        stride=_ints(match["stride"]),
-        dilation=_ints(match["dilation"]),
-        begin=begin,
-        end=end,
-        pad_value=_pad_values(match, inputs, random),
-        axis=1 if size or match["axis"] else -1,
-        transposed=bool(match["transposed"]),
-    )
-    return conv, ""
-
-
-def _kernel(match: re.Match[str], shape: Ints, groups: int, random: np.random.Generator) -> Array:
-    """Numbers `[O, I/groups, *k]` as the words say, for a dense `shape` of `[O, I, *k]`."""
-    outputs, inputs, *size = shape
-    blocks, rank = int(match["blocks"] or groups), int(match["rank"] or 0)
-    require(groups > 0 < blocks and inputs % blocks == 0, f"{inputs} channels do not divide into {blocks}")
-    if rank:
-        weight = (integers(random, outputs, rank) @ integers(random, rank, inputs * prod(size))).reshape(
-            shape
+    def conv(self) -> tuple[Op, str]:
+        """A convolution or linear layer."""
+        begin, end = self._pads
+        outputs, inputs = int(self.match["O"]), int(self.match["I"])
+        conv = Conv.of(
+            self._kernel((outputs, inputs, *self._size)),
+            integers(self.random, outputs) if self.match["bias"] else None,
+            groups=int(self.match["groups"] or 1),
+            stride=_ints(self.match["stride"]),
+            dilation=_ints(self.match["dilation"]),
+            begin=begin,
+            end=end,
+            pad_value=self._pad_values(inputs),
+            axis=1 if self._size or self.match["axis"] else -1,
+            transposed=bool(self.match["transposed"]),
         )
-    else:
-        weight = integers(random, outputs, inputs // blocks, *size)
-    weight = regroup(Conv.of(weight, groups=blocks), groups).weight
-    for axis, listed in enumerate((match["rows"], match["columns"], *(match["taps"] or "").split(" x "))):
-        for index in _ints(listed):
-            known = axis < weight.ndim and index < weight.shape[axis]
-            require(known, f"a kernel {list(weight.shape)} has nothing at {index} of axis {axis}")
-            weight[(slice(None),) * axis + (index,)] = 0
-    return weight * (not match["zero"])
+        return conv, ""
 
+    def pool(self) -> tuple[Op, str]:
+        """An average pool."""
+        size = self._size
+        stride, dilation = (_ints(self.match[name]) or (1,) * len(size) for name in ("stride", "dilation"))
+        begin, end = (pads or (0,) * len(size) for pads in self._pads)
+        return average_pool(self._channels(1)[0], size, stride, dilation, begin, end), "average_pool"
 
-def _read_pool(
-    match: re.Match[str], inputs: Sequence[Value | None], _: np.random.Generator
-) -> tuple[Op, str]:
-    size = _size(match)
-    stride, dilation = (_ints(match[name]) or (1,) * len(size) for name in ("stride", "dilation"))
-    begin, end = _halves(match)
-    none = (0,) * len(size)
-    return average_pool(
-        _channels(inputs, 1)[0], size, stride, dilation, begin or none, end or none
-    ), "average_pool"
+    def pad(self) -> tuple[Op, str]:
+        """A pad or crop."""
+        channels, _ = self._channels(1)
+        return pad(channels, *self._pads, self._pad_values(channels)), "pad"
 
+    def map(self) -> tuple[Op, str]:
+        """A scale and shift of each channel."""
+        kind, axis = self.match["kind"], -1 if self.match["axis"] else 1
+        channels, rank = self._channels(axis)
+        scale = np.ones(channels) if kind in {"shift", "identity"} else self.random.choice(SCALES, channels)
+        shift = np.zeros(channels) if kind in {"scale", "identity"} else integers(self.random, channels)
+        label = "batch_norm" if kind == "batch_norm" else "scale_shift"
+        return scale_shift(scale, shift, rank, axis), label
 
-def _read_pad(
-    match: re.Match[str], inputs: Sequence[Value | None], random: np.random.Generator
-) -> tuple[Op, str]:
-    channels, _ = _channels(inputs, 1)
-    return pad(channels, *_halves(match), _pad_values(match, channels, random)), "pad"
+    def concat(self) -> tuple[Op, str]:
+        """A concatenation of channels."""
+        return Concat(len(self.inputs), int(self.match["axis"])), ""
 
+    def select(self) -> tuple[Op, str]:
+        """Ranges of channels."""
+        ends = [_ints(part) for part in self.match["ranges"].split(", ")]
+        ranges = tuple((first, end - first) for first, end in ends)
+        return Select(ranges, int(self.match["channels"]), -1 if self.match["axis"] else 1), ""
 
-def _read_map(
-    match: re.Match[str], inputs: Sequence[Value | None], random: np.random.Generator
-) -> tuple[Op, str]:
-    kind, axis = match["kind"], -1 if match["axis"] else 1
-    channels, rank = _channels(inputs, axis)
-    scale = np.ones(channels) if kind in {"shift", "identity"} else random.choice(SCALES, channels)
-    shift = np.zeros(channels) if kind in {"scale", "identity"} else integers(random, channels)
-    return scale_shift(scale, shift, rank, axis), "batch_norm" if kind == "batch_norm" else "scale_shift"
+    def reshape(self) -> tuple[Op, str]:
+        """Other extents."""
+        return Reshape(_ints(self.match["shape"])[1:]), ""
 
+    @property
+    def _size(self) -> Ints:
+        return tuple(map(int, self.match["size"].split("x"))) if self.match["size"] else ()
 
-def _read_concat(
-    match: re.Match[str], inputs: Sequence[Value | None], _: np.random.Generator
-) -> tuple[Op, str]:
-    return Concat(len(inputs), int(match["axis"])), ""
+    @property
+    def _pads(self) -> tuple[Ints, Ints]:
+        pads = _ints(self.match["pads"])
+        return pads[: len(pads) // 2], pads[len(pads) // 2 :]
 
+    def _pad_values(self, channels: int) -> Array:
+        value = self.match["value"]
+        return integers(self.random, channels) if value == "each" else np.full(channels, float(value or 0))
 
-def _read_select(match: re.Match[str], _: Sequence[Value | None], __: np.random.Generator) -> tuple[Op, str]:
-    ends = [tuple(map(int, part.split(":"))) for part in match["ranges"].split(", ")]
-    ranges = tuple((first, end - first) for first, end in ends)
-    return Select(ranges, int(match["channels"]), -1 if match["axis"] else 1), ""
+    def _channels(self, axis: int) -> tuple[int, int]:
+        """How many channels the first input has on `axis`, and how many spatial axes."""
+        require(bool(self.inputs), "there is no input")
+        shape = None if self.inputs[0] is None else self.inputs[0].shape
+        channels = None if shape is None or len(shape) < 2 else shape[axis]
+        if shape is None or not isinstance(channels, int):
+            raise Declined(f"the channels of {self.inputs[0]!r} are not known")
+        return channels, len(shape) - 2 if axis == 1 else 0
 
-
-def _read_reshape(match: re.Match[str], _: Sequence[Value | None], __: np.random.Generator) -> tuple[Op, str]:
-    return Reshape(_ints(match["shape"])[1:]), ""
-
-
-READERS: Final[dict[re.Pattern[str], Read]] = {
-    CONV: _read_conv,
-    POOL: _read_pool,
-    PAD: _read_pad,
-    MAP: _read_map,
-    CONCAT: _read_concat,
-    SELECT: _read_select,
-    RESHAPE: _read_reshape,
-}
+    def _kernel(self, shape: Ints) -> Array:
+        """Numbers `[O, I/groups, *k]` as the words say, for a dense `shape` of `[O, I, *k]`."""
+        outputs, inputs, *size = shape
+        groups, rank = int(self.match["groups"] or 1), int(self.match["rank"] or 0)
+        blocks = int(self.match["blocks"] or groups)
+        require(inputs % blocks == 0, f"{inputs} channels do not divide into {blocks}")
+        if rank:
+            factors = integers(self.random, outputs, rank), integers(self.random, rank, inputs * prod(size))
+            weight = np.matmul(*factors).reshape(shape)
+        else:
+            weight = integers(self.random, outputs, inputs // blocks, *size)
+        weight = regroup(Conv.of(weight, groups=blocks), groups).weight
+        listed = (self.match["rows"], self.match["columns"], *(self.match["taps"] or "").split(" x "))
+        for axis, zeros in enumerate(listed):
+            for index in _ints(zeros):
+                known = axis < weight.ndim and index < weight.shape[axis]
+                require(known, f"a kernel {list(weight.shape)} has nothing at {index} of axis {axis}")
+                weight[(slice(None),) * axis + (index,)] = 0
+        return weight * (not self.match["zero"])
 
 
 def _ints(text: str | None) -> Ints:
     return tuple(map(int, re.findall(r"-?\d+", text or "")))
 
 
-def _size(match: re.Match[str]) -> Ints:
-    return tuple(map(int, match["size"].split("x"))) if match["size"] else ()
-
-
-def _halves(match: re.Match[str]) -> tuple[Ints, Ints]:
-    pads = _ints(match["pads"])
-    return pads[: len(pads) // 2], pads[len(pads) // 2 :]
-
-
-def _pad_values(match: re.Match[str], channels: int, random: np.random.Generator) -> Array:
-    if match["value"] == "each":
-        return integers(random, channels)
-    return np.full(channels, float(match["value"] or 0))
-
-
-def _channels(inputs: Sequence[Value | None], axis: int) -> tuple[int, int]:
-    """How many channels the first input has on `axis`, and how many spatial axes."""
-    shape = inputs[0].shape if inputs and inputs[0] is not None else None
-    channels = None if shape is None or len(shape) < 2 else shape[axis]
-    if shape is None or not isinstance(channels, int):
-        raise Declined(f"the channels of {inputs[0]!r} are not known" if inputs else "there is no input")
-    return channels, len(shape) - 2 if axis == 1 else 0
+FORMS: Final = {
+    CONV: Reading.conv,
+    POOL: Reading.pool,
+    PAD: Reading.pad,
+    MAP: Reading.map,
+    CONCAT: Reading.concat,
+    SELECT: Reading.select,
+    RESHAPE: Reading.reshape,
+}
+"""How what is written in each form is read."""
