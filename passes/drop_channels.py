@@ -16,7 +16,7 @@ from fuser.algebra.narrowing import fix_inputs, require_border, take_outputs, ze
 from fuser.errors import Declined, require
 from fuser.ir.graph import Apply, Node, Opaque, Sum, Value
 from fuser.ir.replay import apply
-from fuser.rewrite.pattern import NARROW, Candidate, describe, rewrite
+from fuser.rewrite.pattern import NARROW, Candidate, describe, describe_fully, rewrite
 from passes._branch import REACH, readers
 
 # Positions along each spatial axis on which it is seen what an operator makes of a constant channel.
@@ -94,7 +94,7 @@ class Region:
                 if is_exit(user, entry):
                     region.exits.append(user)
                 else:
-                    require(keeps_channels(user, entry), f"{describe(user)} ({user.op}) reads all channels")
+                    require(keeps_channels(user, entry), f"{describe_fully(user)} reads all channels")
                     region.between.append(user)
                     values.append(user.outputs[0])
             require(len(region.between) <= REACH, f"more than {REACH} operators lie between the convolutions")
@@ -195,7 +195,7 @@ def entry_of(node: Node) -> Node:
             return maker
         require(
             keeps_channels(maker, reader),
-            f"channels that nothing reads come from {describe(maker)} ({maker.op})",
+            f"channels that nothing reads come from {describe_fully(maker)}",
         )
         node = maker
     raise Declined(f"channels that nothing reads come from more than {REACH} operators before")
@@ -219,7 +219,7 @@ def seen(node: Node, constants: Mapping[Value, Array], rank: int) -> Array:
             feed.append(value.constant.lazy())
     result = apply(node.op, feed)[0].reshape(len(next(iter(constants.values()))), -1)
     uniform = np.isfinite(result[:, 0]).all() and (result == result[:, :1]).all()
-    require(bool(uniform), f"{describe(node)} ({node.op}) does not make constants of constants")
+    require(bool(uniform), f"{describe_fully(node)} does not make constants of constants")
     return np.asarray(result[:, 0], dtype=np.float64)
 
 

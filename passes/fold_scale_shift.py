@@ -11,7 +11,7 @@ from fuser.algebra import laws
 from fuser.algebra.conv import Conv, scale_shift
 from fuser.errors import Declined, require
 from fuser.ir.graph import Apply, Node, Sum
-from fuser.rewrite.pattern import FOLD, Candidate, describe, rewrite
+from fuser.rewrite.pattern import FOLD, Candidate, describe_fully, rewrite
 from passes._branch import Branch, readers, unary
 from passes._fold import both_ways
 
@@ -66,7 +66,7 @@ def scale_forward(node: Node) -> Iterator[Candidate]:
     assert source is not None
     assert isinstance(node.op, Conv | Sum)
     for user in readers(value):
-        require(isinstance(user.op, Conv), f"{describe(user)} ({user.op}) reads it and is no convolution")
+        require(isinstance(user.op, Conv), f"{describe_fully(user)} reads it and is no convolution")
     # Mul and Add are often two nodes: only with what is upstream does the scale come into sight.
     for branch in Branch(node.op, source).upstream():
         if len(value.users) == 1 and (isinstance(branch.op, Sum) or branch.op.pointwise):

@@ -7,7 +7,7 @@ import numpy as np
 from fuser.algebra.conv import Conv
 from fuser.errors import require
 from fuser.ir.graph import Apply, Node, Opaque, Sum, Value
-from fuser.rewrite.pattern import FOLD, Candidate, describe, rewrite
+from fuser.rewrite.pattern import FOLD, Candidate, describe_fully, rewrite
 from passes._branch import Branch, readers, unary
 
 
@@ -52,7 +52,7 @@ def fold_scale_through(node: Node) -> Iterator[Candidate]:
         parameters = [v for v in reader.inputs[1:] if v is not None]
         targets[result] = Apply(reader.op, (source, *parameters))
         for user in readers(result):
-            require(isinstance(user.op, Conv), f"{describe(user)} ({user.op}) reads it and is no convolution")
+            require(isinstance(user.op, Conv), f"{describe_fully(user)} reads it and is no convolution")
             assert isinstance(user.op, Conv)
             # The same scale behind the non-linearity, as if the node had stood there.
             targets[user.outputs[0]] = Apply(Branch(user.op, value).after(node).op, (result,))
