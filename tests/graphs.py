@@ -9,6 +9,7 @@ from fuser.algebra.lazy import Array
 from fuser.errors import require
 from fuser.ir.graph import Constant, Graph, Node, Op, Opaque, Reshape, Sum, Value
 from fuser.ir.replay import apply
+from fuser.ir.text import write
 from fuser.rewrite.driver import run
 from fuser.rewrite.pattern import Event, Log, Plan, Rewrite
 from fuser.validate.check import settle
@@ -125,11 +126,12 @@ def optimize(
             ).astype(float)
             for value in graph.inputs
         }
-    before = evaluate(graph, feeds)
+    before, said = evaluate(graph, feeds), write(graph)
     log = Log()
     run(graph, Plan(rewrites), log, careful=careful)
     for old, new in zip(before, evaluate(graph, feeds), strict=True):
-        np.testing.assert_allclose(new, old, rtol=1e-9, atol=1e-9 * np.abs(old).max())
+        both = f"{said}was made\n{write(graph)}"
+        np.testing.assert_allclose(new, old, rtol=1e-9, atol=1e-9 * np.abs(old).max(), err_msg=both)
     settle(graph)
     return log.events
 
