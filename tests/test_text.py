@@ -214,9 +214,9 @@ def test_constants_and_values_of_an_enclosing_graph() -> None:
     text = again(graph)
     assert text == (
         "x: float32 [2, 2]\n"
-        "x': captured ? ?\n"
+        "x'1: captured ? ?\n"
         "c: constant int64 [2, 2]\n"
-        "y: float32 [2, 2] = Where (c, _, x, x')\n"
+        "y: float32 [2, 2] = Where (c, _, x, x'1)\n"
         "return y\n"
     )
     (node,) = read(text, PlainHost()).nodes

@@ -23,6 +23,7 @@ which float64 is exact, and what is written of the graph that was read is the te
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
@@ -73,13 +74,15 @@ class _Names:
     def __init__(self) -> None:
         self._known: dict[Value | None, str] = {None: "_"}
         self._used: set[str] = set()
+        self._again: Counter[str] = Counter()
 
     def of(self, value: Value | None) -> str:
         """What the text calls the value."""
         if value is not None and value not in self._known:
             name = value.name
             while name in self._used:
-                name += "'"
+                self._again[value.name] += 1
+                name = f"{value.name}'{self._again[value.name]}"
             self._used.add(name)
             self._known[value] = name if re.fullmatch(PLAIN, name) else quoted(name)
         return self._known[value]
