@@ -14,8 +14,9 @@ from fuser.algebra.conv import Conv
 from fuser.algebra.lazy import Array
 from fuser.algebra.narrowing import fix_inputs, require_border, take_outputs, zero_columns, zero_rows
 from fuser.errors import Declined, require
-from fuser.ir.graph import Apply, Node, Opaque, Sum, Value
-from fuser.ir.replay import apply
+from fuser.ir.interpret import evaluate
+from fuser.ir.node import Apply, Node, Value
+from fuser.ir.ops import Opaque, Sum
 from fuser.rewrite.pattern import NARROW, Candidate, describe, describe_fully, rewrite
 from passes._branch import REACH, readers
 
@@ -217,7 +218,7 @@ def seen(node: Node, constants: Mapping[Value, Array], rank: int) -> Array:
         else:
             assert value.constant is not None
             feed.append(value.constant.lazy())
-    result = apply(node.op, feed)[0].reshape(len(next(iter(constants.values()))), -1)
+    result = evaluate(node.op, feed)[0].reshape(len(next(iter(constants.values()))), -1)
     uniform = np.isfinite(result[:, 0]).all() and (result == result[:, :1]).all()
     require(bool(uniform), f"{describe_fully(node)} does not make constants of constants")
     return np.asarray(result[:, 0], dtype=np.float64)

@@ -10,7 +10,7 @@ import pytest
 import fuser
 from fuser.algebra.conv import Conv
 from fuser.hosts.onnx.lift import layers as onnx_lift
-from fuser.ir.graph import Apply, Node
+from fuser.ir.node import Apply, Node
 from tests.small_models import normal, parsed
 
 Damage = Callable[[Conv], Conv]

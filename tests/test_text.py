@@ -12,11 +12,15 @@ import fuser.ir.text
 from fuser.algebra.conv import Conv, average_pool, identity, pad, scale_shift
 from fuser.errors import InputError
 from fuser.hosts.onnx.importer import import_model
-from fuser.ir.graph import Concat, Constant, Dim, Graph, Node, Op, Opaque, Reshape, Select, Sum, Value
+from fuser.ir.constant import Constant
+from fuser.ir.extents import Dim
+from fuser.ir.graph import Graph
+from fuser.ir.node import Node, Value
+from fuser.ir.ops import Concat, Op, Opaque, Permute, Reshape, Select, Sum
 from fuser.ir.text import read, write
 from fuser.rewrite.driver import run
 from fuser.rewrite.pattern import Log, select
-from fuser.validate.check import settle
+from fuser.validate import check
 from tests.graphs import PlainHost, evaluate, random_conv
 from tests.small_models import convnet
 from tests.strategies import convs, integers, seeds
@@ -187,6 +191,7 @@ def test_sums(op: Sum, text: str) -> None:
         (Conv.of(np.outer(np.arange(1.0, 9), np.arange(1.0, 9)), axis=-1), (1, 8), "linear, 8 -> 8, rank 1"),
         (Select(((0, 2), (3, 1)), 4, -1), (1, 4), "channels 0:2, 3:4 of 4, axis -1"),
         (Reshape((4, 2)), ("N", 8), "reshape to (-1, 4, 2)"),
+        (Permute((0, 2, 1)), (1, 2, "N"), "permute to (0, 2, 1)"),
         (Opaque("Relu"), (1,), "Relu"),
         (Opaque("batch_norm"), (1,), '"batch_norm"'),
         (Opaque("a (b)"), (1,), '"a (b)"'),
@@ -259,8 +264,8 @@ def test_operators_that_are_more_than_their_name() -> None:
 def test_a_model_before_and_after_its_rewrites() -> None:
     (graph,) = import_model(onnx_ir.from_proto(convnet()))
     assert "n = BatchNormalization (h, scale, bias, mean, var)\n" in again(graph)
-    run(graph, select(), Log())
-    settle(graph)
+    run(graph, select(), Log(), check)
+    check.settle(graph)
     assert again(graph) == (
         "x: float32 [N, 3, H, W]\n"
         "n = 3x3 conv, 3 -> 4, pads (1, 1, 1, 1), bias (x)\n"
@@ -282,7 +287,7 @@ WRONG = {
     "y = 3 conv, 4 -> 4 (x)": "3 conv, 4 -> 4 reads tensors of 3 axes, not 4",
     "y = 3x3 conv, 4 -> 4 (x, x)": "3x3 conv, 4 -> 4 reads 1 values, not 2",
     "y = 3x3 conv, 4 -> 4 (_)": "3x3 conv, 4 -> 4 has no optional inputs",
-    "y = concat, axis 1 ()": "concat, axis 1 reads 0 values, not 0",
+    "y = concat, axis 1 ()": "concat, axis 1 reads nothing",
     "y = 3x3 conv, 4 -> 4, groups 3 (x)": "4 channels do not divide into 3",
     "y = 3x3 conv, 4 -> 4, zero outputs [4] (x)": "a kernel [4, 4, 3, 3] has nothing at 4 of axis 0",
     "y = 3x3 conv, 4 -> 4, zero taps [] x [] (x)": "is written '3x3 conv, 4 -> 4'",

@@ -9,7 +9,10 @@ from numpy.typing import NDArray
 from fuser.algebra.conv import Conv, scale_shift
 from fuser.algebra.lazy import Array, Lazy, arrange, defer
 from fuser.errors import Declined, require
-from fuser.ir.graph import FLOATS, Apply, Constant, Dim, Node, Reshape, Sum, Value
+from fuser.ir.constant import FLOATS, Constant
+from fuser.ir.extents import Dim
+from fuser.ir.node import Apply, Node, Value
+from fuser.ir.ops import Reshape, Sum
 from fuser.recognise.region import among_images
 
 NOTHING = Sum((1.0,))

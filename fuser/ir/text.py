@@ -32,8 +32,11 @@ from numpy.typing import NDArray
 
 from fuser.algebra.conv import Conv
 from fuser.errors import Declined, InputError, require
-from fuser.ir.extents import window
-from fuser.ir.graph import Concat, Constant, Dim, Graph, Host, Node, Op, Opaque, Reshape, Select, Sum, Value
+from fuser.ir.constant import Constant
+from fuser.ir.extents import Dim
+from fuser.ir.graph import Graph, Host
+from fuser.ir.node import Node, Value
+from fuser.ir.ops import Op, Opaque, Select, Sum, operation
 from fuser.ir.words import NUMBER, QUOTED, integers, number, operator, quoted, unquoted, words
 
 PLAIN: Final = r"(?!(?:return|inf|nan|_)(?![\w/.:'-]))[A-Za-z_/](?:[\w/.:'-]*[\w/.'-])?"
@@ -131,43 +134,14 @@ def _sum(op: Sum, operands: Sequence[str]) -> str:
 
 
 def _types(op: Op, inputs: Sequence[Value | None], outputs: int) -> list[Type]:
-    """What follows for the outputs from the first input; an opaque operator is taken to keep its type."""
+    """What follows for the outputs; an opaque operator is taken to keep the type of its first input."""
     first = inputs[0] if inputs else None
     if first is None:
         return [(None, None)] * outputs
-    shape = first.shape
-    if shape is None or isinstance(op, Sum | Opaque):
-        shapes = [shape] * outputs
-    elif isinstance(op, Reshape):
-        shapes = [op.result(shape)]
-    elif isinstance(op, Select):
-        shapes = [_with(shape, op.axis, size) for _, size in op.ranges]
-    elif isinstance(op, Concat):
-        sizes = [None if v is None or v.shape is None else v.shape[op.axis] for v in inputs]
-        known = [size for size in sizes if isinstance(size, int)]
-        shapes = [_with(shape, op.axis, sum(known) if len(known) == len(sizes) else None)]
-    else:
-        shapes = [_convolved(op, shape)]
-    return [(shape, first.dtype) for shape in shapes]
-
-
-def _with(shape: tuple[Dim, ...], axis: int, size: Dim) -> tuple[Dim, ...]:
-    axis %= len(shape)
-    return (*shape[:axis], size, *shape[axis + 1 :])
-
-
-def _convolved(conv: Conv, shape: tuple[Dim, ...]) -> tuple[Dim, ...]:
-    if conv.axis == -1:
-        return (*shape[:-1], conv.outputs)
-    if conv.transposed:
-        known = [dim if isinstance(dim, int) else None for dim in shape[2:]]
-        made = conv.extent(tuple(n or 0 for n in known))
-        return (
-            shape[0],
-            conv.outputs,
-            *(m if n is not None else None for n, m in zip(known, made, strict=True)),
-        )
-    return (shape[0], conv.outputs, *map(window, shape[2:], conv.slack, conv.stride))
+    asked = operation(op)
+    shapes = [None if value is None else value.shape for value in inputs]
+    made = shapes[:1] * outputs if asked.opaque else asked.result(*shapes)
+    return [(shape, first.dtype) for shape in made]
 
 
 def read(text: str, host: Host, operators: Mapping[str, Opaque] | None = None) -> Graph:
@@ -237,11 +211,12 @@ class _Reader:
     def _make(self, outputs: str, made: str, line: str) -> None:
         op, inputs, label = self._sum(made) if SUM.fullmatch(made) else self._applied(made)
         results = [match.groups() for match in ONE_OUTPUT.finditer(outputs)]
-        count = len(op.ranges) if isinstance(op, Select) else len(results) if isinstance(op, Opaque) else 1
-        require(len(results) == count, f"{op} has {count} outputs, not {len(results)}")
+        wants, has = operation(op).arity
+        require(wants in {None, len(inputs)}, f"{op} reads {wants} values, not {len(inputs)}")
+        require(has in {None, len(results)}, f"{op} has {has} outputs, not {len(results)}")
         values = [
             self._define(name, *(_read_type(said) if said else usual))
-            for (name, said), usual in zip(results, _types(op, inputs, count), strict=True)
+            for (name, said), usual in zip(results, _types(op, inputs, len(results)), strict=True)
         ]
         position = (len(self.graph.nodes),)
         self.graph.add(Node(op, inputs, values, label=label, position=position, source=line))
@@ -287,8 +262,7 @@ def _read_extent(text: str) -> Dim:
 def _require_fit(op: Op, inputs: Sequence[Value | None]) -> None:
     """Decline an operator that cannot read the inputs."""
     require(None not in inputs, f"{op} has no optional inputs")
-    parts = op.parts if isinstance(op, Concat) else 1
-    require(len(inputs) == parts > 0, f"{op} reads {parts} values, not {len(inputs)}")
+    require(bool(inputs), f"{op} reads nothing")
     channels = op.inputs if isinstance(op, Conv) else op.channels if isinstance(op, Select) else None
     shape = None if inputs[0] is None else inputs[0].shape
     if isinstance(op, Conv | Select) and shape is not None:

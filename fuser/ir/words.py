@@ -1,6 +1,7 @@
 """Operators in words, both ways: how the text of a graph calls them, and an operator of that description.
 
-    operator    = convolution | pool | pad | map | "concat, axis " A | select | "reshape to " TUPLE | KIND
+    operator    = convolution | pool | pad | map | select | "concat, axis " A | KIND
+                  | "reshape to " TUPLE | "permute to " TUPLE
     convolution = (["transposed "] K["x"K...] " conv, " | "linear, ") I " -> " O attributes
                   [", axis 1"] [", bias"] [zeros | ", " N " blocks" | ", rank " N]
     attributes  = [", groups " N] [", stride " TUPLE] [", dilation " TUPLE] [", pads " TUPLE [" with " VALUE]]
@@ -32,7 +33,8 @@ from fuser.algebra.lazy import Array
 from fuser.algebra.low_rank import factor
 from fuser.algebra.narrowing import block_groups, zero_columns, zero_rows
 from fuser.errors import Declined, require
-from fuser.ir.graph import Concat, Op, Opaque, Reshape, Select, Value
+from fuser.ir.node import Value
+from fuser.ir.ops import Concat, Op, Opaque, Permute, Reshape, Select
 
 NUMBER: Final = r"(?:\d+(?:\.\d+)?(?:e[+-]?\d+)?|inf|nan)"
 QUOTED: Final = r'"(?:[^"\\\x00-\x1f]|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*"'
@@ -61,6 +63,7 @@ SELECT: Final = re.compile(
     r"channels (?P<ranges>\d+:\d+(?:, \d+:\d+)*) of (?P<channels>\d+)(?P<axis>, axis -1)?"
 )
 RESHAPE: Final = re.compile(rf"reshape to (?P<shape>{TUPLE})")
+PERMUTE: Final = re.compile(rf"permute to (?P<axes>{TUPLE})")
 KIND: Final = re.compile(r"[A-Za-z_][\w.:]*")
 
 MAPS: Final = {
@@ -250,6 +253,10 @@ class Reading:
         """Other extents."""
         return Reshape(_ints(self.match["shape"])[1:]), ""
 
+    def permute(self) -> tuple[Op, str]:
+        """Another order of the axes."""
+        return Permute(_ints(self.match["axes"])), ""
+
     @property
     def _size(self) -> Ints:
         return tuple(map(int, self.match["size"].split("x"))) if self.match["size"] else ()
@@ -305,5 +312,6 @@ FORMS: Final = {
     CONCAT: Reading.concat,
     SELECT: Reading.select,
     RESHAPE: Reading.reshape,
+    PERMUTE: Reading.permute,
 }
 """How what is written in each form is read."""

@@ -13,7 +13,10 @@ from fuser.errors import Declined
 from fuser.hosts.torch.call import Call, normalise
 from fuser.hosts.torch.evaluate import evaluator
 from fuser.hosts.torch.importer import import_fx
-from fuser.ir.graph import Node, Opaque
+from fuser.ir.node import Node
+from fuser.ir.ops import Opaque
+from fuser.ir.provenance import Provenance
+from fuser.recognise.lifting import Lifting
 from tests.hosts.fx_models import Net, call, captured, optimize
 
 IMAGE = (2, 6, 9, 8)
@@ -66,7 +69,7 @@ def imported(
 def lift(node: Node) -> Any:
     assert isinstance(node.op, Opaque)
     assert node.op.lift is not None
-    return node.op.lift(node)
+    return Lifting(Provenance()).by_meaning(node)
 
 
 def refuse(reason: str, target: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

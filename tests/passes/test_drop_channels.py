@@ -9,7 +9,9 @@ import pytest
 import fuser
 from fuser.algebra.conv import Conv
 from fuser.errors import Declined
-from fuser.ir.graph import Graph, Opaque, Value
+from fuser.ir.graph import Graph
+from fuser.ir.node import Value
+from fuser.ir.ops import Opaque
 from passes.drop_channels import Region, drop_channels, without
 from tests.graphs import Builder, operators, optimize, random_conv, relu
 from tests.small_models import normal, parsed

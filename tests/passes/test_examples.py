@@ -11,7 +11,8 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from fuser.ir.graph import Graph, Opaque
+from fuser.ir.graph import Graph
+from fuser.ir.ops import Opaque
 from fuser.ir.text import read, write
 from fuser.rewrite.pattern import Event, Rewrite, available
 from tests.graphs import PlainHost, optimize

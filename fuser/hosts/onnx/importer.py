@@ -23,8 +23,11 @@ from fuser.hosts.onnx.literals import Finder
 from fuser.hosts.onnx.node import host_dtype, read_tensor
 from fuser.hosts.onnx.shapes.shapes import Body, infer_shapes
 from fuser.hosts.onnx.standard.evaluate import call_evaluator, evaluator
-from fuser.ir.graph import Apply, Constant, Dim, Graph, Node, Opaque, Value
-from fuser.recognise.region import Lift, Regions
+from fuser.ir.constant import Constant
+from fuser.ir.extents import Dim
+from fuser.ir.graph import Graph
+from fuser.ir.node import Apply, Lift, Node, Value
+from fuser.ir.ops import Opaque
 
 # f(s * x) = s * f(x) for s > 0, channel by channel, in the first input.
 HOMOGENEOUS: Final = frozenset(
@@ -78,7 +81,6 @@ class _Importer:
         self.model = model
         self.graphs: list[Graph] = []
         self.bodies: dict[Node, list[Body]] = {}
-        self.regions = Regions()
 
     def run(self, source: onnx_ir.Graph | onnx_ir.Function, name: str, outer: _Scope | None = None) -> _Scope:
         """Import one graph, and the bodies in it."""
@@ -129,8 +131,6 @@ class _Importer:
             return Opaque(kind, evaluate=call_evaluator(self.model, node, opset) if known else None)
         affine = linear(node, opset)
         rule: Lift | None = lifter(node.op_type, opset)
-        if affine:
-            rule = self.regions.lifting(rule)
         return Opaque(
             kind,
             evaluate=evaluator(node, opset),

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import onnx_ir
 
-from fuser.ir.graph import Constant
+from fuser.ir.constant import Constant
 from fuser.ir.literals import ENDLESS, RIGID, UNIFORM, Literals, read
 
 Constants = Sequence[Constant | None]

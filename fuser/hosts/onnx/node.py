@@ -9,7 +9,9 @@ import onnx_ir
 from fuser.algebra.conv import Ints
 from fuser.algebra.lazy import Array
 from fuser.errors import Declined, require
-from fuser.ir.graph import Constant, Dim, Node, Value
+from fuser.ir.constant import Constant
+from fuser.ir.extents import Dim
+from fuser.ir.node import Node, Value
 
 DTYPES: Final[dict[onnx_ir.DataType | None, str]] = {
     member: member.numpy().name for member in onnx_ir.DataType if member is not onnx_ir.DataType.UNDEFINED

@@ -13,7 +13,7 @@ import torch
 from torch import fx
 
 from fuser.hosts.torch.identity import is_quantized, name_of, title
-from fuser.ir.graph import Constant
+from fuser.ir.constant import Constant
 
 Operand: TypeAlias = fx.Node | torch.Tensor | Constant | float | int | None
 """A node, a tensor that a module holds, a constant that it computes, or a number."""

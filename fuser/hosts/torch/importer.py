@@ -26,8 +26,10 @@ from fuser.hosts.torch.modules import normalise_module
 from fuser.hosts.torch.shapes import Shape, Types, demand, infer, named, types_of
 from fuser.hosts.torch.sizes import Sizes
 from fuser.hosts.torch.tensor import dtype_name, is_real, read_tensor
-from fuser.ir.graph import Constant, Graph, Node, Opaque, Value
-from fuser.recognise.region import Lift, Regions
+from fuser.ir.constant import Constant
+from fuser.ir.graph import Graph
+from fuser.ir.node import Lift, Node, Value
+from fuser.ir.ops import Opaque
 
 AUTOCAST: Final = "the graph switches autocast on and off, so element types are not what they seem"
 IN_PLACE: Final = "it touches a tensor that is changed in place and has other names"
@@ -86,7 +88,6 @@ class _Importer:
         self.values: dict[fx.Node, Value] = {}
         self.stored: dict[int, Value] = {}
         self.calls: list[tuple[Call, Node]] = []
-        self.regions = Regions()
         self.names = {id(tensor): name for name, tensor in _named_tensors(owner)}
 
     def run(self, examples: Sequence[object]) -> Graph:
@@ -226,11 +227,11 @@ class _Importer:
             return Opaque(call.kind, lift=refuse(AUTOCAST) if lifter(call) else None)
         affine = linear(call)
         rule: Lift | None = lifter(call)
-        lift = self.regions.lifting(rule) if affine else rule
         return Opaque(
             call.kind,
             evaluate=evaluator(node, call, self.modules.get(str(node.target))),
-            lift=_unless_held(lift) if lift is not None and call.kind in COPIES else lift,
+            lift=rule,
+            stays=_is_handed_on if call.kind in COPIES else None,
             homogeneous=call.kind in HOMOGENEOUS,
             elementwise=call.kind in ELEMENTWISE,
             linear=affine,
@@ -333,9 +334,9 @@ class _Importer:
         return (shape, dtype) if result is None else types_of(result)
 
 
-def _unless_held(lift: Lift) -> Lift:
-    """`lift` for a copy, which must stay one where it is handed on."""
-    return lambda node: lift(node) if is_only_computed_with(node) else None
+def _is_handed_on(copy: Node) -> bool:
+    """Whether somebody gets hold of a copy, which must stay one then."""
+    return not is_only_computed_with(copy)
 
 
 def _scalar(number: float) -> Constant:

@@ -8,7 +8,7 @@ from torch import fx
 
 from fuser.hosts.torch.call import AVERAGE_POOLS, CONVS, MAX_POOLS, TRANSPOSED, Call
 from fuser.hosts.torch.linear import ELEMENTWISE
-from fuser.ir.graph import Constant
+from fuser.ir.constant import Constant
 from fuser.ir.literals import ENDLESS, RIGID, UNIFORM, Literals, read
 
 # Numbers in these say what a window is like, or which axis is meant: no extent changes what they do.

@@ -15,7 +15,7 @@ from torch.nn.utils.weight_norm import WeightNorm
 from fuser.hosts.torch.call import Call, Operand, unknown
 from fuser.hosts.torch.identity import title
 from fuser.hosts.torch.tensor import dtype_name, read_tensor
-from fuser.ir.graph import Constant
+from fuser.ir.constant import Constant
 
 UNARY_MODULES: Final[dict[type[nn.Module], str]] = {
     nn.CELU: "celu",

@@ -7,7 +7,8 @@ import numpy as np
 from fuser.algebra.conv import Ints
 from fuser.algebra.lazy import Array
 from fuser.errors import Declined, require
-from fuser.ir.graph import Constant, Node, Value
+from fuser.ir.constant import Constant
+from fuser.ir.node import Node, Value
 
 
 def data(node: Node, index: int = 0) -> Value:

@@ -15,8 +15,8 @@ from fuser.errors import Declined
 from fuser.hosts.torch.call import ADAPTIVE_POOLS, AVERAGE_POOLS, MAX_POOLS, UNARY, Call
 from fuser.hosts.torch.operands import spread
 from fuser.hosts.torch.tensor import dtype_name
-from fuser.ir.extents import Extent, affine, window
-from fuser.ir.graph import Dim, Value
+from fuser.ir.extents import Dim, Extent, affine, window
+from fuser.ir.node import Value
 
 Shape = tuple[Dim, ...]
 Types = tuple[Shape | None, str | None]

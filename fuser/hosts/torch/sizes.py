@@ -9,8 +9,8 @@ from torch import fx
 from fuser.hosts.torch.call import canonical
 from fuser.hosts.torch.identity import name_of
 from fuser.hosts.torch.shapes import product, remainder
-from fuser.ir.extents import affine
-from fuser.ir.graph import Dim, Value
+from fuser.ir.extents import Dim, affine
+from fuser.ir.node import Value
 
 Shape = tuple[Dim, ...]
 

@@ -6,7 +6,9 @@ from itertools import accumulate
 from fuser.algebra.conv import Ints
 from fuser.errors import require
 from fuser.hosts.onnx.node import attribute, bounds, data, dtype, list_of
-from fuser.ir.graph import FLOATS, Apply, Concat, Node, Select, Value
+from fuser.ir.constant import FLOATS
+from fuser.ir.node import Apply, Node, Value
+from fuser.ir.ops import Concat, Select
 
 
 def lift_concat(node: Node, opset: int) -> Apply | None:  # noqa: ARG001  # the signature of the table

@@ -35,7 +35,8 @@ from fuser.hosts.onnx.node import (
     operand,
     resolve_pads,
 )
-from fuser.ir.graph import FLOATS, Apply, Constant, Node
+from fuser.ir.constant import FLOATS, Constant
+from fuser.ir.node import Apply, Node
 
 OLDEST_OPSET: Final = 7
 NEWEST_OPSET: Final = 28

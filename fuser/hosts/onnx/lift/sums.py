@@ -23,7 +23,9 @@ from fuser.hosts.onnx.node import (
     operand,
     source,
 )
-from fuser.ir.graph import Apply, Constant, Node, Sum, Value
+from fuser.ir.constant import Constant
+from fuser.ir.node import Apply, Node, Value
+from fuser.ir.ops import Sum
 
 Rule = Callable[[Node, int], Apply | Constant | None]
 

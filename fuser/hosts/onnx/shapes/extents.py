@@ -10,8 +10,8 @@ from typing import Final
 import numpy as np
 
 from fuser.hosts.onnx.node import attribute, data, ints, operand, source
-from fuser.ir.extents import Extent, affine
-from fuser.ir.graph import Dim, Node, Value
+from fuser.ir.extents import Dim, Extent, affine
+from fuser.ir.node import Node, Value
 
 Shape = tuple[Dim, ...]
 

@@ -24,8 +24,8 @@ from fuser.hosts.onnx.node import (
     source,
 )
 from fuser.hosts.onnx.shapes.extents import Extents, Shape
-from fuser.ir.extents import affine, window
-from fuser.ir.graph import Dim, Node, Value
+from fuser.ir.extents import Dim, affine, window
+from fuser.ir.node import Node, Value
 
 Shapes = list[Shape | None]
 Rule = Callable[[Node, int, Extents], Shapes]

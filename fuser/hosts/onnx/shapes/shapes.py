@@ -17,7 +17,9 @@ from fuser.hosts.onnx.node import source
 from fuser.hosts.onnx.shapes.extents import ELEMENT_RULES, Extents, Shape
 from fuser.hosts.onnx.shapes.infer import Body, fill_in
 from fuser.hosts.onnx.shapes.rules import DTYPE_RULES, SHAPE_RULES
-from fuser.ir.graph import Dim, Graph, Node, Value
+from fuser.ir.extents import Dim
+from fuser.ir.graph import Graph
+from fuser.ir.node import Node, Value
 
 KNOWN_DOMAINS: Final = frozenset({"", "ai.onnx.ml", "ai.onnx.preview", "ai.onnx.preview.training"})
 INTEGERS: Final = frozenset({"int32", "int64"})

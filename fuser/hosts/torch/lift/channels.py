@@ -7,7 +7,9 @@ from torch import fx
 
 from fuser.hosts.lifting import nothing
 from fuser.hosts.torch.call import Call
-from fuser.ir.graph import FLOATS, Apply, Concat, Node, Select, Value
+from fuser.ir.constant import FLOATS
+from fuser.ir.node import Apply, Node, Value
+from fuser.ir.ops import Concat, Select
 
 
 def lift_cat(call: Call, node: Node) -> Apply | None:

@@ -27,7 +27,9 @@ from fuser.hosts.lifting import (
 from fuser.hosts.torch.call import AVERAGE_POOLS, Call
 from fuser.hosts.torch.lift.same import SAME, Rule
 from fuser.hosts.torch.operands import constant, data, numbers, spread
-from fuser.ir.graph import FLOATS, Apply, Constant, Node, Opaque, Sum, Value
+from fuser.ir.constant import FLOATS, Constant
+from fuser.ir.node import Apply, Node, Value
+from fuser.ir.ops import Opaque, Sum
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,8 @@ from fuser.hosts.torch.effects import FRESH
 from fuser.hosts.torch.lift.channels import lift_cat, lift_split, select
 from fuser.hosts.torch.operands import data
 from fuser.hosts.torch.tensor import dtype_name
-from fuser.ir.graph import Apply, Node, Opaque, Sum, Value
+from fuser.ir.node import Apply, Node, Value
+from fuser.ir.ops import Opaque, Sum
 
 Rule = Callable[[Call, Node], Apply | None]
 
