@@ -1,8 +1,9 @@
-"""What READMEs list is what there is."""
+"""What READMEs list is what there is, and what they show of a file stands in it."""
 
 import re
 from importlib import import_module
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 
@@ -68,3 +69,16 @@ def test_every_pass_is_listed_in_the_order_in_which_they_are_tried() -> None:
     entries = [getattr(import_module(f"passes.{name}"), name) for name in names]
     tried = sorted(entries, key=lambda entry: (entry.stage, entry.name))
     assert [(name, getattr(rewrite, stage)) for name, stage in listed] == [(e.name, e.stage) for e in tried]
+
+
+@pytest.mark.parametrize("page", ["passes/README.md", "CONTRIBUTING.md"])
+def test_samples_are_parts_of_the_files_that_they_name(page: str) -> None:
+    """A fenced block below `<!-- file -->`."""
+    marked = r"^ *<!-- (?P<file>[\w./]+) -->\n(?P<fence> *```)\w+\n(?P<block>.*?)\n(?P=fence)$"
+    samples = list(re.finditer(marked, (ROOT / page).read_text(), re.MULTILINE | re.DOTALL))
+    assert samples
+    for sample in samples:
+        block = dedent(sample["block"])
+        assert f"{block}\n" in (ROOT / sample["file"]).read_text(), (
+            f"{page} shows of {sample['file']}:\n{block}"
+        )
