@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from fuser.compiler import pass_names as pass_names
     from fuser.hosts.torch.export import export as export
     from fuser.judge.verification import verify as verify
+    from fuser.reduce import reduce_file as reduce_file
 
 _HOME = {
     "benchmark": "fuser.bench.benchmark",
@@ -23,10 +24,20 @@ _HOME = {
     "optimize": "fuser.compiler",
     "optimize_file": "fuser.compiler",
     "pass_names": "fuser.compiler",
+    "reduce_file": "fuser.reduce",
     "verify": "fuser.judge.verification",
 }
 
-__all__ = ["benchmark", "export", "inspect_file", "optimize", "optimize_file", "pass_names", "verify"]
+__all__ = [
+    "benchmark",
+    "export",
+    "inspect_file",
+    "optimize",
+    "optimize_file",
+    "pass_names",
+    "reduce_file",
+    "verify",
+]
 
 
 def __getattr__(name: str) -> Any:
