@@ -238,7 +238,7 @@ def bench(
 
 @app.command()
 def reduce(
-    source: Model,
+    source: Annotated[Path, typer.Argument(metavar="IN", show_default=False, help="An ONNX file.")],
     output: Annotated[
         Path,
         typer.Option("-o", "--output", metavar="OUT", show_default=False, help="Where what is left goes."),

@@ -16,7 +16,7 @@ import tempfile
 import traceback
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from hashlib import blake2b
 from importlib import import_module
 from importlib.metadata import version
@@ -25,7 +25,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
-from fuser.errors import FuserError, InputError
+from fuser.errors import InputError
 from fuser.hosts import output
 from fuser.hosts.kind import is_program
 from fuser.places import require_apart
@@ -63,6 +63,8 @@ class Symptom:
     kind: Kind
     signs: frozenset[str]
     text: str
+    proof: bool = True
+    """Whether it is seen only when the result is verified, or may be."""
 
     def is_same(self, other: Symptom | None) -> bool:
         """Whether another file shows this one too."""
@@ -183,6 +185,7 @@ class Run:
     shapes: Shapes
     valid: bool = False
     """Whether what is not valid counts for nothing."""
+    verify: bool = True
 
     def observe(self, path: Path) -> Symptom | None:
         """What is wrong with a file: it is optimized and verified. None where nothing is."""
@@ -192,18 +195,22 @@ class Run:
         if self.valid and invalid(path) is not None:
             return None
         result = path.with_name(f"result.{path.name}")
+        optimized = False
         try:
             with blaming(path):
                 fuser.optimize_file(
                     path, result, passes=self.passes, zero_below=self.zero_below, verify=False
                 )
+                optimized = True
+                if not self.verify:
+                    return None
                 return _judged(fuser.verify(path, result, shapes=self._shapes(path)))
         except InvalidModelError:
             return None
-        except FuserError as error:
-            return _raised("refuses" if error.exit_status == InputError.exit_status else "crashes", error)
+        except InputError as error:
+            return _raised("refuses", error, proof=optimized) if self.valid else None
         except Exception as error:  # noqa: BLE001  # what it may be is the question
-            return _raised("crashes", error)
+            return _raised("crashes", error, proof=optimized)
 
     def _shapes(self, path: Path) -> Shapes:
         """The shapes of those inputs that are still there."""
@@ -227,7 +234,7 @@ def _kernel(reason: str) -> str:
     return re.sub(r"'[^']*'|\"[^\"]*\"|\[[^\]]*\]|\{[^}]*\}|\S*\d\S*", "*", re.split("; |: ", reason)[-1])
 
 
-def _raised(kind: Kind, error: Exception) -> Symptom:
+def _raised(kind: Kind, error: Exception, *, proof: bool) -> Symptom:
     """An exception is another one if its type is, or the place where it was raised, ours included."""
     frames = list(traceback.walk_tb(error.__traceback__))
     called = [(f.f_globals.get("__name__", ""), f.f_code.co_qualname, line) for f, line in frames]
@@ -238,7 +245,7 @@ def _raised(kind: Kind, error: Exception) -> Symptom:
     where = ", called by ".join(
         f"line {p[2]} of {p[0]} in {p[1]}" for p in dict.fromkeys([called[-1], ours[-1]])
     )
-    return Symptom(kind, frozenset([f"{name} {at}"]), f"{name}: {said} ({where})")
+    return Symptom(kind, frozenset([f"{name} {at}"]), f"{name}: {said} ({where})", proof)
 
 
 @dataclass
@@ -269,7 +276,7 @@ class _Laboratory:
         from fuser.judge.blame import invalid
 
         fault = invalid(self.source)
-        self.run = Run(self.run.passes, self.run.zero_below, self.run.shapes, valid=fault is None)
+        self.run = replace(self.run, valid=fault is None)
         begun = perf_counter()
         symptom = observe(self.run, self._written(model), self.limit)
         if symptom is None:
@@ -281,6 +288,7 @@ class _Laboratory:
             self.limit = min(self.limit, _PATIENCE + _SLOWER * (perf_counter() - begun))
         self.model = self.whole = model
         self.symptom = symptom
+        self.run = replace(self.run, verify=symptom.proof)
         self.tell(f"{symptom}")
         self.tell(f"{ways.nodes(model):>6} nodes in the whole file")
 
@@ -289,7 +297,7 @@ class _Laboratory:
 
         def shows(gone: Collection[str]) -> bool:
             kept = tuple(name for name in self.run.passes if name not in gone)
-            run = Run(kept, self.run.zero_below, self.run.shapes, valid=self.run.valid)
+            run = replace(self.run, passes=kept)
             if found := self._observed("passes left out", run, self.model):
                 runs.append(run)
             return found
@@ -367,8 +375,10 @@ class _Laboratory:
 
 def _prepare() -> None:
     """Import here what every process would import again."""
-    for name in ("importer", "exporter", "file.files", "judge.verification"):
+    for name in ("importer", "exporter", "file.files", "judge.verification", "demands.demands"):
         import_module(f"fuser.hosts.onnx.{name}")
+    for name in ("compiler", "judge.verification"):
+        import_module(f"fuser.{name}")
     import_module("onnxruntime")
 
 

@@ -27,8 +27,11 @@ class Cut:
     def __init__(self, model: ModelProto) -> None:
         self.model = model
         self.ends = Ends(model)
+        own = {name for node in model.graph.node for name in node.output}
         nodes = enumerate(all_nodes(model.graph.node))
-        self.parts: Sequence[int] = [place for place, node in nodes if not _is_end(node)]
+        self.parts: Sequence[int] = [
+            k for k, node in nodes if own.issuperset(node.output) or not _is_end(node)
+        ]
 
     def without(self, parts: Collection[int]) -> ModelProto | None:
         """The model without these nodes; an output of a body that they made is taken from outside."""
