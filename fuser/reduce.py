@@ -145,6 +145,7 @@ def reduce_file(
     with _laboratory(Run(tuple(names), zero_below, shapes or {}), Path(src), seconds, tell) as laboratory:
         laboratory.diagnose(ways.read(src), because)
         try:
+            laboratory.go(ways.FIRST)  # what follows is quick then
             laboratory.forget_passes()
             laboratory.reduce(ways.WAYS)
         finally:
@@ -315,8 +316,12 @@ class _Laboratory:
         before = None
         while before is not self.model:
             before = self.model
-            for way in ways:
-                self._go(way(self.model))
+            self.go(ways)
+
+    def go(self, ways: Sequence[Callable[[ModelProto], Any]]) -> None:
+        """Go through all ways once."""
+        for way in ways:
+            self._go(way(self.model))
 
     def _go(self, way: Any) -> None:
         from fuser.hosts.onnx.reduce.ways import nodes

@@ -82,8 +82,8 @@ class Ends:
     def close(self, model: ModelProto, shown: Collection[str] = ()) -> ModelProto | None:
         """Give what is left of the main graph inputs and outputs, in place; None if nothing is left.
 
-        Outputs are those that are still made, and what is to be `shown`. What nobody needs goes: inputs,
-        weights, functions.
+        Outputs are those that are still made, and what is to be `shown`; where that is nothing, what nobody
+        reads. What nobody needs goes: inputs, weights, functions.
         """
         graph = model.graph
         made = dict.fromkeys(name for node in graph.node for name in node.output if name)
@@ -96,11 +96,10 @@ class Ends:
         )
         outputs = [value for value in graph.output if value.name in made]
         already = {value.name for value in outputs}
-        outputs.extend(
-            onnx.ValueInfoProto(name=name, type=self.type(name))
-            for name in made
-            if name in shown and name not in already
-        )
+        more = [name for name in made if name in shown and name not in already]
+        if not outputs and not more:
+            more = [name for name in made if name not in read]
+        outputs.extend(onnx.ValueInfoProto(name=name, type=self.type(name)) for name in more)
         replace(graph.output, outputs)
         _forget(model, {*read, *made})
         return model if outputs else None

@@ -27,10 +27,12 @@ class Cut:
     def __init__(self, model: ModelProto) -> None:
         self.model = model
         self.ends = Ends(model)
-        own = {name for node in model.graph.node for name in node.output}
-        nodes = enumerate(all_nodes(model.graph.node))
+        fed = {value.name for value in model.graph.input}
+        ends = {value.name for graph in list(graphs(model))[1:] for value in graph.output}
         self.parts: Sequence[int] = [
-            k for k, node in nodes if own.issuperset(node.output) or not _is_end(node)
+            place
+            for place, node in enumerate(all_nodes(model.graph.node))
+            if node.op_type != "Identity" or node.input[0] not in fed or node.output[0] not in ends
         ]
 
     def without(self, parts: Collection[int]) -> ModelProto | None:
@@ -243,11 +245,6 @@ class Compute:
 
     def _value(self, name: str, made: dict[str, Any]) -> Any:
         return made[name] if name in made else numpy_helper.to_array(self.weights[name])
-
-
-def _is_end(node: NodeProto) -> bool:
-    """Whether this only brings in what a body is given from outside."""
-    return node.op_type == "Identity" and node.input[0].endswith(OUTSIDE)
 
 
 def _last(instead: Mapping[str, str], name: str) -> str:

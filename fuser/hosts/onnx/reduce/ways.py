@@ -17,7 +17,17 @@ from fuser.hosts.onnx.judge.runtime import LARGEST_MESSAGE
 from fuser.hosts.onnx.judge.source import Source, copied
 from fuser.hosts.onnx.reduce.ends import every_node, graphs
 from fuser.hosts.onnx.reduce.nodes import Compute, Cut, End, Hold, Inline, Outputs, PassBy, Unwrap
-from fuser.hosts.onnx.reduce.words import Arguments, Counted, Extents, Join, Ones, Words
+from fuser.hosts.onnx.reduce.words import (
+    Attributes,
+    Counted,
+    Extents,
+    Inputs,
+    Join,
+    Names,
+    Ones,
+    Optional,
+    Words,
+)
 
 
 class Way(Protocol):
@@ -34,9 +44,11 @@ class Way(Protocol):
         """The model without these; None where there is none. It need not be a valid one."""
 
 
+FIRST: Final[tuple[Callable[[ModelProto], Way], ...]] = (Hold, Cut)
+"""What makes most of a model go."""
+
 WAYS: Final[tuple[Callable[[ModelProto], Way], ...]] = (
-    Hold,
-    Cut,
+    *FIRST,
     Unwrap,
     Inline,
     Compute,
@@ -45,7 +57,10 @@ WAYS: Final[tuple[Callable[[ModelProto], Way], ...]] = (
     End,
     Join,
     Words,
-    Arguments,
+    Names,
+    Attributes,
+    Inputs,
+    Optional,
     Ones,
     Counted,
     *(partial(Extents, to=extent) for extent in (2, 4, 8)),

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterator, Sequence
+from itertools import count
 from typing import Any, ClassVar, Final
 
 import numpy as np
 from numpy.typing import NDArray
 from onnx import AttributeProto, ModelProto, TensorProto, ValueInfoProto, numpy_helper
 
-from fuser.hosts.onnx.judge.source import copied
+from fuser.hosts.onnx.judge.source import all_nodes, copied
 from fuser.hosts.onnx.reduce.ends import Ends, every_node, graphs, pruned, replace
 
 FLOATS: Final = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16)
@@ -20,35 +22,69 @@ LISTED: Final = 16
 COUNTS: Final = ("group", "num_groups", "hidden_size", "num_heads", "kernel_shape", "split", "shape")
 """The attributes in which extents stand."""
 
+SAID_OF_MODELS: Final = ("producer_name", "producer_version", "domain", "model_version")
 
-class Arguments:
-    """Attributes and optional inputs left to their defaults."""
+SHORT: Final = re.compile(r"|[a-z]+\d*")
+"""A name that is short enough, or none."""
 
-    called = "arguments left out"
+
+class Attributes:
+    """Attributes left to their defaults."""
+
+    called = "attributes left out"
+
+    def __init__(self, model: ModelProto) -> None:
+        self.model = model
+        self.parts: Sequence[tuple[int, str]] = [
+            (place, entry.name)
+            for place, node in enumerate(every_node(model))
+            for entry in node.attribute
+            if entry.type not in (AttributeProto.GRAPH, AttributeProto.GRAPHS)
+        ]
+
+    def without(self, parts: Collection[tuple[int, str]]) -> ModelProto | None:
+        """The model without these attributes, by the number of the node and their name."""
+        model = copied(self.model)
+        for place, node in enumerate(every_node(model)):
+            replace(node.attribute, [entry for entry in node.attribute if (place, entry.name) not in parts])
+        return model
+
+
+class Inputs:
+    """Nodes read fewer values: those behind move up."""
+
+    called = "inputs of nodes left out"
 
     def __init__(self, model: ModelProto) -> None:
         self.model = model
         self.ends = Ends(model)
-        self.parts: Sequence[tuple[int, str | int]] = list(_arguments(model))
+        self.parts: Sequence[tuple[int, int]] = [
+            (place, index)
+            for place, node in enumerate(every_node(model))
+            for index, name in enumerate(node.input)
+            if index and name
+        ]
 
-    def without(self, parts: Collection[tuple[int, str | int]]) -> ModelProto | None:
-        """The model without these attributes, by the number of the node and name, and inputs, by number."""
+    def without(self, parts: Collection[tuple[int, int]]) -> ModelProto | None:
+        """The model without these inputs, by the number of the node and their own."""
         model = copied(self.model)
         for place, node in enumerate(every_node(model)):
-            replace(node.attribute, [entry for entry in node.attribute if (place, entry.name) not in parts])
-            inputs = ["" if (place, index) in parts else name for index, name in enumerate(node.input)]
-            while inputs and not inputs[-1]:
-                inputs.pop()
-            replace(node.input, inputs)
+            gone = {index for index, _ in enumerate(node.input) if (place, index) in parts}
+            replace(node.input, self._left(list(node.input), gone))
         return self.ends.close(pruned(model))
 
+    def _left(self, names: list[str], gone: set[int]) -> list[str]:
+        return [name for index, name in enumerate(names) if index not in gone]
 
-def _arguments(model: ModelProto) -> Iterator[tuple[int, str | int]]:
-    for place, node in enumerate(every_node(model)):
-        for entry in node.attribute:
-            if entry.type not in (AttributeProto.GRAPH, AttributeProto.GRAPHS):
-                yield place, entry.name
-        yield from ((place, index) for index, name in enumerate(node.input) if index and name)
+
+class Optional(Inputs):
+    """The same where those behind keep their places."""
+
+    def _left(self, names: list[str], gone: set[int]) -> list[str]:
+        names = ["" if index in gone else name for index, name in enumerate(names)]
+        while names and not names[-1]:
+            names.pop()
+        return names
 
 
 class Join:
@@ -83,18 +119,49 @@ class Words:
 
     def __init__(self, model: ModelProto) -> None:
         self.model = model
-        self.parts: Sequence[str] = ["value_info", "name", "doc_string", "metadata_props"]
+        self.parts: Sequence[str] = ["value_info", "doc_string", "metadata_props", *SAID_OF_MODELS, "name"]
 
     def without(self, parts: Collection[str]) -> ModelProto | None:
-        """The model without these fields, wherever they are."""
+        """The model without these fields, wherever they are; graphs and functions keep their names."""
         model = copied(self.model)
         nodes = every_node(model)
-        named = {"name": nodes, "value_info": [*graphs(model), *model.functions]}
-        anything = [model, *graphs(model), *model.functions, *nodes]
         for field in parts:
-            for holder in named.get(field, anything):
-                holder.ClearField(field)
+            for holder in nodes if field == "name" else (model, *graphs(model), *model.functions, *nodes):
+                if field in holder.DESCRIPTOR.fields_by_name:
+                    holder.ClearField(field)
         return model
+
+
+class Names:
+    """Values have short names, but for those of functions."""
+
+    called = "names made short"
+
+    def __init__(self, model: ModelProto) -> None:
+        self.model = model
+        names = dict.fromkeys(part.name for part in _named(model))
+        names |= dict.fromkeys(name for node in all_nodes(model.graph.node) for name in node.output)
+        short = (name for name in map("v{}".format, count()) if name not in names)
+        self.short = {name: next(short) for name in names if not SHORT.fullmatch(name)}
+        self.parts: Sequence[str] = list(self.short)
+
+    def without(self, parts: Collection[str]) -> ModelProto | None:
+        """The model with short names in the place of these."""
+        model = copied(self.model)
+        names = {name: self.short[name] for name in parts}
+        for part in _named(model):
+            part.name = names.get(part.name, part.name)
+        for node in all_nodes(model.graph.node):
+            replace(node.input, [names.get(name, name) for name in node.input])
+            replace(node.output, [names.get(name, name) for name in node.output])
+        return model
+
+
+def _named(model: ModelProto) -> Iterator[Any]:
+    """What is said of values by name, and weights."""
+    for graph in graphs(model):
+        yield from (*graph.input, *graph.initializer, *graph.output, *graph.value_info)
+        yield from (sparse.values for sparse in graph.sparse_initializer)
 
 
 class Ones:
