@@ -252,7 +252,7 @@ def reduce(
         ),
     ] = None,
     seconds: Annotated[
-        float, typer.Option(min=0.0, metavar="N", help="A run that takes longer hangs.")
+        float, typer.Option(min=0.1, metavar="N", help="A run that takes longer hangs.")
     ] = 60.0,
     json: Json = None,
     passes: Passes = None,

@@ -195,7 +195,7 @@ class Run:
 
         if self.valid and invalid(path) is not None:
             return None
-        result = path.with_name(f"result.{path.name}")
+        result = Path(tempfile.gettempdir()) / "result.onnx"
         optimized = False
         try:
             with blaming(path):
@@ -281,8 +281,7 @@ class _Laboratory:
         begun = perf_counter()
         symptom = observe(self.run, self._written(model), self.limit)
         if symptom is None:
-            reason = f"the file is invalid: {fault}" if fault else "it is optimized, and proved right"
-            raise InputError(f"{self.source}: nothing of ours is wrong with it: {reason}")
+            raise InputError(f"{self.source}: {self._nothing(fault)}")
         if because not in (None, symptom.kind):
             raise InputError(f"{self.source}: is not reduced because it {because}, for it {symptom}")
         if symptom.kind != "hangs":
@@ -292,6 +291,13 @@ class _Laboratory:
         self.run = replace(self.run, verify=symptom.proof)
         self.tell(f"{symptom}")
         self.tell(f"{ways.nodes(model):>6} nodes in the whole file")
+
+    def _nothing(self, fault: str | None) -> str:
+        """Why there is nothing to reduce."""
+        if symptom := observe(self.run, self.source, self.limit):
+            return f"is not reduced, for once it is read and written again it does not show that it {symptom}"
+        reason = f"the file is invalid: {fault}" if fault else "it is optimized, and proved right"
+        return f"nothing of ours is wrong with it: {reason}"
 
     def forget_passes(self) -> None:
         """Leave out the passes that the fault does not need."""
@@ -396,11 +402,11 @@ def _laboratory(run: Run, source: Path, limit: float, tell: Callable[[str], None
 def observe(run: Run, path: Path, limit: float) -> Symptom | None:
     """What is wrong with a file, found out in a process of its own, which may take `limit` seconds."""
     methods = multiprocessing.get_all_start_methods()
-    context = multiprocessing.get_context("fork" if "fork" in methods else "spawn")
+    context: Any = multiprocessing.get_context("fork" if "fork" in methods else "spawn")
     answer, question = context.Pipe(duplex=False)
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+    with tempfile.TemporaryDirectory(prefix="graph-fuser-") as folder:
         process = context.Process(target=_alone, args=(run, path, folder, question), daemon=True)
-        process.start()  # type: ignore[attr-defined]
+        process.start()
         question.close()
         try:
             if not answer.poll(limit):

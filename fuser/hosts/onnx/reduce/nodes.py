@@ -268,8 +268,9 @@ def _held_by(node: NodeProto) -> TensorProto | None:
     if node.op_type != "Constant" or node.domain or not node.attribute:
         return None
     value = node.attribute[0]
+    tensor: TensorProto = value.t
     if value.name == "value":
-        return value.t
+        return tensor
     dtype = {"value_float": np.float32, "value_floats": np.float32}.get(value.name, np.int64)
     if value.name not in ("value_float", "value_floats", "value_int", "value_ints"):
         return None
