@@ -38,8 +38,6 @@ class Ends:
     model: ModelProto
     types: dict[str, TypeProto] = field(init=False)
     read: set[str] = field(init=False)
-    first: dict[str, str] = field(init=False)
-    """The first input of the node that makes a value."""
 
     def __post_init__(self) -> None:
         inferred = _inferred(self.model)
@@ -49,24 +47,19 @@ class Ends:
             for value in (*graph.value_info, *graph.output, *graph.input)
             if value.type.WhichOneof("value")
         }
-        self.first = {
-            name: node.input[0]
+        self.types |= {
+            tensor.name: onnx.helper.make_tensor_type_proto(tensor.data_type, tensor.dims)
             for graph in graphs(inferred)
-            for node in graph.node
-            for name in node.output
-            if node.input
+            for tensor in graph.initializer
         }
+        for node in every_node(inferred):
+            like = [self.type(name) for name in node.input if name]
+            self.types |= {name: _settled(self.types.get(name, TypeProto()), like) for name in node.output}
         self.read = {name for node in self.model.graph.node for name in reads(node)}
 
     def type(self, name: str) -> TypeProto:
-        """The type of a value; what the model does not tell of it is as in the first input of its node."""
-        known = self.types.get(name, TypeProto())
-        if known.WhichOneof("value") in (None, "tensor_type") and not known.tensor_type.HasField("shape"):
-            result = TypeProto()
-            result.CopyFrom(self.type(self.first[name]) if self.first.get(name) else NUMBER)
-            result.MergeFrom(known)
-            return result
-        return known
+        """The type of a value; what the model does not tell of it is as in an input of its node."""
+        return self.types.get(name, NUMBER)
 
     def unread(self, model: ModelProto) -> set[str]:
         """The values of the main graph that nobody reads any more."""
@@ -118,6 +111,17 @@ def replace(field: Any, parts: list[Any]) -> None:
     """Give a repeated field these parts."""
     del field[:]
     field.extend(parts)
+
+
+def _settled(known: TypeProto, like: list[TypeProto]) -> TypeProto:
+    """A type whose rank is known: that of the first of these which is of the same element type."""
+    if known.WhichOneof("value") not in (None, "tensor_type") or known.tensor_type.HasField("shape"):
+        return known
+    element = known.tensor_type.elem_type
+    result = TypeProto()
+    result.CopyFrom(next((t for t in like if element in (0, t.tensor_type.elem_type)), NUMBER))
+    result.MergeFrom(known)
+    return result
 
 
 def _held(graph: GraphProto) -> set[str]:

@@ -119,17 +119,24 @@ class Words:
 
     def __init__(self, model: ModelProto) -> None:
         self.model = model
-        self.parts: Sequence[str] = ["value_info", "doc_string", "metadata_props", *SAID_OF_MODELS, "name"]
+        fields = ("value_info", "doc_string", "metadata_props", *SAID_OF_MODELS, "name")
+        self.parts: Sequence[str] = [field for field in fields if any(_saying(model, field))]
 
     def without(self, parts: Collection[str]) -> ModelProto | None:
         """The model without these fields, wherever they are; graphs and functions keep their names."""
         model = copied(self.model)
-        nodes = every_node(model)
         for field in parts:
-            for holder in nodes if field == "name" else (model, *graphs(model), *model.functions, *nodes):
-                if field in holder.DESCRIPTOR.fields_by_name:
-                    holder.ClearField(field)
+            for holder in _saying(model, field):
+                holder.ClearField(field)
         return model
+
+
+def _saying(model: ModelProto, field: str) -> Iterator[Any]:
+    """What has something in a field that it need not have."""
+    nodes = every_node(model)
+    for holder in nodes if field == "name" else (model, *graphs(model), *model.functions, *nodes):
+        if field in holder.DESCRIPTOR.fields_by_name and getattr(holder, field):
+            yield holder
 
 
 class Names:
@@ -222,8 +229,9 @@ class Extents:
             tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
         for node in every_node(model):
             for entry in node.attribute:
-                if entry.name in COUNTS:
+                if entry.name in COUNTS and entry.type == AttributeProto.INT:
                     entry.i = self._small(entry.i, parts)
+                elif entry.name in COUNTS:
                     replace(entry.ints, [self._small(extent, parts) for extent in entry.ints])
         self._restate(model, parts)
         return model
