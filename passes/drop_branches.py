@@ -20,12 +20,16 @@ def drop_branches(node: Node) -> Iterator[Candidate]:
     """a * x + c * conv(y, 0)  ->  a * x + c * b, b being the bias of the convolution."""
     assert isinstance(node.op, Sum)
     terms = list(zip(node.op.coefficients, node.inputs, strict=True))
-    dead = {value: conv for _, value in terms if value is not None and (conv := dead_conv(value)) is not None}
-    if not dead:
+    found = {
+        value: conv for _, value in terms if value is not None and (conv := dead_conv(value)) is not None
+    }
+    if not found:
         return
+    like = next(iter(found.values()))
+    # Each position has the same bias along one axis: what is along another is a branch of its own.
+    dead = {value: conv for value, conv in found.items() if (conv.axis, conv.rank) == (like.axis, like.rank)}
     rest = [(c, value) for c, value in terms if value is not None and value not in dead]
     require(bool(rest), f"all {len(terms)} branches are constant")
-    like = next(iter(dead.values()))
     shift = sum((c * dead[value].bias for c, value in terms if value in dead), start=np.zeros(like.outputs))
     kept: Value | Apply = rest[0][1]
     if rest[0][0] != 1.0 or len(rest) > 1:

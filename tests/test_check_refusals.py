@@ -8,7 +8,7 @@ import pytest
 from fuser.algebra.conv import Conv
 from fuser.errors import Declined
 from fuser.ir.graph import Apply, Node, Opaque, Step, Sum, Value
-from fuser.ir.replay import apply
+from fuser.ir.replay import Trial, apply
 from fuser.validate.check import compare, computed
 from tests.graphs import Builder
 
@@ -83,3 +83,13 @@ def test_an_input_too_large_to_try_is_not_made() -> None:
     before = step(Opaque("Gate", lambda x: (x,)), x)
     with pytest.raises(Declined, match=r"'x' has \d+ elements, more than 4194304"):
         compare({before.outputs[0]: same}, [before])
+
+
+def test_how_far_and_how_often_is_tried_in_small() -> None:
+    """A short list of whole numbers may be the pads or repeats of every axis, and their product is made."""
+    pads, indices = Value("n", (8,), "int64"), Value("i", ("N", 40), "int64")
+    trial = Trial({pads: (8,), indices: (7, 40)}, needed=True)
+    x = trial.feed(Value("x", None, "float32"), (2, 3, 9, 10))
+    assert np.pad(x, trial.feed(pads).reshape(2, 4).T).size < 10**6
+    assert np.tile(x, trial.feed(pads)[:4]).size < 10**7
+    assert len(np.unique(trial.feed(indices))) > 50

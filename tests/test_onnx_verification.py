@@ -15,9 +15,13 @@ import fuser
 from fuser.cli import run
 from fuser.errors import ContradictionError, VerificationError
 from fuser.hosts.onnx.judge.cut import cut, holes, narrowest, seen
-from fuser.hosts.onnx.judge.verification import patience
+from fuser.hosts.onnx.judge.source import Source
+from fuser.hosts.onnx.judge.verification import OnnxModels, patience
 from fuser.hosts.onnx.standard import kernels as onnx_kernels
 from fuser.hosts.onnx.standard import windows as onnx_windows
+from fuser.judge.inputs import Spec
+from fuser.judge.samples import Samples
+from fuser.judge.values import agree
 from fuser.judge.verification import verify
 from tests.small_models import convnet, normal, parsed
 
@@ -92,7 +96,7 @@ def test_a_foreign_operator_that_was_lost_is_a_difference() -> None:
 def test_what_is_taken_out_leaves_inputs_and_outputs() -> None:
     model = foreign(AROUND, s=2.0, t=[1.0] * 4)
     taken = holes(model, {("acme", "Magic")})
-    left = cut(model, taken, {"m": "float16"})
+    left = cut(model, taken, {"m": Spec("m", "float16", None)})
     assert [value.name for value in left.graph.input] == ["x", "m"]
     assert left.graph.input[1].type.tensor_type.elem_type == TensorProto.FLOAT16
     assert [value.name for value in left.graph.output] == ["y", "z", seen(taken[0], "0"), seen(taken[0], "1")]
@@ -351,6 +355,64 @@ def test_an_input_that_is_no_tensor_leaves_the_rest_to_be_proved(kind: str) -> N
 def test_the_tensors_beside_an_input_that_is_none_may_be_given(kind: str) -> None:
     verdict = verify(reading(kind, 1, 2), reading(kind, 1, 2), inputs={"x": normal(2, 3).astype(np.float32)})
     assert verdict.unproven.keys() == {"z", "both"}
+
+
+def test_what_is_taken_out_may_be_called_otherwise_in_the_result() -> None:
+    """An output that was a copy of what a foreign node makes becomes that node's own."""
+    head = "g (float[N,4] x) => (float[a,b] y, float[c,d] z)"
+    copy = head + "{ m = acme.Magic (x) y = Identity (m) z = Mul (m, s) }"
+    own = head + "{ y = acme.Magic (x) z = Mul (y, s) }"
+    read = head + "{ m = acme.Magic (x) y = Identity (m) o = acme.Other (m) z = Mul (o, s) }"
+    both = head + "{ y = acme.Magic (x) o = acme.Other (y) z = Mul (o, s) }"
+    for first, second in ((copy, own), (own, copy), (read, both), (both, read)):
+        verdict = verify(foreign(first, s=2.0), foreign(second, s=2.0))
+        assert verdict.verdict == "unproven", verdict.reason
+        assert verify(foreign(first, s=2.0), foreign(second, s=2.02)).verdict == "differs"
+
+
+@pytest.mark.parametrize("stated", [(4, 2), ("N", 2), (None, 2)])
+def test_what_is_made_up_is_of_the_shape_that_the_model_states(stated: tuple[Any, ...]) -> None:
+    """A result may have taken that shape for a constant."""
+    model = foreign(
+        "g (float[N,2] x, bool b) => (float[a,b] y) { m = acme.Magic (b) s = Shape (m) y = Expand (x, s) }"
+    )
+    model.graph.value_info.append(helper.make_tensor_value_info("m", TensorProto.FLOAT, stated))
+    models = OnnxModels(model, model, Samples(model))
+    models.taken.add(("acme", "Magic"))
+    feeds = {"x": np.ones((4, 2), np.float32), "b": np.array(True)}
+    with models.original(precise=False) as runner:
+        assert runner.run(feeds)["y"].shape == (4, 2)
+    assert models.fill(feeds)["m"].shape == (1 if stated[0] is None else 4, 2)
+
+
+@pytest.mark.parametrize("batch", ["N", "2"])
+@pytest.mark.parametrize("node", ["Pad (x, n)", "Tile (x, m)", "Expand (x, m)"])
+def test_what_would_be_too_large_is_not_run(batch: str, node: str) -> None:
+    """One number in a file makes gigabytes of a small input."""
+    model = parsed(
+        f"g (float[{batch},4] x) => (float[a,b] y, float[{batch},4] z) {{ y = {node} z = Neg (x) }}",
+        n=np.array([0, 2**29, 0, 0]),
+        m=np.array([1 if node.startswith("Tile") else 2, 2**28 if node.startswith("Tile") else 4]),
+    )
+    if node.startswith("Expand"):
+        model = parsed(
+            f"g (float[{batch},1] x) => (float[a,b] y, float[{batch},1] z) {{ y = {node} z = Neg (x) }}",
+            m=np.array([2, 2**29]),
+        )
+    started = perf_counter()
+    verdict = verify(model, model)
+    assert verdict.verdict == "unproven"
+    assert "which is too large to be tried" in verdict.reason
+    assert perf_counter() - started < 10  # it never ends where it is run
+
+
+def test_one_number_that_hardly_moves_by_chance_is_no_contradiction() -> None:
+    """A mean of one number is rounded as a mean of many is, and what moves it says little of that."""
+    model = parsed("g (float[N,1] x) => (float[1,1] y) { y = ReduceMean <axes = [0], keepdims = 1> (x) }")
+    source = Source(model, "model")
+    for seed in range(100):
+        drawn = np.random.default_rng(seed).standard_normal((5000, 1))
+        agree(model, source, {"x": (drawn - drawn.mean()).astype(np.float32)})
 
 
 def test_where_nothing_is_left_nothing_is_compared() -> None:

@@ -71,11 +71,15 @@ def test_a_model_equals_itself_without_any_error() -> None:
     assert verdict
     assert verdict.reason == ""
     assert [row.error for row in verdict.rows] == [0.0, 0.0, 0.0]
+    (measured,) = (
+        row for row in verdict.rows if row.own_error is not None
+    )  # the rest is near enough as it is
+    assert measured.own_error == measured.float64_error
+    assert measured.own_error is not None
+    assert 0 < measured.own_error < 1e-6
+    assert np.prod(measured.shape) == min(np.prod(row.shape) for row in verdict.rows)
     for row in verdict.rows:
         assert row.output == "y"
-        assert row.own_error == row.float64_error
-        assert row.own_error is not None
-        assert 0 < row.own_error < 1e-6
         assert row.compared == np.prod(row.shape)
         assert row.tolerance == 1e-5
 
@@ -181,7 +185,7 @@ def test_initializers_that_are_inputs_keep_their_values() -> None:
     text = "g (float[N,3] x, float[3] s) => (float[N,3] y) { y = Mul (x, s) }"
     verdict = verify(parsed(text, s=normal(3)), parsed(text, s=normal(3)))
     assert verdict.ok, verdict.reason
-    assert verdict.rows[0].own_error is not None
+    assert any(row.own_error is not None for row in verdict.rows)
     assert set(verdict.samples[0]) == {"x"}
     refused(verify(parsed(text, s=normal(3)), parsed(text, s=normal(3, seed=1))), "output 'y' differs")
 
@@ -415,7 +419,7 @@ def test_a_wrong_result_does_not_hide_behind_chaos() -> None:
 
 
 def test_without_common_names_chaos_proves_nothing() -> None:
-    other = chaos()
+    other = chaos(rearranged=True)
     for node in other.graph.node:
         for names in (node.input, node.output):
             names[:] = [name if name in ("x", "y", "one", "rate") else f"{name}_" for name in names]

@@ -7,6 +7,7 @@ for as long as they are used.
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from math import prod
 from typing import Any, Final
 
 import numpy as np
@@ -19,8 +20,11 @@ from fuser.ir.graph import FLOATS, Apply, Concat, Op, Opaque, Step, Value
 
 NOTHING: Final = "nothing is left of the extents"
 
-FAILURES: Final = (ValueError, IndexError, KeyError, TypeError, ZeroDivisionError, Declined)
+FAILURES: Final = (ValueError, IndexError, KeyError, TypeError, ZeroDivisionError, MemoryError, Declined)
 """What operators raise for operands that they cannot take."""
+
+SHORT: Final = 16
+"""A list of no more whole numbers may say how far, how often or how wide, of each axis of a value."""
 
 Arrays = dict[Value | Apply, NDArray[Any]]
 
@@ -69,7 +73,7 @@ def _drawn(random: np.random.Generator, dtype: str | None, shape: tuple[int, ...
     if dtype == "bool":
         return random.random(shape) < 0.5
     if dtype is not None and dtype.startswith(("int", "uint")):
-        return random.integers(0, 100, shape, dtype)
+        return random.integers(0, 8 if len(shape) < 2 and prod(shape) <= SHORT else 100, shape, dtype)
     return np.asarray(random.standard_normal(shape))
 
 

@@ -145,13 +145,13 @@ def floor(dtype: str) -> float:
 def judge(
     expected: Sequence[Outputs],
     actual: Sequence[Outputs],
-    ideal: Sequence[Outputs] | None,
+    ideal: Sequence[Outputs | None] | None,
     dtypes: Mapping[str, str],
     *,
     precisions: Mapping[str, str] | None = None,
     exact: bool = False,
 ) -> list[Row]:
-    """A row for each output of each sample; `ideal` is the float64 evaluation of the original.
+    """A row for each output of each sample; `ideal` is the original in float64, where that is known.
 
     `dtypes` are the declared types of the outputs, `precisions` the narrowest on the way to them.
     With `exact` both sides are evaluated in float64 themselves.
@@ -162,7 +162,7 @@ def judge(
             sample,
             before,
             after.get(name),
-            ideal[sample].get(name) if ideal else None,
+            (ideal[sample] or {}).get(name) if ideal else None,
             dtypes.get(name) or _kind(before, exact=exact),
             _named(name, precisions or {}) if before.dtype.kind in "fcV" else "",
         )
@@ -189,8 +189,10 @@ def _named(name: str, types: Mapping[str, str]) -> str:
 
 
 def _tolerance(row: Row, own: float | None, *, exact: bool) -> float:
-    if row.float64_error is None or own is None:
+    if own is None:
         return row.floor * (1 if exact else WITHOUT_ORACLE)
+    if row.float64_error is None:
+        return row.floor
     return min(max(row.floor, OWN * own), max(row.floor, row.ceiling))
 
 

@@ -16,7 +16,8 @@ class Demands:
     `shapes`: the extents of each input, a symbol for what is not known. `elements`: the symbols of the
     elements of short integer inputs. `needs`: what is asked of elements. `kinks`: extents, and the numbers
     that they are compared with, on both sides of which a model has to be tried. `loose`: such numbers where
-    nothing is known of the extent. `used`: symbols of elements that are extents or trip counts somewhere.
+    nothing is known of the extent. `made`: the extents of what nodes make, those that are known. `used`:
+    symbols of elements that are extents or trip counts somewhere.
     """
 
     shapes: dict[str, tuple[Known, ...]] = field(default_factory=dict)
@@ -25,6 +26,7 @@ class Demands:
     rules: dict[Rule, None] = field(default_factory=dict)
     kinks: dict[tuple[Form, int], None] = field(default_factory=dict)
     loose: dict[int, None] = field(default_factory=dict)
+    made: dict[tuple[Known, ...], None] = field(default_factory=dict)
     used: dict[str, None] = field(default_factory=dict)
     when: bool | None = None
     muted: bool = False

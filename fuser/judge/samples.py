@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from fuser.hosts.onnx.judge.runtime import Outputs, Runner, Trial, ran
+from fuser.hosts.onnx.judge.runtime import CannotRun, Outputs, Runner, Trial, ran
 from fuser.judge import inputs
 from fuser.judge.demands import Demands
 from fuser.judge.forms import Form, replaced, symbols, value
@@ -31,6 +31,9 @@ SIZINGS: Final = (Sizing(2, 64, 96, 32), Sizing(1, 75, 101, 37), Sizing(3, 96, 6
 MOST_SAMPLES: Final = 5
 AFFORDABLE: Final = 2**20
 """Elements of all inputs together; numbers that would need more to be exceeded are not."""
+
+MOST_MADE: Final = 2**28
+"""Elements of one value that are tried: more is made of small inputs only by a number that is a mistake."""
 
 OTHER: Final = 5
 """An extent or an element that has no place in an image, a sequence or a batch."""
@@ -309,7 +312,12 @@ class _Plan:
         return Trial(self._shapes(sizes), large, partial(self._feeds, sizes, outcome), f"outcome {outcome}")
 
     def _feeds(self, sizes: Mapping[str, int], outcome: bool, sample: int) -> Iterator[Feeds]:
-        """Elements as they are asked for; where that is refused, as small as they can be."""
+        """Elements as they are asked for; where that is refused, as small as they can be.
+
+        Raises:
+            CannotRun: the model would make a value of them that is too large.
+        """
+        self._require_room(sizes)
         shapes = self._shapes(sizes)
         generator = np.random.default_rng([self.seed, sample, 1])
         known: Feeds = {}
@@ -328,7 +336,27 @@ class _Plan:
         if any("int" in spec.dtype for spec in self.specs):
             yield draw(self.specs, shapes, seed=self.seed, sample=sample, ceiling=2)
 
+    def _require_room(self, sizes: Mapping[str, int]) -> None:
+        for dims in self.demands.made:
+            if all(name in sizes for form in dims for name in symbols(form)):
+                try:
+                    shape = [max(0, int(value(extent, sizes))) for extent in dims]
+                except OverflowError as error:
+                    raise CannotRun(
+                        f"an extent of what is made of it has more than 64 bits: {error}"
+                    ) from error
+                if prod(shape) > MOST_MADE:
+                    raise CannotRun(f"a value of shape {shape} is made of it, which is too large to be tried")
+
     def _plain(self, shapes: Shapes, sample: int) -> Iterator[Feeds]:
         """Elements by their type alone."""
+        named = {
+            name: zip(dims, shapes[name], strict=False)
+            for name, dims in self.demands.shapes.items()
+            if name in shapes
+        }
+        self._require_room(
+            {symbol: n for pairs in named.values() for form, n in pairs for symbol in symbols(form)}
+        )
         for ceiling in inputs.ceilings(self.specs):
             yield draw(self.specs, shapes, seed=self.seed, sample=sample, ceiling=ceiling)

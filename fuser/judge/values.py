@@ -26,6 +26,9 @@ from fuser.judge.compare import distance, floor, largest
 MOVED: Final = 64
 """How many times as far as a rounding of each of its inputs moves a node, its own roundings may."""
 
+DRAWS: Final = 32
+"""As many random numbers at least say how far that is: one alone may come out small by chance."""
+
 FLIPPED: Final = 0.01
 """The part of whole numbers that may come out otherwise, because what they are made from is rounded."""
 
@@ -158,7 +161,7 @@ def _movement(
     generator = np.random.default_rng(0)
     unit = 2.0 ** -WIDTHS[kind]
     moved = 0.0
-    for _ in range(2):
+    for _ in range(2 + DRAWS // max(1, ours.size)):
         shaken = {
             name: data * (1 + unit * generator.choice([-1.0, 1.0], data.shape))
             if isinstance(data, np.ndarray) and data.dtype.kind == "f"

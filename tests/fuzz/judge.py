@@ -3,6 +3,7 @@
 Nothing here knows the compiler: onnxruntime runs both files, and protobuf reads them.
 """
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
@@ -140,11 +141,16 @@ def differences(
 
 
 def calm(source: onnx.ModelProto, feeds: Sequence[Feeds], coarse: Mapping[str, int]) -> bool:
-    """Whether no output of a network moves by much more than its numbers do; so if it does not run."""
+    """Whether no output of a network moves by much more than its numbers do; so if it does not run.
+
+    What grows until it overflows does: a product of two factors overflows where one by one they do not.
+    """
     try:
         expected = run(source.SerializeToString(), feeds)
     except Exception:  # noqa: BLE001  # what the runtime refuses is the judge's to say
         return True
+    if not all(map(finite, itertools.chain(*expected))):
+        return False
     outputs = [(i, coarse[value.name]) for i, value in enumerate(source.graph.output)]
     for kind in sorted({kind for _, kind in outputs}):
         moved = run(*disturbed(source, feeds, ROUNDING[kind]))
@@ -154,6 +160,13 @@ def calm(source: onnx.ModelProto, feeds: Sequence[Feeds], coarse: Mapping[str, i
     return True
 
 
+def finite(made: Any) -> bool:
+    """Whether no number of an output, or of what it holds, is infinite or NaN."""
+    if isinstance(made, list):
+        return all(map(finite, made))
+    return made is None or made.dtype.kind != "f" or bool(np.isfinite(made).all())
+
+
 def distance(a: Any, b: Any) -> float:
     """The largest difference relative to the largest number; infinite where the two cannot be compared."""
     if a is None or b is None:  # an optional value that is not there
@@ -161,18 +174,16 @@ def distance(a: Any, b: Any) -> float:
     if isinstance(a, list):
         same = isinstance(b, list) and len(a) == len(b)
         return max(map(distance, a, b), default=0.0) if same else np.inf
-    if a is None or b is None:
-        return 0.0 if a is b else np.inf
     if a.dtype != b.dtype or a.shape != b.shape:
         return np.inf
     if a.dtype.kind != "f":
         return 0.0 if np.array_equal(a, b) else np.inf
     a, b = a.astype(np.float64), b.astype(np.float64)
-    finite = np.isfinite(a)
-    if not np.array_equal(a[~finite], b[~finite], equal_nan=True):
+    same = np.isfinite(a)
+    if not np.array_equal(a[~same], b[~same], equal_nan=True):
         return np.inf
-    largest = float(np.abs(a[finite]).max(initial=0.0))
-    apart = float(np.abs(a[finite] - b[finite]).max(initial=0.0))
+    largest = float(np.abs(a[same]).max(initial=0.0))
+    apart = float(np.abs(a[same] - b[same]).max(initial=0.0))
     return 0.0 if apart == 0.0 else apart / largest if largest else np.inf
 
 

@@ -49,6 +49,23 @@ def test_a_sum_of_constants_stays() -> None:
     assert event.reason == "all 2 branches are constant"
 
 
+@pytest.mark.parametrize("order", [("c", "m", "x"), ("m", "c", "x")])
+@pytest.mark.parametrize("bias", [0.0, 1.0])
+def test_biases_along_different_axes_are_branches_of_their_own(order: tuple[str, ...], bias: float) -> None:
+    """A linear layer of the last axis beside a convolution of the channels, both zero."""
+    model = parsed(
+        f"""g (float[N,4,H,5] x) => (float[N,4,H,5] y) {{
+            c = Conv (x, w, b) m = MatMul (x, z) r = Relu (x) y = Sum ({", ".join(order)}, r) }}""",
+        w=np.zeros((4, 4, 1, 1)),
+        b=np.arange(4.0) * bias,
+        z=np.zeros((5, 5)),
+    )
+    result = fuser.optimize(model, verify=True)
+    kinds = [node.op_type for node in result.graph.node]
+    assert "MatMul" not in kinds
+    assert kinds.count("Conv") == 0
+
+
 def test_one_tap_that_is_not_zero_keeps_the_branch() -> None:
     b = Builder(1, 3, 5, 6)
     weight = np.zeros((3, 3, 3, 3))

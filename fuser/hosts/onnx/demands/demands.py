@@ -206,6 +206,10 @@ class _Walk:
         for name, tensor in zip(node.output, made, strict=False):
             if tensor.dims is None or None in tensor.dims:
                 tensor.dims = self._completed(tensor.dims, frame.stated.get(name))
+            known = tuple(extent for extent in tensor.dims or () if extent is not None)
+            # What is not known is counted as one. A body that does not end is stopped by the clock.
+            if not self.demands.muted and node.op_type not in _CONTROL:
+                self.demands.made.setdefault(known)
             frame.scope[name] = tensor
 
     def _made(self, node: onnx.NodeProto, call: Call, frame: _Frame) -> list[Tensor]:

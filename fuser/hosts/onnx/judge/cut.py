@@ -6,15 +6,24 @@ around and behind it can still be compared. Models are copies; weights outside o
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 import onnx
 from onnx import AttributeProto
 
-from fuser.hosts.onnx.judge.source import all_nodes, bodies, copied, declared, needed_nodes, reads, type_name
-from fuser.judge.inputs import numpy_dtype
+from fuser.hosts.onnx.judge.source import (
+    all_nodes,
+    bodies,
+    copied,
+    declared,
+    needed_nodes,
+    reads,
+    spec,
+    type_name,
+)
+from fuser.judge.inputs import Spec, numpy_dtype
 
 RANDOM: Final = frozenset(
     {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
@@ -98,7 +107,7 @@ def _kind(node: onnx.NodeProto) -> Kind:
     return node.domain, node.op_type
 
 
-def cut(model: onnx.ModelProto, taken: Iterable[Hole], types: dict[str, str]) -> onnx.ModelProto:
+def cut(model: onnx.ModelProto, taken: Iterable[Hole], types: Mapping[str, Spec]) -> onnx.ModelProto:
     """The model without these nodes, whose outputs, of the given types, are fed and whose inputs are seen.
 
     Outputs that such a node makes itself are none any more. An input of a node is called as in `seen`. Inputs
@@ -130,7 +139,8 @@ def cut(model: onnx.ModelProto, taken: Iterable[Hole], types: dict[str, str]) ->
     graph.node.extend(needed)
     graph.input.extend(inputs)
     for name in sorted(fed - own):
-        kind = onnx.helper.np_dtype_to_tensor_dtype(numpy_dtype(types.get(name, "float32")))
+        dtype = types[name].dtype if name in types else "float32"
+        kind = onnx.helper.np_dtype_to_tensor_dtype(numpy_dtype(dtype))
         graph.input.append(onnx.helper.make_tensor_value_info(name, kind, None))
     return result
 
@@ -199,11 +209,42 @@ def _stated(node: onnx.NodeProto) -> list[str]:
     return found
 
 
-def element_types(model: onnx.ModelProto) -> dict[str, str]:
-    """The types of values, as far as the file or shape inference says."""
+def value_types(model: onnx.ModelProto) -> dict[str, Spec]:
+    """Type and shape of values, as far as the file or shape inference says."""
     try:
         inferred = onnx.shape_inference.infer_shapes(model)
     except Exception:  # noqa: BLE001  # what is not inferred is not known
         inferred = model
     graph = inferred.graph
-    return {v.name: declared(v) for v in (*graph.value_info, *graph.output, *graph.input) if declared(v)}
+    return {v.name: spec(v) for v in (*graph.value_info, *graph.output, *graph.input) if declared(v)}
+
+
+def aligned(model: onnx.ModelProto, own: Iterable[Hole], other: Iterable[Hole]) -> onnx.ModelProto:
+    """The model in which what its holes make is called as what the `other` model's make.
+
+    A value that nothing changes on its way to an output may take the output's name.
+    """
+    pairs = [pair for a, b in zip(own, other, strict=True) for pair in zip(a.outputs, b.outputs, strict=True)]
+    names = {new: old for new, old in pairs if new != old}
+    if not names:
+        return model
+    result = copied(model)
+    shown = {value.name for value in model.graph.output}
+    for node in result.graph.node:
+        _rename(node, names)
+    result.graph.node.extend(
+        onnx.helper.make_node("Identity", [old], [new]) for new, old in names.items() if new in shown
+    )
+    return result
+
+
+def _rename(node: onnx.NodeProto, names: Mapping[str, str]) -> None:
+    """Call values otherwise, in bodies too, which define none of these names themselves."""
+    for listed in (node.input, node.output):
+        for place, name in enumerate(listed):
+            listed[place] = names.get(name, name)
+    for body in bodies(node):
+        for inner in body.node:
+            _rename(inner, names)
+        for value in body.output:
+            value.name = names.get(value.name, value.name)

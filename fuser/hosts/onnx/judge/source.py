@@ -163,11 +163,12 @@ def declared(value: onnx.ValueInfoProto) -> str:
 def specs(graph: onnx.GraphProto) -> list[Spec]:
     """The inputs that a caller must feed."""
     own = {tensor.name for tensor in graph.initializer}
-    return [
-        Spec(value.name, declared(value) or str(value.type.WhichOneof("value")), _dims(value))
-        for value in graph.input
-        if value.name not in own
-    ]
+    return [spec(value) for value in graph.input if value.name not in own]
+
+
+def spec(value: onnx.ValueInfoProto) -> Spec:
+    """Type and shape of a value, as they are stated."""
+    return Spec(value.name, declared(value) or str(value.type.WhichOneof("value")), _dims(value))
 
 
 def _dims(value: onnx.ValueInfoProto) -> tuple[int | str | None, ...] | None:

@@ -17,17 +17,18 @@ from fuser.hosts.onnx.judge.cut import (
     RANDOM,
     Hole,
     Kind,
+    aligned,
     cut,
-    element_types,
     holes,
     narrowest,
     only,
     readers,
     unfed,
+    value_types,
 )
 from fuser.hosts.onnx.judge.oracle import Float64, Oracle
 from fuser.hosts.onnx.judge.runtime import CannotRun, Runner, opened
-from fuser.hosts.onnx.judge.source import Source, all_nodes
+from fuser.hosts.onnx.judge.source import Source, all_nodes, specs
 from fuser.judge.compare import Outputs
 from fuser.judge.inputs import Feeds, Spec, numpy_dtype
 from fuser.judge.samples import Samples
@@ -69,7 +70,7 @@ class OnnxModels:
         self.before = Source(self.first, "the original")
         self.after = Source(self.second, "the result")
         self.filled: dict[bytes, Feeds] = {}
-        self.types: dict[str, str] = {}
+        self.types: dict[str, Spec] = {}
         model = self.before.proto()
         self.patience = patience(model)
         self._precisions = narrowest(model)
@@ -95,7 +96,7 @@ class OnnxModels:
         """The result; of what was taken out it is told what the original was."""
         if self.taken:
             old, new = (holes(source.proto(), self.taken) for source in (self.before, self.after))
-            if [(h.kind, h.outputs) for h in old] != [(h.kind, h.outputs) for h in new]:
+            if [(h.kind, len(h.outputs)) for h in old] != [(h.kind, len(h.outputs)) for h in new]:
                 raise CannotRun(
                     f"{self.after.name}: it has not the same nodes that cannot be compared: "
                     f"{', '.join(map(str, new)) or 'none'}, and the original {', '.join(map(str, old))}"
@@ -122,7 +123,7 @@ class OnnxModels:
     def _shared(self, source: Source) -> list[Hole]:
         """What is taken out of a model; of what bodies read from outside, what they read in both."""
         own, other = (
-            holes(model.proto(), self.taken)
+            holes(self._proto(model), self.taken)
             for model in (source, self.after if source is self.before else self.before)
         )
         if len(own) != len(other):
@@ -132,14 +133,23 @@ class OnnxModels:
             for hole, twin in zip(own, other, strict=True)
         ]
 
+    def _proto(self, source: Source) -> onnx.ModelProto:
+        """The model, in which what is taken out makes values of the names that they have in the original."""
+        model = source.proto()
+        if source is self.before or not self.taken:
+            return model
+        old, new = holes(self.before.proto(), self.taken), holes(model, self.taken)
+        same = [len(hole.outputs) for hole in old] == [len(hole.outputs) for hole in new]
+        return aligned(model, new, old) if same else model
+
     def _opened(self, part: onnx.ModelProto, source: Source) -> AbstractContextManager[Runner]:
         """A session of a part of a model."""
         return opened(part, source.name, optimise=False, folder=source.folder, patience=self.patience)
 
     def _left(self, source: Source) -> onnx.ModelProto:
         """What is left of a model without that which cannot be run or compared."""
-        model = source.proto()
-        self.types = element_types(model) | self.types
+        model = self._proto(source)
+        self.types = value_types(model) | self.types
         left = cut(model, self._shared(source), self.types)
         if not left.graph.output:
             raise CannotRun(f"{source.name}: nothing is left without {_named(self.taken)}")
@@ -233,6 +243,13 @@ class OnnxModels:
         model = self.before.proto()
         made: Feeds = {}
         taken = holes(model, self.taken)
+        extents = {
+            name: n
+            for value in specs(model.graph)
+            if value.name in feeds and value.shape is not None
+            for name, n in zip(value.shape, feeds[value.name].shape, strict=False)
+            if isinstance(name, str)
+        }
         for place, hole in enumerate(taken):
             names = (
                 [*hole.outputs] if hole.random else [name for name in hole.inputs[:1] if name not in feeds]
@@ -245,13 +262,22 @@ class OnnxModels:
                     known = known | session.run({n: a for n, a in known.items() if n in fed})
             for name in hole.outputs:
                 first = known.get(name if hole.random else next(iter(hole.inputs), ""))
-                made[name] = first if hole.random and first is not None else self._invented(name, first)
+                made[name] = (
+                    first if hole.random and first is not None else self._invented(name, first, extents)
+                )
         return made
 
-    def _invented(self, name: str, like: Any) -> Any:
-        """Random numbers of a shape, and of the type that the model states."""
-        dtype = numpy_dtype(self.types.setdefault(name, "float32" if like is None else like.dtype.name))
-        shape = () if like is None else like.shape
+    def _invented(self, name: str, like: Any, extents: Mapping[str, int]) -> Any:
+        """Random numbers of the type and shape that the model states, or else of those of `like`."""
+        other = Spec(name, "float32" if like is None else like.dtype.name, None)
+        stated = self.types.setdefault(name, other)
+        dtype, shape = numpy_dtype(stated.dtype), () if like is None else like.shape
+        if stated.shape is not None:
+            near = shape if len(shape) == len(stated.shape) else (1,) * len(stated.shape)
+            shape = tuple(
+                n if isinstance(n, int) else extents.get(n or "", other)
+                for n, other in zip(stated.shape, near, strict=True)
+            )
         generator = np.random.default_rng(
             int.from_bytes(blake2b(name.encode(), digest_size=4).digest(), "big")
         )
@@ -274,7 +300,7 @@ class _Filled:
 
     def __init__(self, runner: Runner, models: OnnxModels, source: Source) -> None:
         self.name = source.name
-        inner = {name for hole in holes(source.proto(), models.taken) for name in hole.outputs}
+        inner = {name for hole in holes(models.before.proto(), models.taken) for name in hole.outputs}
         self.inputs: list[Spec] = [spec for spec in runner.inputs if spec.name not in inner]
         self.outputs = runner.outputs
         self._fed = [spec.name for spec in runner.inputs]
