@@ -14,6 +14,7 @@ from fuser.errors import InputError
 from fuser.hosts.onnx.reduce import ways
 from fuser.hosts.onnx.reduce.ends import every_node
 from fuser.hosts.onnx.reduce.nodes import Compute, Cut, End, Hold, Inline, Outputs, PassBy, Unwrap
+from fuser.hosts.onnx.reduce.ways import SMALLER
 from fuser.hosts.onnx.reduce.words import (
     Attributes,
     Counted,
@@ -84,14 +85,14 @@ def test_whatever_is_cut_leaves_a_model(
     if left is None:
         assert not set(range(len(list(cut.parts)))) - gone or len(gone) >= len(model.graph.node)
     else:
-        assert ways.nodes(check(left)) <= ways.nodes(model)
+        assert SMALLER.nodes(check(left)) <= SMALLER.nodes(model)
 
 
 @pytest.mark.parametrize("make", MODELS)
 def test_each_way_leaves_a_model_and_the_whole_as_it_was(make: Callable[[], onnx.ModelProto]) -> None:
     model = make()
     before = model.SerializeToString(deterministic=True)
-    for way in ways.WAYS:
+    for way in SMALLER.ways:
         found = way(model)
         for part in found.parts:
             left = found.without([part])
@@ -237,18 +238,24 @@ def test_an_extent_is_small_wherever_it_is() -> None:
     assert [dim.dim_value for dim in left.graph.input[0].type.tensor_type.shape.dim] == [0, 2, 8]
 
 
-def test_external_data_comes_along(tmp_path: Path) -> None:
+def test_external_data_comes_along(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     model = convnet()
     onnx.save(model, tmp_path / "a.onnx", save_as_external_data=True, location="w", size_threshold=0)
-    assert ways.read(tmp_path / "a.onnx").graph.initializer[0].raw_data
+    assert SMALLER.read(tmp_path / "a.onnx").graph.initializer[0].raw_data
+    monkeypatch.setattr(ways, "LARGEST_MESSAGE", 1000)
+    with pytest.raises(
+        InputError, match=r"a\.onnx: has weights of 1236 bytes; what is reduced may have 1000"
+    ):
+        SMALLER.read(tmp_path / "a.onnx")
+    monkeypatch.undo()
     (tmp_path / "w").unlink()
     with pytest.raises(InputError, match=r"a\.onnx: its external data cannot be read: "):
-        ways.read(tmp_path / "a.onnx")
+        SMALLER.read(tmp_path / "a.onnx")
 
 
 def test_the_text_leaves_out_what_is_long() -> None:
     model = convnet()
-    text = ways.text(model)
+    text = SMALLER.text(model)
     assert "float[5] b2 =  {-0.65" in text
     assert "float[4,3,3,3] w1 =  {}" in text
     assert model.graph.initializer[0].raw_data

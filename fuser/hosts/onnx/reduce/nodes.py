@@ -180,8 +180,11 @@ class Inline:
         self.parts: Sequence[tuple[str, str]] = [(f.domain, f.name) for f in model.functions]
 
     def without(self, parts: Collection[tuple[str, str]]) -> ModelProto | None:
-        """The model without these functions."""
-        return onnx.inliner.inline_selected_functions(self.model, list(parts))
+        """The model without these functions; None where onnx cannot inline them."""
+        try:
+            return onnx.inliner.inline_selected_functions(self.model, list(parts))
+        except Exception:  # noqa: BLE001  # it raises many kinds
+            return None
 
 
 class Hold:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import onnx
-import onnx_ir
 from onnx import ModelProto
 
 from fuser.errors import InputError
@@ -29,25 +27,12 @@ from fuser.hosts.onnx.reduce.words import (
     Words,
 )
 
+Ways = tuple[Callable[[ModelProto], Any], ...]
+"""What is made of a model has `parts` that may go, and is the model `without` some of them."""
 
-class Way(Protocol):
-    """One kind of thing that a model may do without."""
+FIRST: Final[Ways] = (Hold, Cut)
 
-    called: str
-    """What is done, in the past tense."""
-
-    @property
-    def parts(self) -> Sequence[Any]:
-        """What may go, from the model's beginning to its end."""
-
-    def without(self, parts: Collection[Any]) -> ModelProto | None:
-        """The model without these; None where there is none. It need not be a valid one."""
-
-
-FIRST: Final[tuple[Callable[[ModelProto], Way], ...]] = (Hold, Cut)
-"""What makes most of a model go."""
-
-WAYS: Final[tuple[Callable[[ModelProto], Way], ...]] = (
+WAYS: Final[Ways] = (
     *FIRST,
     Unwrap,
     Inline,
@@ -66,48 +51,54 @@ WAYS: Final[tuple[Callable[[ModelProto], Way], ...]] = (
     *(partial(Extents, to=extent) for extent in (2, 4, 8)),
 )
 
-
-def read(path: str | os.PathLike[str]) -> ModelProto:
-    """The model in a file, its external data with it.
-
-    Raises:
-        InputError: it cannot be read.
-    """
-    model = copied(Source(path, "the model").proto())
-    try:
-        onnx.load_external_data_for_model(model, str(Path(path).parent))
-    except Exception as error:
-        raise InputError(f"{os.fspath(path)}: its external data cannot be read: {error}") from error
-    return model
-
-
-def write(model: ModelProto, path: Path) -> None:
-    """Write a model; weights that are too many for one message go to a file beside it."""
-    if sum(len(tensor.raw_data) for graph in graphs(model) for tensor in graph.initializer) < LARGEST_MESSAGE:
-        path.write_bytes(model.SerializeToString(deterministic=True))
-    else:
-        onnx_ir.save(onnx_ir.from_proto(model), path, external_data=f"{path.name}.data")
-
-
-def nodes(model: ModelProto) -> int:
-    """How many nodes a model has, in bodies and functions too."""
-    return len(every_node(model))
-
-
-def inputs(path: Path) -> set[str]:
-    """The names of the inputs of the model in a file."""
-    return {value.name for value in Source(path, "the model").proto().graph.input}
-
-
 SHOWN: Final = 64
 """Bytes of a weight whose values are printed."""
 
 
-def text(model: ModelProto) -> str:
-    """The model in onnx's own text form, without the values of large weights."""
-    short = copied(model)
-    for graph in graphs(short):
-        for tensor in graph.initializer:
-            if len(tensor.raw_data) > SHOWN:
-                tensor.ClearField("raw_data")
-    return onnx.printer.to_text(short)
+class OnnxSmaller:
+    """What the search asks of ONNX; models are messages, with their weights."""
+
+    ways = WAYS
+    first = FIRST
+
+    def read(self, path: Path) -> ModelProto:
+        """The model in a file, its external data with it.
+
+        Raises:
+            InputError: it cannot be read, or has more than a message can hold.
+        """
+        model = copied(Source(path, "the model").proto())
+        try:
+            onnx.load_external_data_for_model(model, str(path.parent))
+        except Exception as error:
+            raise InputError(f"{path}: its external data cannot be read: {error}") from error
+        size = sum(len(tensor.raw_data) for graph in graphs(model) for tensor in graph.initializer)
+        if size > LARGEST_MESSAGE:
+            raise InputError(
+                f"{path}: has weights of {size} bytes; what is reduced may have {LARGEST_MESSAGE}"
+            )
+        return model
+
+    def content(self, model: ModelProto) -> bytes:
+        """The message."""
+        return bytes(model.SerializeToString(deterministic=True))
+
+    def nodes(self, model: ModelProto) -> int:
+        """Those of bodies and functions too."""
+        return len(every_node(model))
+
+    def inputs(self, model: ModelProto) -> set[str]:
+        """Those of the main graph."""
+        return {value.name for value in model.graph.input}
+
+    def text(self, model: ModelProto) -> str:
+        """As onnx prints it, which `onnx.parser` reads."""
+        short = copied(model)
+        for graph in graphs(short):
+            for tensor in graph.initializer:
+                if len(tensor.raw_data) > SHOWN:
+                    tensor.ClearField("raw_data")
+        return onnx.printer.to_text(short)
+
+
+SMALLER: Final = OnnxSmaller()
