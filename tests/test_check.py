@@ -9,7 +9,8 @@ import pytest
 
 import fuser
 from fuser.algebra.conv import Conv
-from fuser.hosts.onnx.lift import layers as onnx_lift
+from fuser.hosts.operators.call import Call
+from fuser.hosts.operators.catalogue import OPERATORS
 from fuser.ir.graph import Apply, Node
 from tests.small_models import normal, parsed
 
@@ -42,10 +43,11 @@ DAMAGES: dict[str, Damage] = {
 def test_a_wrong_lift_is_no_rewrite(
     kind: str, damage: str, image: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rule = onnx_lift.RULES[kind]
+    rule = OPERATORS[kind].lift
+    assert rule is not None
 
-    def wrong(node: Node, opset: int) -> Any:
-        lifted = rule(node, opset)
+    def wrong(call: Call, node: Node) -> Any:
+        lifted = rule(call, node)
         assert isinstance(lifted, Apply)
         assert isinstance(lifted.op, Conv)
         return Apply(DAMAGES[damage](lifted.op), lifted.inputs, lifted.label)
@@ -55,13 +57,9 @@ def test_a_wrong_lift_is_no_rewrite(
         f"g (float[{image}] x) => (float[a,b,c,d] y) {{ {BODY[kind]} }}", w=normal(4, 4, 3, 3), p=pads, **NORM
     )
     assert fuser.optimize(model, return_report=True)[1].applied
-    onnx_lift.lifter.cache_clear()
-    monkeypatch.setitem(onnx_lift.RULES, kind, wrong)
-    try:
-        result, report = fuser.optimize(model, return_report=True)
-    finally:
-        monkeypatch.undo()
-        onnx_lift.lifter.cache_clear()
+    monkeypatch.setitem(OPERATORS, kind, replace(OPERATORS[kind], lift=wrong))
+    result, report = fuser.optimize(model, return_report=True)
+    monkeypatch.undo()
     for event in report.applied:
         assert kind not in {node.op_type for node in model.graph.node if node.output[0] in event.removed}
     assert kind in {node.op_type for node in result.graph.node}

@@ -255,7 +255,7 @@ def test_what_is_optimized_in_memory_may_be_verified(monkeypatch: pytest.MonkeyP
     assert report.verification.ok
     assert len(result.graph.node) < len(convnet().graph.node)
     assert fuser.optimize(convnet(), return_report=True)[1].verification is None
-    monkeypatch.setattr("fuser.hosts.lifting.scale_shift", _off)
+    monkeypatch.setattr("fuser.hosts.operators.norms.scale_shift", _off)
     monkeypatch.setattr("fuser.validate.check.compare", lambda *_, **__: None)
     with pytest.raises(
         VerificationError, match=r"does not compute the same.*; suspect: fold_batch_norm, without"

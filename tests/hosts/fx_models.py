@@ -113,7 +113,7 @@ def operators(model: Any) -> Counter[str]:
             found[_kind(type(model.get_submodule(node.target)).__name__)] += 1
         elif node.op in {"call_function", "call_method"}:
             name = getattr(node.target, "__name__", str(node.target)).partition(".")[0]
-            transposed = name == "convolution" and node.args[6]
+            transposed = name == "convolution" and len(node.args) > 6 and node.args[6]
             found["transpose" if transposed else _kind(name)] += 1
     return found
 

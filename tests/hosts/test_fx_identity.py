@@ -11,17 +11,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from fuser.hosts.torch.call import normalise
+from fuser.hosts.torch.functions import KINDS, RULES, read
 from fuser.hosts.torch.identity import functions, is_tensor, name_of, title
-from fuser.hosts.torch.lift.layers import RULES
-from fuser.hosts.torch.lift.same import SAME
-from fuser.hosts.torch.linear import ELEMENTWISE
+from fuser.hosts.torch.own import OPERATORS
 from tests.fx_grown import Conv2d, Identity, box, own
 from tests.hosts.fx_models import call, captured, error, generic, optimize
 
 fx.wrap("box")
 
-KINDS = sorted({*RULES, *SAME, *ELEMENTWISE})
+NAMES = sorted({*RULES, *KINDS, *(kind for kind in OPERATORS if kind.islower())})
 
 
 def namesake(name: str) -> Callable[..., Any]:
@@ -44,7 +42,7 @@ def between(target: Callable[..., Any], *args: Any) -> fx.GraphModule:
     return fx.GraphModule(parts, graph)
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", NAMES)
 def test_a_function_of_that_name_is_not_the_operator(name: str) -> None:
     module = between(namesake(name))
     x = torch.randn(2, 3, 5, 4)
@@ -115,22 +113,22 @@ def test_overloads_that_are_none_of_tensors_are_unknown(target: Any) -> None:
     graph = fx.Graph()
     node = graph.call_function(target, (graph.placeholder("x"),))
     assert name_of(node) == ""
-    assert normalise(node).kind not in KINDS
+    assert read(node).kind not in NAMES
 
 
 def test_arguments_that_no_signature_has_leave_the_node_alone() -> None:
     graph = fx.Graph()
     x = graph.placeholder("x")
     node = graph.call_function(torch.add, (x, x), {"out": x})
-    assert normalise(node).kind == "torch::add"
-    assert normalise(node).attributes == {}
+    assert read(node).kind == "torch::add"
+    assert read(node).call.attributes == {}
 
 
 def test_operands_by_name_have_no_place() -> None:
     graph = fx.Graph()
     x, c, y = (graph.placeholder(name) for name in "xcy")
     node = graph.call_function(torch.where, (), {"input": x, "condition": c, "other": y})
-    assert normalise(node).kind == "torch::where"
+    assert read(node).kind == "torch::where"
 
 
 def test_titles_name_where_things_are_from() -> None:

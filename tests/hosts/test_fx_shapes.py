@@ -82,7 +82,7 @@ def test_names_are_formulas(case: Callable[..., Tensor]) -> None:
 
 
 def is_image(node: Node) -> bool:
-    return str(node.op) not in {"getattr", "getitem", "mul", "floordiv", "add", "output"} or (
+    return str(node.op) not in {"size", "getitem", "Mul", "floordiv", "Add", "output"} or (
         node.outputs[0].shape not in {None, ()}
     )
 

@@ -8,7 +8,9 @@ from onnx import TensorProto
 
 from fuser.algebra.conv import Conv
 from fuser.errors import Declined
-from fuser.hosts.onnx.lift.layers import lifter
+from fuser.hosts.onnx.calls import read_call
+from fuser.hosts.onnx.node import source
+from fuser.hosts.operators.catalogue import OPERATORS
 from fuser.ir.graph import Apply, Constant, Reshape
 from tests.hosts.onnx_models import apply, imported, integers, lift, lifted, only, run, single
 
@@ -200,6 +202,23 @@ def test_pad(opset: int, value: float | None, pads: list[int]) -> None:
 @pytest.mark.parametrize("value", [None, 2.0])
 def test_pad_of_named_axes(axes: list[int], value: float | None) -> None:
     agree(pad_model(18, 2, [1, 0, 2, 3], value, axes), {"x": integers(0, 2, 3, 7, 6)}, "pad")
+
+
+@pytest.mark.parametrize(
+    ("value", "axes", "reason"),
+    [
+        (np.ones(2, np.float32), [2, 3], r"the value has shape \(2,\), and is not one number"),
+        (np.float32(np.inf), [2, 3], "the value 'v' holds inf"),
+        (np.float32(1), [2, 4], r"the axes \(2, 4\) are not among 4"),
+    ],
+)
+def test_pads_that_mean_nothing(value: Any, axes: list[int], reason: str) -> None:
+    constants = {"p": np.array([1, 0, 2, 3]), "v": value, "a": np.array(axes)}
+    model = single("Pad", ["x", *constants], opset=18, given={"x": (2, 3, 7, 6)}, constants=constants)
+    node, rule = only(imported(model)), OPERATORS["Pad"].lift
+    assert rule is not None
+    with pytest.raises(Declined, match=reason):
+        rule(read_call(source(node), 18), node)
 
 
 def test_shape_of_known_extents_is_a_constant() -> None:
@@ -413,12 +432,10 @@ def test_batch_normalization_that_asks_for_batch_statistics_declines() -> None:
 
 @pytest.mark.parametrize("opset", [6, 99])
 def test_opsets_that_are_not_known(opset: int) -> None:
-    rule = lifter("Relu", opset)
-    assert rule is None
-    rule = lifter("Conv", opset)
-    assert rule is not None
+    assert OPERATORS["Relu"].lift is None
+    assert lift(only(imported(single("Relu", ["x"], opset=opset, given={"x": CONV})))) is None
     with pytest.raises(Declined, match=f"opset {opset} is not one of 7 to"):
-        rule(only(imported(single("Conv", ["x", "w"], given={"x": CONV}, constants={"w": W}))))
+        lifted(single("Conv", ["x", "w"], opset=opset, given={"x": CONV}, constants={"w": W}))
 
 
 def test_overridable_weight_declines() -> None:

@@ -10,10 +10,12 @@ from onnx import TensorProto, helper
 
 import fuser
 from fuser.errors import Declined
+from fuser.hosts.onnx.calls import read_call
 from fuser.hosts.onnx.importer import import_model
+from fuser.hosts.onnx.node import source
 from fuser.hosts.onnx.shapes import shapes as onnx_shapes
-from fuser.hosts.onnx.shapes.extents import Extents
-from fuser.hosts.onnx.shapes.rules import SHAPE_RULES
+from fuser.hosts.operators.catalogue import OPERATORS
+from fuser.hosts.operators.extents import Extents
 from tests.hosts.onnx_models import imported, integers, model_of, only, single
 from tests.small_models import parsed
 
@@ -159,17 +161,17 @@ F = np.float32
     ("reason", "kind", "inputs", "attributes"),
     [
         ("a shape is not known", "Conv", {"x": None, "w": (3, 2, 3, 3)}, {}),
-        ("the kernel is not known", "Conv", {"x": IMAGE, "w": (3, 2, "k", 3)}, {}),
-        ("the kernel is not known", "ConvTranspose", {"x": IMAGE, "w": (2, 3, 3)}, {}),
-        ("the kernel does not fit the input", "MaxPool", {"x": IMAGE}, {"kernel_shape": [2]}),
+        (r"the kernel of \(3, 2, 'k', 3\) is not one for", "Conv", {"x": IMAGE, "w": (3, 2, "k", 3)}, {}),
+        (r"the kernel of \(2, 3, 3\) is not one for", "ConvTranspose", {"x": IMAGE, "w": (2, 3, 3)}, {}),
+        (r"the kernel of \(2,\) does not fit", "MaxPool", {"x": IMAGE}, {"kernel_shape": [2]}),
         ("the target is not known", "Reshape", {"x": IMAGE, "s": (3,)}, {}),
         ("a kept axis does not exist", "Reshape", {"x": (2, 3), "s": np.array([0, 0, 0], I)}, {}),
         ("an extent is not known", "Squeeze", {"x": ("n", 1)}, {}),
         ("the range is absent", "Slice", {"x": IMAGE}, {}),
-        ("pads do not fit", "Pad", {"x": IMAGE, "p": PADS}, {}),
+        ("3 pads for 4 axes", "Pad", {"x": IMAGE, "p": PADS}, {}),
         ("the target is not known", "Expand", {"x": IMAGE, "s": (4,)}, {}),
         ("a rare form", "Resize", {"x": IMAGE}, {"axes": [2, 3]}),
-        ("the scales are computed", "Resize", {"x": IMAGE, "": (), "s": (4,)}, {}),
+        ("the scales 's' is not a constant", "Resize", {"x": IMAGE, "": (), "s": (4,)}, {}),
         ("neither scales nor sizes", "Resize", {"x": IMAGE}, {}),
         ("scaled by inf", "Resize", {"x": IMAGE, "": (), "s": np.array([1, 1, np.inf, 1], F)}, {}),
         ("scaled by nan", "Resize", {"x": ("n", 2, 8, 8), "": (), "s": np.array([np.nan, 1, 1, 1], F)}, {}),
@@ -180,9 +182,10 @@ def test_what_is_not_inferred(reason: str, kind: str, inputs: dict[str, Any], at
     constants = {name: value for name, value in inputs.items() if isinstance(value, np.ndarray)}
     given = {name: value for name, value in inputs.items() if name and name not in constants}
     model = single(kind, list(inputs), opset=18, given=given, constants=constants, **attributes)
-    node = only(imported(model))
+    node, rule = only(imported(model)), OPERATORS[kind].shape
+    assert rule is not None
     with pytest.raises(Declined, match=reason):
-        SHAPE_RULES[kind](node, 18, Extents())
+        rule(read_call(source(node), 18), node, Extents())
 
 
 @pytest.mark.parametrize(

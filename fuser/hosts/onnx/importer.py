@@ -5,44 +5,27 @@ and how to lift it; initializers and Constant nodes become constants that are re
 them. The model is not changed.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from math import inf, prod
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import onnx_ir
-from numpy.typing import NDArray
 
 from fuser.errors import Declined
+from fuser.hosts.onnx.calls import read_call
 from fuser.hosts.onnx.file.walk import graphs_in
 from fuser.hosts.onnx.host import OnnxHost
-from fuser.hosts.onnx.lift.layers import lifter
-from fuser.hosts.onnx.linear import OF_SHAPE, linear
-from fuser.hosts.onnx.literals import Finder
+from fuser.hosts.onnx.idioms import require_no_closing
 from fuser.hosts.onnx.node import host_dtype, read_tensor
 from fuser.hosts.onnx.shapes.shapes import Body, infer_shapes
 from fuser.hosts.onnx.standard.evaluate import call_evaluator, evaluator
+from fuser.hosts.operators.call import Call, Held
+from fuser.hosts.operators.catalogue import OPERATORS
+from fuser.hosts.operators.operator import Finder, Lifter, Operator
 from fuser.ir.graph import Apply, Constant, Dim, Graph, Node, Opaque, Value
 from fuser.recognise.region import Lift, Regions
 
-# f(s * x) = s * f(x) for s > 0, channel by channel, in the first input.
-HOMOGENEOUS: Final = frozenset(
-    {"Relu", "LeakyRelu", "PRelu", "MaxPool", "AveragePool", "GlobalMaxPool", "GlobalAveragePool"}
-)
-# Every element from those at the same position; inputs broadcast.
-ELEMENTWISE: Final = frozenset(
-    {"Abs", "Add", "Celu", "Clip", "Div", "Elu", "Erf", "Exp", "Gelu", "HardSigmoid", "HardSwish", "Identity"}
-    | {"LeakyRelu", "Log", "Max", "Mean", "Min", "Mish", "Mul", "Neg", "PRelu", "Pow", "Reciprocal", "Relu"}
-    | {"Selu", "Sigmoid", "Sign", "Softplus", "Softsign", "Sqrt", "Sub", "Sum", "Swish", "Tanh"}
-    | {"ThresholdedRelu"}
-)
 NUMBERS: Final = frozenset({"int64", "int32", "bool"})
-ARITHMETIC: Final = frozenset(
-    {"Add", "Cast", "Concat", "ConstantOfShape", "Div", "Equal", "Expand", "Gather", "Mod", "Mul"}
-    | {"Range", "Reshape", "Shape", "Slice", "Squeeze", "Sub", "Transpose", "Unsqueeze", "Where"}
-)
-BROADCASTING: Final = frozenset({"Add", "Div", "Equal", "Mod", "Mul", "Sub", "Where"})
 MANY: Final = 4096
 """More numbers than these are no shapes and no indices of a border."""
 NO_NAMES: Final = frozenset({None, "", "?", "-1", "*", "None"})
@@ -57,7 +40,7 @@ def import_model(model: onnx_ir.Model) -> list[Graph]:
     importer.run(model.graph, model.graph.name or "main")
     for function in model.functions.values():
         importer.run(function, function.name)
-    infer_shapes(model, importer.graphs, importer.bodies)
+    infer_shapes(model, importer.graphs, importer.bodies, importer.calls)
     return importer.graphs
 
 
@@ -68,6 +51,8 @@ class _Scope:
     graph: Graph
     host: OnnxHost
     outer: "_Scope | None"
+    # The names of graph inputs that have a default.
+    overridable: frozenset[str] = frozenset()
     values: dict[onnx_ir.Value, Value] = field(default_factory=dict)
     # The captured values, with what they are in the scope around.
     captured: dict[Value, Value] = field(default_factory=dict)
@@ -78,6 +63,7 @@ class _Importer:
         self.model = model
         self.graphs: list[Graph] = []
         self.bodies: dict[Node, list[Body]] = {}
+        self.calls: dict[Node, Call] = {}
         self.regions = Regions()
 
     def run(self, source: onnx_ir.Graph | onnx_ir.Function, name: str, outer: _Scope | None = None) -> _Scope:
@@ -89,6 +75,8 @@ class _Importer:
         if isinstance(source, onnx_ir.Graph):
             # Before version 4 of the format every initializer was an input too, and none can be overridden.
             overridable = set(inputs) if (self.model.ir_version or 4) >= 4 else set()
+            around = frozenset() if outer is None else outer.overridable
+            scope.overridable = around.union(v.name or "" for v in overridable if v.is_initializer())
             for initializer in source.initializers.values():
                 value = _declare(scope, initializer)
                 if initializer not in overridable and initializer.const_value is not None:
@@ -109,39 +97,43 @@ class _Importer:
         for body in bodies:
             inputs.extend(outer for outer in body.captured.values() if outer not in inputs)
         outputs = [scope.values.get(v) or _declare(scope, v) for v in node.outputs]
-        op = self._operator(node, scope.host.opset, control_flow=bool(graphs))
+        call = None if node.domain else read_call(node, scope.host.opset, scope.overridable)
+        op = self._operator(node, call, scope.host.opset, control_flow=bool(graphs))
         made = Node(op, inputs, outputs, name=node.name or "", position=(index,), source=node)
         scope.graph.add(made)
-        if node.op_type == "Constant" and node.domain == "":
-            outputs[0].constant = _constant(node)
+        if call is not None:
+            self.calls[made] = call
+        if call is not None and call.kind == "Constant":
+            outputs[0].constant = _constant(call)
         elif inputs and not graphs:
             outputs[0].constant = _numbers(made)
         if bodies:
             self.bodies[made] = [Body(body.graph, body.captured) for body in bodies]
 
-    def _operator(self, node: onnx_ir.Node, opset: int, *, control_flow: bool) -> Opaque:
+    def _operator(self, node: onnx_ir.Node, call: Call | None, opset: int, *, control_flow: bool) -> Opaque:
         """The operator of a node. What depends on an attribute of the enclosing function cannot be known."""
         kind = f"{node.domain}::{node.op_type}" if node.domain else node.op_type
         if control_flow or any(entry.is_ref() for entry in node.attributes.values()):
             return Opaque(kind)
-        if node.domain:
+        if call is None:
             known = node.op_identifier() in self.model.functions
             return Opaque(kind, evaluate=call_evaluator(self.model, node, opset) if known else None)
-        affine = linear(node, opset)
-        rule: Lift | None = lifter(node.op_type, opset)
+        operator = OPERATORS.get(kind, Operator(kind))
+        affine = () if _cuts_unseen(call) else operator.linear(call, len(node.inputs))
+        rule: Lift | None = None if operator.lift is None else _unless_closing(Lifter(operator, call))
         if affine:
             rule = self.regions.lifting(rule)
         return Opaque(
             kind,
             evaluate=evaluator(node, opset),
-            lift=_computing(rule) if node.op_type in ARITHMETIC else rule,
+            lift=rule if operator.makes is None else _computing(rule),
             linear=affine,
-            of_shape=node.op_type in OF_SHAPE,
-            retypes=node.op_type == "Cast",
-            literals=Finder(node),
-            foldable=node.op_type != "DequantizeLinear",
-            homogeneous=node.op_type in HOMOGENEOUS,
-            elementwise=node.op_type in ELEMENTWISE,
+            of_shape=operator.of_shape,
+            retypes=operator.retypes,
+            literals=Finder(operator, call),
+            foldable=operator.foldable,
+            homogeneous=operator.homogeneous,
+            elementwise=operator.elementwise,
         )
 
 
@@ -152,12 +144,8 @@ def _numbers(node: Node, *, whole: bool = True) -> Constant | None:
     """
     op, value = node.op, node.outputs[0]
     known = [v.constant for v in node.inputs if v is not None and v.constant is not None]
-    if (
-        not isinstance(op, Opaque)
-        or op.kind not in ARITHMETIC
-        or op.evaluate is None
-        or value.constant is not None
-    ):
+    operator = OPERATORS.get(op.kind) if isinstance(op, Opaque) else None
+    if operator is None or operator.makes is None or op.evaluate is None or value.constant is not None:
         return None
     if len(known) != len(node.inputs) or any(
         c.size > MANY or (whole and c.dtype not in NUMBERS) for c in known
@@ -165,29 +153,28 @@ def _numbers(node: Node, *, whole: bool = True) -> Constant | None:
         return None
     arrays = [constant.array() for constant in known]
     try:
-        if made_of(op.kind, arrays) > MANY:
+        if operator.makes(arrays) > MANY:
             return None
         return Constant.of(np.asarray(op.evaluate(*arrays)[0]))
     except (Declined, ValueError, IndexError):
         return None
 
 
-def made_of(kind: str, arrays: Sequence[NDArray[Any]]) -> float:
-    """How many elements an operator makes of constants, at most: numbers in a file may be anything.
+def _cuts_unseen(call: Call) -> bool:
+    """Whether a Slice has no inputs to cut by: regions look for numbers in those."""
+    return call.kind == "Slice" and not isinstance(call.attributes.get("starts"), Held)
 
-    Raises:
-        ValueError: the constants do not fit together.
-    """
-    if kind == "ConstantOfShape":
-        return prod(abs(int(n)) for n in arrays[0].flat)
-    if kind == "Expand":
-        return arrays[0].size * prod(abs(int(n)) for n in arrays[1].flat)
-    if kind == "Range":
-        start, limit, step = (array.item() for array in arrays)
-        return abs(limit - start) / abs(step) if step else inf
-    if kind == "Gather":
-        return arrays[1].size * arrays[0].size / max(1, min(arrays[0].shape, default=1))
-    return prod(np.broadcast_shapes(*(array.shape for array in arrays))) if kind in BROADCASTING else 0
+
+def _unless_closing(rule: Lift) -> Lift:
+    """The rule, but for a scale that closes an activation."""
+
+    def lift(node: Node) -> Apply | Constant | None:
+        lifted = rule(node)
+        if isinstance(lifted, Apply):
+            require_no_closing(node, lifted.op)
+        return lifted
+
+    return lift
 
 
 def _computing(rule: Lift | None) -> Lift:
@@ -236,15 +223,13 @@ def _dim(dim: int | onnx_ir.SymbolicDim) -> Dim:
     return None if dim.value in NO_NAMES else dim.value
 
 
-def _constant(node: onnx_ir.Node) -> Constant | None:
+def _constant(call: Call) -> Constant | None:
     """What a Constant node holds; None for what is no dense tensor, or is given by the enclosing function."""
-    for name, entry in node.attributes.items():
-        if entry.is_ref():
-            return None
-        if name == "value":
-            return read_tensor(entry.value)
+    for name, value in call.attributes.items():
+        if value is None or isinstance(value, Constant):
+            return value
         if name in ("value_float", "value_floats"):
-            return Constant.of(np.asarray(entry.value, dtype=np.float32))
+            return Constant.of(np.asarray(value, dtype=np.float32))
         if name in ("value_int", "value_ints"):
-            return Constant.of(np.asarray(entry.value, dtype=np.int64))
+            return Constant.of(np.asarray(value, dtype=np.int64))
     return None

@@ -1,263 +1,158 @@
-"""fx nodes in one normal form, whether aten operators, functions of torch, methods or modules.
+"""Which operator of the standard an fx node calls, and of what: a `Call`, bound to torch's operands.
 
-A `Call` says what is computed (`kind`), of which operands, with which attributes. The arguments of an
-operator have the same order in all ways of writing it, so one signature serves them all.
+Read when a node is imported; what comes later has the `Call`, which knows nothing of torch. What the standard
+has no operator for keeps torch's name, in small letters as none of the standard's: `roll`, and `torch::roll`
+where nothing is known of it but what it reads.
 """
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from functools import cache
-from typing import Any, Final, TypeAlias
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import torch
 from torch import fx
 
-from fuser.hosts.torch.identity import is_quantized, name_of, title
+from fuser.algebra.conv import Ints
+from fuser.errors import require
+from fuser.hosts.operators.call import Call
+from fuser.hosts.torch.arguments import Arguments
+from fuser.hosts.torch.identity import is_quantized, title
 from fuser.ir.graph import Constant
 
 Operand: TypeAlias = fx.Node | torch.Tensor | Constant | float | int | None
 """A node, a tensor that a module holds, a constant that it computes, or a number."""
 
-CONVS: Final = ("conv1d", "conv2d", "conv3d")
-TRANSPOSED: Final = ("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
-AVERAGE_POOLS: Final = ("avg_pool1d", "avg_pool2d", "avg_pool3d")
-MAX_POOLS: Final = ("max_pool1d", "max_pool2d", "max_pool3d")
-ADAPTIVE_POOLS: Final = tuple(f"adaptive_{kind}_pool{n}d" for kind in ("avg", "max") for n in (1, 2, 3))
-
-UNARY: Final = frozenset(
-    {"abs", "ceil", "celu", "clamp", "clamp_max", "clamp_min", "cos", "elu", "erf", "exp", "floor"}
-    | {"gelu", "group_norm", "hardsigmoid", "hardswish", "hardtanh", "layer_norm", "leaky_relu"}
-    | {"log", "log_softmax", "logsigmoid", "mish", "pow", "prelu", "reciprocal", "relu", "relu6"}
-    | {"round", "rsqrt", "selu", "sigmoid", "sign", "silu", "sin", "softmax", "softplus", "softsign"}
-    | {"sqrt", "square", "tanh", "threshold"}
-)
-"""The result has the shape of the first operand, and is a tensor of its own."""
-
-HOMOGENEOUS: Final = frozenset(("relu", "leaky_relu", "prelu", *AVERAGE_POOLS, *MAX_POOLS, *ADAPTIVE_POOLS))
-"""f(s * x) = s * f(x) for s > 0, channel by channel, in the first operand."""
-
 
 @dataclass(frozen=True, eq=False)
-class Call:
-    """What a node computes: `kind` in canonical words, of `operands`, with attributes by name.
+class Bound:
+    """A call, and what it is of: operands in the standard's order, the data first, None where one is absent.
 
-    The first operand is the data. `refusal` says why the node is not lifted although its kind could be.
+    `known`: they are, and so are its attributes; else it is only known what the call reads.
     """
 
-    kind: str
+    call: Call
     operands: tuple[Operand, ...]
-    attributes: Mapping[str, Any] = field(default_factory=dict)
-    refusal: str = ""
+    known: bool = True
+
+    @property
+    def kind(self) -> str:
+        """The operator."""
+        return self.call.kind
 
 
-ALIASES: Final = {
-    "_adaptive_avg_pool2d": "adaptive_avg_pool2d",
-    "_adaptive_avg_pool3d": "adaptive_avg_pool3d",
-    "_convolution": "convolution",
-    "_log_softmax": "log_softmax",
-    "_native_batch_norm_legit": "native_batch_norm",
-    "_native_batch_norm_legit_no_training": "inference_batch_norm",
-    "_softmax": "softmax",
-    "max_pool2d_with_indices": "max_pool2d",
-    "max_pool3d_with_indices": "max_pool3d",
-    "_to_copy": "to",
-    "_unsafe_view": "reshape",
-    "split_with_sizes": "split",
-    "alias": "identity",
-    "alpha_dropout": "dropout",
-    "concat": "cat",
-    "divide": "div",
-    "dsmm": "mm",
-    "dropout1d": "dropout",
-    "dropout2d": "dropout",
-    "dropout3d": "dropout",
-    "feature_alpha_dropout": "dropout",
-    "feature_dropout": "dropout",
-    "multiply": "mul",
-    "negative": "neg",
-    "reshape_as": "reshape",
-    "subtract": "sub",
-    "true_divide": "div",
-    "view": "reshape",
-    "view_as": "reshape",
-}
-
-_GEOMETRY: Final = "stride=1 padding=0"
-_NORM: Final = "momentum=0.1 eps=1e-05 cudnn_enabled=True"
-_POOL: Final = "input|self kernel_size stride=None padding=0"
-_AVERAGE: Final = "ceil_mode=False count_include_pad=True divisor_override=None"
-
-SIGNATURES: Final[dict[str, str]] = {
-    **dict.fromkeys(CONVS, f"input weight bias=None {_GEOMETRY} dilation=1 groups=1"),
-    **dict.fromkeys(TRANSPOSED, f"input weight bias=None {_GEOMETRY} output_padding=0 groups=1 dilation=1"),
-    "convolution": "input weight bias stride padding dilation transposed output_padding groups "
-    "benchmark=False deterministic=False cudnn_enabled=True allow_tf32=True",
-    "batch_norm": f"input weight bias running_mean running_var training=False {_NORM}",
-    "native_batch_norm": f"input weight bias running_mean running_var training=False {_NORM}",
-    "inference_batch_norm": f"input weight bias running_mean running_var {_NORM}",
-    "functional_batch_norm": f"input running_mean running_var weight=None bias=None training=False {_NORM}",
-    "linear": "input weight bias=None",
-    "addmm": "bias|input|self mat1 mat2 beta=1 alpha=1",
-    **dict.fromkeys(("matmul", "mm", "bmm"), "input|self other|mat2|tensor2"),
-    **dict.fromkeys(("add", "sub", "rsub"), "input|self other alpha=1"),
-    "mul": "input|self other",
-    "div": "input|self other rounding_mode=None",
-    "neg": "input|self",
-    "pad": "input|self pad mode='constant' value=None",
-    "constant_pad_nd": "input|self pad value=0",
-    **dict.fromkeys(AVERAGE_POOLS, f"{_POOL} {_AVERAGE}"),
-    **dict.fromkeys(MAX_POOLS, f"{_POOL} dilation=1 ceil_mode=False return_indices=False"),
-    **dict.fromkeys(ADAPTIVE_POOLS, "input|self output_size"),
-    "dropout": "input p=0.5 training|train=True",
-    "identity": "input|self",
-    "leaky_relu": "input|self negative_slope=0.01",
-    "clamp": "input|self min=None max=None",
-    "cat": "tensors dim|axis=0",
-    "getitem": "input index",
-    "slice": "input|self dim=0 start=None end=None step=1",
-    "narrow": "input|self dim start length",
-    "split": "input|tensor|self split_size|split_size_or_sections|split_sizes dim=0",
-    "chunk": "input|self chunks dim=0",
-    "flatten": "input|self start_dim=0 end_dim=-1",
-    "mean": "input|self dim=None keepdim=False",
-    "to": "input|self dtype|device|other=None",
-}
+def call(kind: str, *operands: Operand, refusal: str = "", **attributes: Any) -> Bound:
+    """A call in one line."""
+    return Bound(Call(kind, attributes, refusal), operands)
 
 
-def canonical(name: str) -> str:
-    """The kind behind a name; what works in place computes what the others compute."""
-    bare = name[:-1] if name.endswith("_") and not name.endswith("__") else name
-    return ALIASES.get(bare, bare)
-
-
-def normalise(node: fx.Node) -> Call:
-    """The normal form of a call of a function or method.
-
-    What is not known reads all its operands, has no attributes, and a title that no kind has.
-    """
-    kind = canonical(name_of(node))
-    if not kind:
-        return unknown(node, node.target)
-    if kind not in SIGNATURES:
-        # Operands are told by their place, which those that are given by name do not have.
-        ordered = len(node.all_input_nodes) < 2 or not _reads(node.kwargs)
-        return Call(kind, tuple(node.all_input_nodes)) if ordered else unknown(node, node.target)
-    arguments = bind(node, SIGNATURES[kind])
-    if arguments is None:
-        return unknown(node, node.target)
-    build = BUILDERS.get(kind, _data)
-    call = build(kind, arguments)
-    known = {operand for operand in call.operands if isinstance(operand, fx.Node)}
-    if known.issuperset(node.all_input_nodes):
-        return call
-    # An attribute that the graph computes: a kernel size, a factor.
-    return Call(kind, tuple(node.all_input_nodes), refusal="an attribute is computed in the graph")
-
-
-def unknown(node: fx.Node, target: Any, tensors: Iterable[torch.Tensor] = ()) -> Call:
+def unknown(node: fx.Node, target: Any, tensors: Iterable[torch.Tensor] = ()) -> Bound:
     """A call of which nothing is known but what it reads, `tensors` of a module among it."""
     refusal = "it computes with quantized values, which are left as they are" if is_quantized(target) else ""
-    return Call(title(target), (*node.all_input_nodes, *tensors), refusal=refusal)
+    return bare(node, title(target), *tensors, refusal=refusal)
 
 
-def _reads(arguments: Any) -> bool:
-    """Whether a node is among the arguments."""
-    found: list[fx.Node] = []
-    fx.map_arg(arguments, found.append)
-    return bool(found)
+def bare(node: fx.Node, kind: str, *tensors: torch.Tensor, refusal: str = "") -> Bound:
+    """A call of which only the kind is known, and what it reads."""
+    held = numbers_in((node.args, node.kwargs))
+    return Bound(Call(kind, held, refusal), (*node.all_input_nodes, *tensors), known=False)
 
 
-def bind(node: fx.Node, signature: str) -> dict[str, Any] | None:
-    """The arguments of a node by name; None where they do not fit.
+def numbers_in(part: Any) -> dict[str, Any]:
+    """The whole numbers in arguments as an attribute, where there are some."""
+    numbers = tuple(_whole(part))
+    return {"numbers": numbers} if numbers else {}
 
-    A signature lists names in order: what is called `input|self` may have either name, `alpha=1` has a
-    default.
+
+def _whole(part: Any) -> Iterator[int]:
+    """The whole numbers in arguments, however deep."""
+    if isinstance(part, slice):
+        part = (part.start, part.stop, part.step)
+    if isinstance(part, dict):
+        part = tuple(part.values())
+    if isinstance(part, list | tuple):
+        for inner in part:
+            yield from _whole(inner)
+    elif isinstance(part, int) and not isinstance(part, bool):
+        yield part
+
+
+# One number for all axes, or one for each.
+
+
+def spread(value: Any, rank: int) -> Ints:
+    """A number for all axes, or one for each.
+
+    Raises:
+        Declined: an axis has no number, or one that the graph computes.
     """
-    found: dict[str, Any] = {}
-    keywords = {name: value for name, value in node.kwargs.items() if name != "inplace"}
-    parts = signature.split()
-    for index, part in enumerate(parts):
-        names, _, default = part.partition("=")
-        spellings = names.split("|")
-        given = [name for name in spellings if name in keywords]
-        if index < len(node.args):
-            found[spellings[0]] = node.args[index]
-        elif given:
-            found[spellings[0]] = keywords.pop(given[0])
-        elif default:
-            found[spellings[0]] = _default(default)
-        else:
-            return None
-    extra = [value for value in node.args[len(parts) :] if value is not None and value is not False]
-    return None if extra or any(value is not None for value in keywords.values()) else found
+    values = tuple(value) if isinstance(value, list | tuple) else (value,)
+    require(all(isinstance(v, int) for v in values), f"{values} are not all numbers")
+    values = values * rank if len(values) == 1 else values
+    require(len(values) == rank, f"{values} for {rank} spatial axes")
+    return values
 
 
-@cache
-def _default(text: str) -> Any:
-    known = {"None": None, "True": True, "False": False, "'constant'": "constant"}
-    if text in known:
-        return known[text]
-    return float(text) if "." in text or "e" in text else int(text)
+# What modules and functions have in common.
 
 
-def _conv(kind: str, a: dict[str, Any]) -> Call:
-    operands = (a.pop("input"), a.pop("weight"), a.pop("bias"))
-    a.setdefault("transposed", kind in TRANSPOSED)
-    a.setdefault("output_padding", 0)
-    return Call("conv", operands, a)
+def conv(rank: int, operands: tuple[Operand, ...], a: Arguments, *, transposed: bool = False) -> Bound:
+    """A convolution of so many spatial axes."""
+    strides, dilations = spread(a.take("stride", 1), rank), spread(a.take("dilation", 1), rank)
+    padding, extra = a.take("padding", 0), a.take("output_padding", 0)
+    attributes = {"strides": strides, "dilations": dilations, "group": a.take("groups", 1)}
+    if transposed:
+        attributes["output_padding"] = spread(extra, rank)
+    if padding == "same":
+        require(all(s == 1 for s in strides), f"padding is 'same' with stride {strides}")
+        attributes["auto_pad"] = "SAME_UPPER"
+    else:
+        attributes["pads"] = spread(0 if padding == "valid" else padding, rank) * 2
+    return call("ConvTranspose" if transposed else "Conv", *operands, **attributes)
 
 
-def _batch_norm(kind: str, a: dict[str, Any]) -> Call:
-    del kind
-    names = ("input", "weight", "bias", "running_mean", "running_var")
-    operands = tuple(a.pop(name) for name in names)
-    return Call("batch_norm", operands, {"training": False} | a)
+def batch_norm(operands: tuple[Operand, ...], a: Arguments, **more: Any) -> Bound:
+    """A norm of data, scale, shift, mean and variance; `more` is what a class says of its data."""
+    training, bare = a.take("training", False), operands[3] is None
+    refusal = "there are no running statistics: those of the batch are used" if bare and not training else ""
+    attributes = {"epsilon": a.take("eps"), "training_mode": training, **more}
+    return call("BatchNormalization", *operands, refusal=refusal, **attributes)
 
 
-def _binary(kind: str, a: dict[str, Any]) -> Call:
-    left, right = a.pop("input"), a.pop("other")
-    if kind == "rsub":
-        refusal = "" if a["alpha"] == 1 else f"alpha is {a['alpha']}"
-        return Call("sub", (right, left), a, refusal)
-    return Call(kind, (left, right), a)
+def dropout(x: Operand, a: Arguments) -> Bound:
+    """Dropout of any kind: outside training it returns what it is given."""
+    ratio, training = a.take("p"), a.take("training")
+    return call("Dropout", x, ratio=ratio, training_mode=training and ratio != 0)
 
 
-def _addmm(kind: str, a: dict[str, Any]) -> Call:
-    return Call(kind, (a.pop("mat1"), a.pop("mat2"), a.pop("bias")), a)
+def pad(x: Operand, a: Arguments) -> Bound:
+    """Pads of the last axis, then of the one before it; the standard has all begins, then all ends."""
+    pads, mode, value = a.take("pad"), a.take("mode", "constant"), a.take("value")
+    numbers = isinstance(pads, list | tuple) and all(isinstance(p, int) for p in pads)
+    require(numbers, f"pads are not numbers: {pads}")
+    begin, end = tuple(pads[0::2]), tuple(pads[1::2])
+    axes = tuple(range(-1, -len(begin) - 1, -1))
+    return call("Pad", x, pads=begin + end, axes=axes, mode=mode, value=value or 0.0)
 
 
-def _data(kind: str, a: dict[str, Any]) -> Call:
-    return Call(kind, (a.pop("input"),), a)
+def pool(kind: str, rank: int, x: Operand, a: Arguments) -> Bound | None:
+    """A pool of so many spatial axes."""
+    size, stride, padding = a.take("kernel_size"), a.take("stride"), a.take("padding", 0)
+    attributes = {
+        "kernel_shape": spread(size, rank),
+        "strides": spread(size if stride in (None, [], ()) else stride, rank),
+        "pads": spread(padding, rank) * 2,
+        "ceil_mode": a.take("ceil_mode", False),
+    }
+    if kind == "MaxPool":
+        # The indices are no values of what is pooled.
+        several = a.take("return_indices", False)
+        return None if several else call(kind, x, **attributes, dilations=spread(a.take("dilation", 1), rank))
+    divisor = a.take("divisor_override")
+    refusal = "" if divisor is None else f"divisor_override is {divisor}"
+    return call(kind, x, refusal=refusal, **attributes, count_include_pad=a.take("count_include_pad", True))
 
 
-def _operands(kind: str, a: dict[str, Any]) -> Call:
-    return Call(kind, tuple(a.values()))
-
-
-def _constant_pad(kind: str, a: dict[str, Any]) -> Call:
-    del kind
-    return Call("pad", (a.pop("input"),), a | {"mode": "constant"})
-
-
-def _cat(kind: str, a: dict[str, Any]) -> Call:
-    tensors = a.pop("tensors")
-    return Call(kind, tuple(tensors) if isinstance(tensors, list | tuple) else (tensors,), a)
-
-
-def _to(kind: str, a: dict[str, Any]) -> Call:
-    x, target = a.pop("input"), a.pop("dtype")
-    return Call(kind, (x, target) if isinstance(target, fx.Node) else (x,), {"target": target})
-
-
-BUILDERS: Final[dict[str, Callable[[str, dict[str, Any]], Call]]] = {
-    **dict.fromkeys((*CONVS, *TRANSPOSED, "convolution"), _conv),
-    **dict.fromkeys(
-        ("batch_norm", "native_batch_norm", "inference_batch_norm", "functional_batch_norm"), _batch_norm
-    ),
-    **dict.fromkeys(("add", "sub", "rsub", "mul", "div"), _binary),
-    **dict.fromkeys(("linear", "matmul", "mm", "bmm"), _operands),
-    "addmm": _addmm,
-    "cat": _cat,
-    "constant_pad_nd": _constant_pad,
-    "to": _to,
-}
+def adaptive_pool(kind: str, rank: int, x: Operand, a: Arguments) -> Bound:
+    """A pool to so many positions of each axis; None for as many as there are."""
+    size = a.take("output_size")
+    return call(kind, x, output_size=tuple(size) if isinstance(size, list | tuple) else (size,) * rank)

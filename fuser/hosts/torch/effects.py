@@ -15,18 +15,10 @@ from typing import Any, Final
 import torch
 from torch import fx, nn
 
-from fuser.hosts.torch.call import ADAPTIVE_POOLS, AVERAGE_POOLS, MAX_POOLS, UNARY, canonical, normalise
-from fuser.hosts.torch.identity import name_of, of_torch
+from fuser.hosts.torch.functions import kind_of, read
+from fuser.hosts.torch.identity import canonical, name_of, of_torch
 from fuser.hosts.torch.modules import is_plain, makes_its_own
-
-FRESH: Final = frozenset(
-    {"add", "addmm", "batch_norm", "bmm", "cat", "clone", "conv", "conv1d", "conv2d", "conv3d"}
-    | {"conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "convolution", "dim", "div"}
-    | {"functional_batch_norm", "inference_batch_norm", "interpolate", "lift_fresh_copy", "linear"}
-    | {"matmul", "mean", "mm", "mul", "native_batch_norm", "neg", "numel", "rsub", "size", "sub"}
-    | {"sum"}
-).union(UNARY, AVERAGE_POOLS, MAX_POOLS, ADAPTIVE_POOLS)
-"""The result is a tensor of its own. What is not listed may return its operand or a view of it."""
+from fuser.hosts.torch.own import FRESH
 
 HARMLESS: Final = frozenset({"detach_", "requires_grad_"})
 
@@ -106,10 +98,9 @@ def _changed(node: fx.Node, modules: Modules) -> Iterator[Any]:
         ):
             yield from node.args[:1]
         return
-    kind = canonical(name_of(node))
-    if kind in {"batch_norm", "functional_batch_norm"}:
-        call = normalise(node)
-        yield from call.operands[3:] if call.attributes.get("training") else ()
+    if canonical(name_of(node)) == "batch_norm":
+        bound = read(node)
+        yield from bound.operands[3:] if bound.call.attributes.get("training_mode") else ()
     elif isinstance(node.target, torch._ops.OpOverload):
         yield from _written(node, node.target)
     elif isinstance(node.target, torch._ops.OpOverloadPacket):
@@ -180,7 +171,7 @@ def aliased(node: fx.Node, modules: Modules) -> list[fx.Node]:
         return changed
     if node.op == "call_module":
         return [] if makes_its_own(modules(node)) else list(node.all_input_nodes)
-    if node.op in {"placeholder", "get_attr", "output"} or canonical(name_of(node)) in FRESH:
+    if node.op in {"placeholder", "get_attr", "output"} or kind_of(node) in FRESH:
         return []
     if name_of(node) == "getattr" and node.args[1] in {"shape", "ndim", "dtype", "device"}:
         return []

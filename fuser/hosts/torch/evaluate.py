@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import fx, nn
 from torch.nn.utils import parametrize
 
-from fuser.hosts.torch.call import Call
+from fuser.hosts.torch.call import Bound
 from fuser.hosts.torch.describe import described
 from fuser.hosts.torch.identity import draws, name_of, of_torch, title
 from fuser.hosts.torch.modules import is_plain, tensors_of
@@ -19,13 +19,13 @@ from fuser.hosts.torch.tensor import to_numpy, to_torch, torch_dtype
 Evaluate = Callable[..., tuple[NDArray[Any], ...]]
 
 
-def evaluator(node: fx.Node, call: Call, module: nn.Module | None) -> Evaluate | None:
+def evaluator(node: fx.Node, bound: Bound, module: nn.Module | None) -> Evaluate | None:
     """What computes the outputs of a node; None where they are not a function of its operands alone."""
-    if not idle(call) and not repeatable(node, module):
+    if not idle(bound) and not repeatable(node, module):
         return None
 
     def evaluate(*arrays: NDArray[Any] | None) -> tuple[NDArray[Any], ...]:
-        known = dict(zip(call.operands, arrays, strict=True))
+        known = dict(zip(bound.operands, arrays, strict=True))
         tensors = {
             operand: int(array) if is_extent(operand) else to_torch(array)
             for operand, array in known.items()
@@ -41,9 +41,9 @@ def evaluator(node: fx.Node, call: Call, module: nn.Module | None) -> Evaluate |
     return evaluate
 
 
-def idle(call: Call) -> bool:
+def idle(bound: Bound) -> bool:
     """Whether a call that may draw random numbers draws none: dropout outside training."""
-    return call.kind == "dropout" and call.attributes.get("training") is False
+    return bound.kind == "Dropout" and bound.call.attributes.get("training_mode") is False
 
 
 def repeatable(node: fx.Node, module: nn.Module | None) -> bool:

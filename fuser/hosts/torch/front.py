@@ -13,11 +13,11 @@ from torch.nn.utils import parametrize
 from torch.utils import _pytree as pytree
 
 from fuser.errors import InputError
-from fuser.hosts.torch.call import canonical, normalise
 from fuser.hosts.torch.effects import resolve_effects
 from fuser.hosts.torch.evaluate import with_its_weights
+from fuser.hosts.torch.functions import read
 from fuser.hosts.torch.graph_module import Tensors, attribute, copied, export_module, read_tensors
-from fuser.hosts.torch.identity import is_quantized, name_of
+from fuser.hosts.torch.identity import canonical, is_quantized, name_of
 from fuser.hosts.torch.importer import import_fx
 from fuser.hosts.torch.modules import added_to
 from fuser.hosts.torch.names import Paths, respelled, spell_program
@@ -377,10 +377,10 @@ def trains(node: fx.Node) -> bool:
     """Whether a function is called as in training."""
     if node.op not in {"call_function", "call_method"} or canonical(name_of(node)) not in TRAINABLE:
         return False
-    call = normalise(node)
+    bound = read(node)
     # A norm that keeps no statistics takes those of the batch in inference too.
-    bare = call.kind == "batch_norm" and call.operands[3] is None
-    return call.attributes.get("training") is True and call.attributes.get("p", 1) != 0 and not bare
+    bare = bound.kind == "BatchNormalization" and bound.operands[3] is None
+    return bound.call.attributes.get("training_mode") is True and not bare
 
 
-TRAINABLE = frozenset({"batch_norm", "native_batch_norm", "functional_batch_norm", "dropout"})
+TRAINABLE = frozenset({"batch_norm", "native_batch_norm", "dropout"})

@@ -34,11 +34,41 @@ OPERATORS: Final[dict[Any, str]] = {
 """What Python's own operators are called where operands are tensors, `add_` what works in place."""
 
 RENAMED: Final = {
-    "batch_norm": "functional_batch_norm",
     "_threshold": "threshold",
     "log_sigmoid": "logsigmoid",
 }
 """Functions of torch.nn.functional that are not called as the operator, or take its arguments otherwise."""
+
+ALIASES: Final = {
+    "_adaptive_avg_pool2d": "adaptive_avg_pool2d",
+    "_adaptive_avg_pool3d": "adaptive_avg_pool3d",
+    "_convolution": "convolution",
+    "_log_softmax": "log_softmax",
+    "_native_batch_norm_legit": "native_batch_norm",
+    "_native_batch_norm_legit_no_training": "inference_batch_norm",
+    "_softmax": "softmax",
+    "max_pool2d_with_indices": "max_pool2d",
+    "max_pool3d_with_indices": "max_pool3d",
+    "_to_copy": "to",
+    "_unsafe_view": "reshape",
+    "split_with_sizes": "split",
+    "alias": "identity",
+    "alpha_dropout": "dropout",
+    "concat": "cat",
+    "divide": "div",
+    "dsmm": "mm",
+    "dropout1d": "dropout",
+    "dropout2d": "dropout",
+    "dropout3d": "dropout",
+    "feature_alpha_dropout": "dropout",
+    "feature_dropout": "dropout",
+    "multiply": "mul",
+    "negative": "neg",
+    "subtract": "sub",
+    "true_divide": "div",
+    "view": "reshape",
+}
+"""Names that torch has for the same operator, or for one that differs in what we do not look at."""
 
 QUANTIZED: Final = frozenset({"quantized", "quantized_decomposed", "torchao"})
 """Libraries of operators whose values stand for others, scaled and shifted."""
@@ -103,6 +133,12 @@ def name_of(node: fx.Node) -> str:
         namespace, _, name = node.target._qualified_op_name.partition("::")
         return name if namespace == "aten" else ""
     return _known_function(node.target)
+
+
+def canonical(name: str) -> str:
+    """The name behind a name; what works in place computes what the others compute."""
+    bare = name[:-1] if name.endswith("_") and not name.endswith("__") else name
+    return ALIASES.get(bare, bare)
 
 
 @cache

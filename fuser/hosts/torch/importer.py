@@ -12,22 +12,21 @@ import numpy as np
 import torch
 from torch import fx, nn
 
-from fuser.hosts.torch.call import HOMOGENEOUS, Call, Operand, canonical, normalise, unknown
+from fuser.hosts.operators.operator import Finder, Operator
+from fuser.hosts.torch.call import Bound, Operand, call, unknown
 from fuser.hosts.torch.describe import described
 from fuser.hosts.torch.effects import resolve_effects
 from fuser.hosts.torch.evaluate import evaluator, outline
+from fuser.hosts.torch.functions import parts_read, read
 from fuser.hosts.torch.host import FxHost
-from fuser.hosts.torch.identity import name_of
-from fuser.hosts.torch.lift.layers import lifter, refuse
-from fuser.hosts.torch.lift.same import COPIES, is_only_computed_with
-from fuser.hosts.torch.linear import ELEMENTWISE, OF_SHAPE, linear
-from fuser.hosts.torch.literals import Finder
-from fuser.hosts.torch.modules import normalise_module
-from fuser.hosts.torch.shapes import Shape, Types, demand, infer, named, types_of
-from fuser.hosts.torch.sizes import Sizes
+from fuser.hosts.torch.identity import canonical, name_of
+from fuser.hosts.torch.lifting import COPIES, lifter, refuse, unless_held
+from fuser.hosts.torch.modules import read_module
+from fuser.hosts.torch.own import OPERATORS
+from fuser.hosts.torch.shapes import TracedExtents, Types, demand, infer, named, types_of
 from fuser.hosts.torch.tensor import dtype_name, is_real, read_tensor
 from fuser.ir.graph import Constant, Graph, Node, Opaque, Value
-from fuser.recognise.region import Lift, Regions
+from fuser.recognise.region import Regions
 
 AUTOCAST: Final = "the graph switches autocast on and off, so element types are not what they seem"
 IN_PLACE: Final = "it touches a tensor that is changed in place and has other names"
@@ -38,9 +37,7 @@ SEVERAL: Final = frozenset(
 )
 
 # The result has as many axes as the first operand.
-SAME_RANK: Final = frozenset({"conv", "batch_norm", "linear"})
-
-RETYPES: Final = frozenset({"bfloat16", "double", "float", "half", "to", "type_as"})
+SAME_RANK: Final = frozenset({"Conv", "ConvTranspose", "BatchNormalization", "Linear"})
 
 VIEWS: Final = frozenset(
     {"contiguous", "detach", "detach_", "expand", "identity", "lift_fresh_copy", "permute"}
@@ -85,7 +82,7 @@ class _Importer:
         self.graph = Graph(name, self.host)
         self.values: dict[fx.Node, Value] = {}
         self.stored: dict[int, Value] = {}
-        self.calls: list[tuple[Call, Node]] = []
+        self.calls: list[tuple[Bound, Node]] = []
         self.regions = Regions()
         self.names = {id(tensor): name for name, tensor in _named_tensors(owner)}
 
@@ -126,8 +123,8 @@ class _Importer:
         if not asks and not (node.op == "call_method" and node.target == "dim"):
             return
         asked = node.args[0]
-        while isinstance(asked, fx.Node) and self._normal(asked).kind in SAME_RANK:
-            asked = self._normal(asked).operands[0]
+        while isinstance(asked, fx.Node) and self._read(asked).kind in SAME_RANK:
+            asked = self._read(asked).operands[0]
         if isinstance(asked, fx.Node) and asked is not node.args[0]:
             node.args = (asked, *node.args[1:])
 
@@ -170,7 +167,7 @@ class _Importer:
             return False
         (read,) = node.all_input_nodes
         source = self.values[read].constant
-        evaluate = evaluator(node, Call("view", (read,)), None)
+        evaluate = evaluator(node, call("view", read), None)
         if source is None or not (read in self.host.views or read in self.tensors) or evaluate is None:
             return False
         like = outline(node, None, {read: (source.shape, source.dtype)})
@@ -187,7 +184,7 @@ class _Importer:
 
     def _made(self, node: fx.Node) -> bool:
         """Whether the node makes a constant of nothing, as `full` and `arange` do, and then what it is."""
-        evaluate = evaluator(node, Call("made", ()), None)
+        evaluate = evaluator(node, call("made"), None)
         like = outline(node, None, {}) if evaluate is not None and node not in self.pinned else None
         if not isinstance(like, torch.Tensor) or evaluate is None:
             return False
@@ -199,44 +196,45 @@ class _Importer:
         return True
 
     def _call(self, node: fx.Node, index: int) -> None:
-        call = self._normal(node)
-        inputs = [self._operand(operand) for operand in call.operands]
+        bound = self._read(node)
+        inputs = [self._operand(operand) for operand in bound.operands]
         outputs = self._results(node)
         made = Node(
-            self._operator(node, call), inputs, outputs, name=_name(node), position=(index,), source=node
+            self._operator(node, bound), inputs, outputs, name=_name(node), position=(index,), source=node
         )
         self.graph.add(made)
-        self.calls.append((call, made))
+        self.calls.append((bound, made))
         self.host.inputs[node] = tuple(inputs)
 
-    def _normal(self, node: fx.Node) -> Call:
+    def _read(self, node: fx.Node) -> Bound:
         if not node.op.startswith("call"):
-            return Call(node.op, ())
+            return call(node.op)
         if node.op != "call_module":
-            return normalise(node)
+            return read(node)
         module = self.modules.get(str(node.target))
         if module is None or isinstance(module, fx.GraphModule):
             return unknown(node, fx.GraphModule)
-        return normalise_module(node, module)
+        return read_module(node, module)
 
-    def _operator(self, node: fx.Node, call: Call) -> Opaque:
+    def _operator(self, node: fx.Node, bound: Bound) -> Opaque:
+        rule = lifter(bound)
         if node in self.pinned or any(read in self.pinned for read in node.all_input_nodes):
-            return Opaque(call.kind, lift=refuse(IN_PLACE) if lifter(call) else None)
+            return Opaque(bound.kind, lift=refuse(IN_PLACE) if rule else None)
         if self.autocast:
-            return Opaque(call.kind, lift=refuse(AUTOCAST) if lifter(call) else None)
-        affine = linear(call)
-        rule: Lift | None = lifter(call)
+            return Opaque(bound.kind, lift=refuse(AUTOCAST) if rule else None)
+        record = OPERATORS.get(bound.kind, Operator(bound.kind))
+        affine = record.linear(bound.call, len(bound.operands))
         lift = self.regions.lifting(rule) if affine else rule
         return Opaque(
-            call.kind,
-            evaluate=evaluator(node, call, self.modules.get(str(node.target))),
-            lift=_unless_held(lift) if lift is not None and call.kind in COPIES else lift,
-            homogeneous=call.kind in HOMOGENEOUS,
-            elementwise=call.kind in ELEMENTWISE,
+            bound.kind,
+            evaluate=evaluator(node, bound, self.modules.get(str(node.target))),
+            lift=unless_held(lift) if lift is not None and bound.kind in COPIES else lift,
+            homogeneous=record.homogeneous,
+            elementwise=record.elementwise,
             linear=affine,
-            of_shape=call.kind in OF_SHAPE,
-            retypes=call.kind in RETYPES,
-            literals=Finder(node, call),
+            of_shape=record.of_shape,
+            retypes=record.retypes,
+            literals=Finder(record, bound.call),
         )
 
     def _operand(self, operand: Operand) -> Value | None:
@@ -258,15 +256,10 @@ class _Importer:
         """The value of a node, or of each of its parts that is read where it returns several tensors."""
         result = described(node)
         several = isinstance(result, list | tuple) or canonical(name_of(node)) in SEVERAL
-        parts = [
-            user
-            for user in node.users
-            if canonical(name_of(user)) == "getitem" and isinstance(user.args[1], int)
-        ]
-        if not several or len(parts) < len(node.users) or len({user.args[1] for user in parts}) < len(parts):
+        parts = parts_read(node) if several else None
+        if parts is None:
             return [self._declare(node, result)]
-        ordered = sorted(parts, key=lambda user: int(str(user.args[1])))
-        return [self._declare(part, described(part)) for part in ordered] or [self._declare(node, None)]
+        return [self._declare(part, described(part)) for part in parts] or [self._declare(node, None)]
 
     def _declare(self, node: fx.Node, result: object) -> Value:
         value = Value(node.name, *types_of(result))
@@ -290,36 +283,20 @@ class _Importer:
                 value.dtype = dtype_name(example.dtype)
 
     def _infer(self) -> None:
-        for call, node in self.calls:
-            demand(call, node.inputs)
+        for bound, node in self.calls:
+            demand(bound, node.inputs)
         static = set(self.stored.values())
-        sizes = Sizes(self.values)
-        for call, node in self.calls:
-            value = node.outputs[0]
-            if len(node.outputs) > 1:
-                self._infer_parts(node, sizes)
-                continue
-            shape, dtype = infer(call, node.inputs)
-            assert isinstance(node.source, fx.Node)
-            sizes.ask(node.source)
-            made = sizes.made(node.source)
-            if made is not None and node.inputs[0] is not None:
-                shape, dtype = made, node.inputs[0].dtype
+        extents = TracedExtents()
+        for bound, node in self.calls:
+            found = infer(bound, node, extents)
             if all(v is None or v in static or v.constant is not None for v in node.inputs):
-                shape, dtype = self._outline(node, shape, dtype)
-                static.add(value)
-            value.shape = value.shape if shape is None else named(value, shape)
-            value.dtype = value.dtype if dtype is None else dtype
+                found[:1] = [self._outline(node, *found[:1])]
+                static.add(node.outputs[0])
+            for value, (shape, dtype) in zip(node.outputs, found, strict=False):
+                value.shape = value.shape if shape is None else named(value, shape)
+                value.dtype = value.dtype if dtype is None else dtype
 
-    def _infer_parts(self, node: Node, sizes: Sizes) -> None:
-        assert isinstance(node.source, fx.Node)
-        indices = sorted(int(str(user.args[1])) for user in node.source.users)
-        shapes = sizes.parts(node.source, indices)
-        if shapes is not None and node.inputs[0] is not None:
-            for value, shape in zip(node.outputs, shapes, strict=True):
-                value.shape, value.dtype = named(value, shape), node.inputs[0].dtype
-
-    def _outline(self, node: Node, shape: Shape | None, dtype: str | None) -> Types:
+    def _outline(self, node: Node, known: Types = (None, None)) -> Types:
         """The type of what the graph computes of parameters alone, found by computing it without numbers."""
         source = node.source
         assert isinstance(source, fx.Node)
@@ -327,15 +304,10 @@ class _Importer:
         for operand in source.all_input_nodes:
             value = self.values[operand]
             if value.shape is None or value.dtype is None:
-                return shape, dtype
+                return known
             types[operand] = tuple(int(n or 0) for n in value.shape), value.dtype
         result = outline(source, self.modules.get(str(source.target)), types)
-        return (shape, dtype) if result is None else types_of(result)
-
-
-def _unless_held(lift: Lift) -> Lift:
-    """`lift` for a copy, which must stay one where it is handed on."""
-    return lambda node: lift(node) if is_only_computed_with(node) else None
+        return known if result is None else types_of(result)
 
 
 def _scalar(number: float) -> Constant:

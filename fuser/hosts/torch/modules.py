@@ -1,7 +1,8 @@
-"""Calls of modules in the same normal form as calls of functions: their tensors become operands."""
+"""Calls of modules, read as calls of functions are: their tensors become operands."""
 
 from collections.abc import Callable, Iterator
 from copy import deepcopy
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
@@ -12,7 +13,19 @@ from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
-from fuser.hosts.torch.call import Call, Operand, unknown
+from fuser.hosts.torch.arguments import Arguments
+from fuser.hosts.torch.call import (
+    Bound,
+    Operand,
+    adaptive_pool,
+    batch_norm,
+    call,
+    conv,
+    dropout,
+    pad,
+    pool,
+    unknown,
+)
 from fuser.hosts.torch.identity import title
 from fuser.hosts.torch.tensor import dtype_name, read_tensor
 from fuser.ir.graph import Constant
@@ -23,23 +36,22 @@ UNARY_MODULES: Final[dict[type[nn.Module], str]] = {
     nn.GELU: "gelu",
     nn.GroupNorm: "group_norm",
     nn.Hardsigmoid: "hardsigmoid",
-    nn.Hardswish: "hardswish",
+    nn.Hardswish: "HardSwish",
     nn.Hardtanh: "hardtanh",
     nn.LayerNorm: "layer_norm",
-    nn.LeakyReLU: "leaky_relu",
     nn.LogSigmoid: "logsigmoid",
     nn.LogSoftmax: "log_softmax",
-    nn.Mish: "mish",
+    nn.Mish: "Mish",
     nn.PReLU: "prelu",
-    nn.ReLU: "relu",
+    nn.ReLU: "Relu",
     nn.ReLU6: "relu6",
-    nn.SELU: "selu",
-    nn.SiLU: "silu",
-    nn.Sigmoid: "sigmoid",
+    nn.SELU: "Selu",
+    nn.SiLU: "Swish",
+    nn.Sigmoid: "Sigmoid",
     nn.Softmax: "softmax",
     nn.Softplus: "softplus",
-    nn.Softsign: "softsign",
-    nn.Tanh: "tanh",
+    nn.Softsign: "Softsign",
+    nn.Tanh: "Tanh",
 }
 DROPOUTS: Final = (
     nn.Dropout,
@@ -58,36 +70,37 @@ NORMS: Final[dict[type[nn.Module], tuple[int, ...]]] = {
     nn.SyncBatchNorm: (),
 }
 PADS: Final = tuple(getattr(nn, f"{kind}Pad{n}d") for kind in ("Constant", "Zero") for n in (1, 2, 3))
-AVERAGE_POOLS: Final = (nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d)
-MAX_POOLS: Final = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
-ADAPTIVE_POOLS: Final = tuple(
-    getattr(nn, f"Adaptive{kind}Pool{n}d") for kind in ("Avg", "Max") for n in (1, 2, 3)
-)
+POOLS: Final = {
+    "AveragePool": (nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d),
+    "MaxPool": (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d),
+}
+ADAPTIVE_POOLS: Final = {
+    "AdaptiveAveragePool": (nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d),
+    "AdaptiveMaxPool": (nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d),
+}
 
 FRESH: Final = (
     *CONVS,
     *TRANSPOSED,
     *NORMS,
-    *AVERAGE_POOLS,
-    *MAX_POOLS,
-    *ADAPTIVE_POOLS,
+    *(kind for kinds in (*POOLS.values(), *ADAPTIVE_POOLS.values()) for kind in kinds),
     nn.GroupNorm,
     nn.LayerNorm,
     nn.Linear,
 )
 
 
-def normalise_module(node: fx.Node, module: nn.Module) -> Call:
-    """The normal form of a call of a module."""
+def read_module(node: fx.Node, module: nn.Module) -> Bound:
+    """The call of a module: its tensors become operands."""
     nodes = tuple(node.all_input_nodes)
     if len(nodes) == 1 and node.args == nodes and not node.kwargs:
-        call = _known(module, nodes[0])
+        found = _known(module, nodes[0])
         hook = _hooked(module)
-        if call is not None and not hook:
-            return call
-        if call is not None:
+        if found is not None and not hook:
+            return found
+        if found is not None:
             # What comes out may be anything, but the reason is worth telling.
-            return Call(title(type(module)), (*nodes, *tensors_of(module)), refusal=hook)
+            return call(title(type(module)), *nodes, *tensors_of(module), refusal=hook)
     return unknown(node, type(module), tensors_of(module))
 
 
@@ -211,80 +224,81 @@ def _computed(compute: Callable[[], torch.Tensor]) -> Constant:
     return Constant(tuple(like.shape), dtype_name(like.dtype), array)
 
 
-def _known(module: nn.Module, x: fx.Node) -> Call | None:
-    """The normal form of a module whose mathematics is known."""
+def _known(module: nn.Module, x: fx.Node) -> Bound | None:
+    """The call of a module whose mathematics is known."""
     for rule in (_identity, _unary, _conv, _norm, _linear, _pad, _pool):
-        call = rule(module, x)
-        if call is not None:
-            return call
+        found = rule(module, x)
+        if found is not None:
+            return found
     return None
 
 
-def _identity(module: nn.Module, x: fx.Node) -> Call | None:
+def _given(module: nn.Module, *names: str) -> Arguments:
+    """What a module was made with, of what it has."""
+    return Arguments({name: getattr(module, name) for name in names if hasattr(module, name)}, {})
+
+
+def _identity(module: nn.Module, x: fx.Node) -> Bound | None:
     if _same(module, nn.Identity):
-        return Call("identity", (x,))
+        return call("Identity", x)
     if any(_same(module, kind) for kind in DROPOUTS):
-        return Call("dropout", (x,), {"p": module.p, "training": module.training})
+        return dropout(x, _given(module, "p", "training"))
     if _same(module, nn.Flatten):
-        return Call("flatten", (x,), {"start_dim": module.start_dim, "end_dim": module.end_dim})
+        return call("flatten", x, start=module.start_dim, end=module.end_dim)
+    if _same(module, nn.LeakyReLU):
+        return call("LeakyRelu", x, alpha=module.negative_slope)
     return None
 
 
-def _unary(module: nn.Module, x: fx.Node) -> Call | None:
+def _unary(module: nn.Module, x: fx.Node) -> Bound | None:
     name = UNARY_MODULES.get(type(module))
-    if name is None or not _same(module, type(module)):
-        return None
-    attributes = {"negative_slope": module.negative_slope} if name == "leaky_relu" else {}
-    return Call(name, (x, *tensors_of(module)), attributes)
+    return call(name, x, *tensors_of(module)) if name is not None and _same(module, type(module)) else None
 
 
-def _conv(module: nn.Module, x: fx.Node) -> Call | None:
+def _conv(module: nn.Module, x: fx.Node) -> Bound | None:
     plain = any(_same(module, kind, "_conv_forward") for kind in CONVS)
     transposed = any(_same(module, kind, "_output_padding") for kind in TRANSPOSED)
     if not plain and not transposed:
         return None
-    attributes = {
-        name: getattr(module, name)
-        for name in ("stride", "padding", "dilation", "groups", "transposed", "output_padding")
-    }
+    operands = (x, _tensor(module, "weight"), _tensor(module, "bias"))
+    given = _given(module, "stride", "padding", "dilation", "groups", "output_padding")
+    found = conv(len(module.kernel_size), operands, given, transposed=transposed)
     padded = any(module._reversed_padding_repeated_twice) if plain else False
-    refusal = f"padding_mode is {module.padding_mode!r}" if padded and module.padding_mode != "zeros" else ""
-    return Call("conv", (x, _tensor(module, "weight"), _tensor(module, "bias")), attributes, refusal)
+    if not padded or module.padding_mode == "zeros":
+        return found
+    return replace(found, call=replace(found.call, refusal=f"padding_mode is {module.padding_mode!r}"))
 
 
-def _norm(module: nn.Module, x: fx.Node) -> Call | None:
+def _norm(module: nn.Module, x: fx.Node) -> Bound | None:
     for kind, ranks in NORMS.items():
         if _same(module, kind, "_check_input_dim"):
             names = ("weight", "bias", "running_mean", "running_var")
-            attributes = {"eps": module.eps, "training": module.training, "ranks": ranks}
-            return Call("batch_norm", (x, *(_tensor(module, name) for name in names)), attributes)
+            operands = (x, *(_tensor(module, name) for name in names))
+            return batch_norm(operands, _given(module, "training", "eps"), ranks=ranks)
     return None
 
 
-def _linear(module: nn.Module, x: fx.Node) -> Call | None:
+def _linear(module: nn.Module, x: fx.Node) -> Bound | None:
     if not _same(module, nn.Linear):
         return None
-    return Call("linear", (x, _tensor(module, "weight"), _tensor(module, "bias")))
+    return call("Linear", x, _tensor(module, "weight"), _tensor(module, "bias"))
 
 
-def _pad(module: nn.Module, x: fx.Node) -> Call | None:
+def _pad(module: nn.Module, x: fx.Node) -> Bound | None:
     if not any(_same(module, kind) for kind in PADS):
         return None
-    return Call(
-        "pad", (x,), {"pad": module.padding, "mode": "constant", "value": getattr(module, "value", 0.0)}
-    )
+    return pad(x, Arguments({"pad": module.padding, "value": getattr(module, "value", 0.0)}, {}))
 
 
-def _pool(module: nn.Module, x: fx.Node) -> Call | None:
-    for kinds, names in (
-        (AVERAGE_POOLS, ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad")),
-        (MAX_POOLS, ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")),
-        (ADAPTIVE_POOLS, ("output_size",)),
-    ):
-        for kind in kinds:
-            if _same(module, kind):
-                attributes = {name: getattr(module, name) for name in names}
-                attributes["divisor_override"] = getattr(module, "divisor_override", None)
-                name = kind.__name__.replace("Pool", "_pool").replace("Adaptive", "adaptive_").lower()
-                return Call(name, (x,), attributes)
+def _pool(module: nn.Module, x: fx.Node) -> Bound | None:
+    names = ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")
+    for kind, classes in POOLS.items():
+        for rank, cls in enumerate(classes, start=1):
+            if _same(module, cls):
+                given = _given(module, *names, "count_include_pad", "divisor_override")
+                return pool(kind, rank, x, given)
+    for kind, classes in ADAPTIVE_POOLS.items():
+        for rank, cls in enumerate(classes, start=1):
+            if _same(module, cls):
+                return adaptive_pool(kind, rank, x, _given(module, "output_size"))
     return None

@@ -2,16 +2,31 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from typing import Final
 
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
-from fuser.hosts.torch.call import Call, normalise
-from fuser.hosts.torch.modules import normalise_module
+from fuser.hosts.torch.call import Bound
+from fuser.hosts.torch.functions import KINDS, read
+from fuser.hosts.torch.identity import canonical, name_of
+from fuser.hosts.torch.modules import read_module
 from fuser.report.summary import Summary
 
 GUARDS = "_guards_fn"
 """What torch.export puts into a module to refuse inputs of other shapes."""
+
+
+WORDS: Final = {kind: name for name, kind in reversed(KINDS.items())}
+SHORT: Final = {
+    "BatchNormalization": "batch_norm",
+    "Conv": "conv",
+    "ConvTranspose": "conv",
+    "Pad": "pad",
+    "Sub": "sub",
+    "reshape_as": "reshape",
+}
+"""The same word for all of a kind, however many axes they have."""
 
 
 def summarise(model: nn.Module | ExportedProgram, graph: fx.GraphModule | ExportedProgram) -> Summary:
@@ -33,11 +48,15 @@ def _operators(graph: fx.GraphModule | ExportedProgram) -> Iterator[str]:
     for node in module.graph.nodes:
         if node.op == "call_module":
             if node.target != GUARDS:
-                yield _shown(normalise_module(node, module.get_submodule(str(node.target))))
+                yield _shown(read_module(node, module.get_submodule(str(node.target))))
         elif node.op.startswith("call_"):
-            yield _shown(normalise(node))
+            yield _shown(read(node), canonical(name_of(node)))
 
 
-def _shown(call: Call) -> str:
-    """`conv`, `atan2`, `mylib::mul`."""
-    return call.kind.removeprefix("torch::")
+def _shown(bound: Bound, name: str = "") -> str:
+    """`conv`, `atan2`, `mylib::mul`: torch's word, for a function that of its `name`."""
+    if "::" in bound.kind:
+        return bound.kind.removeprefix("torch::")
+    word = SHORT.get(bound.kind) or name or WORDS.get(bound.kind, bound.kind)
+    size = bound.call.attributes.get("kernel_shape", bound.call.attributes.get("output_size"))
+    return word if name or size is None else f"{word[:-2]}{len(size)}d"

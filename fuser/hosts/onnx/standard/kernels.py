@@ -1,7 +1,9 @@
-"""The table of numpy kernels behind `onnx_eval`: one function per operator, `(node, *inputs) -> outputs`.
+"""The table of numpy kernels behind `evaluate.py`: one function per operator, `(node, *inputs) -> outputs`.
 
 A kernel that meets a case that it does not cover returns NotImplemented, and the reference implementation
-takes over.
+takes over. It takes 0.07 to 0.13 ms for any operator, 8 to 35 times as long as these do for Add, Relu,
+Concat, Split, Reshape, Slice and Transpose of [1, 32, 28, 28] (onnx 1.23), and models are evaluated node by
+node, many times over.
 """
 
 # Every kernel has the signature of the table.

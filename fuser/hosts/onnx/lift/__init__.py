@@ -1,1 +1,0 @@
-"""The affine form of each operator."""
