@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.parser
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -111,6 +112,7 @@ def test_an_exception_in_a_pass(plant: Plant, tmp_path: Path, kind: str) -> None
     assert kinds(left) == ["Conv", "Sigmoid"]
     assert list(left.graph.initializer[0].dims) == [2, 2, 1, 1]
     assert len(left.SerializeToString()) < 200
+    assert kinds(onnx.parser.parse_model(result.model)) == kinds(left)
 
 
 def test_the_process_ends(plant: Plant, tmp_path: Path) -> None:
