@@ -19,7 +19,7 @@ from fuser.report.report import Report
 from fuser.report.summary import summarise
 from fuser.rewrite.driver import carefully, run
 from fuser.rewrite.pattern import Event, Log, Plan, available, select
-from fuser.validate.check import settle
+from fuser.validate import check
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -335,8 +335,8 @@ def _rewritten(model: "onnx_ir.Model", plan: Plan) -> tuple[list[Graph], Log]:
     def attempt(careful: bool) -> tuple[list[Graph], Log]:
         graphs, log = import_model(model), Log()
         for graph in graphs:
-            run(graph, plan, log, careful=careful)
-            settle(graph, trusted=careful)
+            run(graph, plan, log, check, careful=careful)
+            check.settle(graph, trusted=careful)
         return graphs, log
 
     return carefully(attempt)

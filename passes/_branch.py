@@ -8,7 +8,8 @@ import numpy as np
 from fuser.algebra import channels, laws
 from fuser.algebra.conv import Conv, Ints, scale_shift
 from fuser.errors import Declined, require
-from fuser.ir.graph import Apply, Concat, Node, Select, Sum, Value
+from fuser.ir.node import Apply, Node, Value
+from fuser.ir.ops import Concat, Select, Sum
 from fuser.rewrite.pattern import describe
 
 # A rewrite looks at most this many nodes upstream: far enough for every published block, and the compiler

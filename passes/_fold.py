@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 from fuser.algebra.conv import Conv
 from fuser.errors import Declined, require
-from fuser.ir.graph import Apply, Node, Sum, Value
+from fuser.ir.node import Apply, Node, Value
+from fuser.ir.ops import Sum
 from fuser.rewrite.pattern import Candidate, describe
 from passes._branch import Branch, affine, readers
 

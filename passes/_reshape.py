@@ -2,7 +2,8 @@
 
 from fuser.algebra.conv import Conv, Ints
 from fuser.errors import Declined
-from fuser.ir.graph import Node, Reshape, Value
+from fuser.ir.node import Node, Value
+from fuser.ir.ops import Reshape
 from passes._branch import REACH, affine
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from fuser.algebra.conv import Conv
-from fuser.ir.graph import Node
+from fuser.ir.node import Node
 from fuser.rewrite.pattern import FOLD, Candidate, rewrite
 from passes._fold import downstream
 

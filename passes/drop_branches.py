@@ -11,7 +11,8 @@ import numpy as np
 from fuser.algebra.conv import Conv, scale_shift
 from fuser.algebra.narrowing import zero_rows
 from fuser.errors import require
-from fuser.ir.graph import Apply, Node, Sum, Value
+from fuser.ir.node import Apply, Node, Value
+from fuser.ir.ops import Sum
 from fuser.rewrite.pattern import NARROW, Candidate, rewrite
 
 

@@ -14,8 +14,9 @@ from fuser.algebra.conv import Conv
 from fuser.algebra.lazy import Array
 from fuser.algebra.narrowing import fix_inputs, require_border, take_outputs, zero_columns, zero_rows
 from fuser.errors import Declined, require
-from fuser.ir.graph import Apply, Node, Opaque, Sum, Value
-from fuser.ir.replay import apply
+from fuser.ir.interpret import evaluate
+from fuser.ir.node import Apply, Node, Value
+from fuser.ir.ops import Opaque, Sum
 from fuser.rewrite.pattern import NARROW, Candidate, describe, rewrite
 from passes._branch import REACH, readers
 
@@ -40,7 +41,7 @@ def drop_channels(node: Node) -> Iterator[Candidate]:
     for concerned, maker in ((makes, itself), (reads, entry_of)):
         try:
             if concerned:
-                yield from without(Region.behind(maker(node)))
+                yield from without(Coupled.behind(maker(node)))
         except Declined as reason:
             reasons.append(str(reason))
     if reasons:
@@ -48,7 +49,7 @@ def drop_channels(node: Node) -> Iterator[Candidate]:
 
 
 @dataclass
-class Region:
+class Coupled:
     """A convolution, the operators behind it that keep channels apart, and the convolutions that end it."""
 
     entry: Node
@@ -57,33 +58,35 @@ class Region:
     reasons: dict[str, None] = field(default_factory=dict)
 
     @classmethod
-    def behind(cls, entry: Node) -> "Region":
-        """The region that begins with `entry`.
+    def behind(cls, entry: Node) -> "Coupled":
+        """The coupled layers that begin with `entry`.
 
         Raises:
             Declined: something in it, or behind it, reads all channels as they are.
         """
-        region = cls(entry)
+        coupled = cls(entry)
         values = [entry.outputs[0]]
         for value in values:
             require(not value.is_output, f"{value.name!r} is a graph output")
             for user in readers(value):
-                if user in region.exits or user in region.between:
+                if user in coupled.exits or user in coupled.between:
                     continue
                 if is_exit(user, entry):
-                    region.exits.append(user)
+                    coupled.exits.append(user)
                 else:
                     require(keeps_channels(user, entry), f"{describe(user)} ({user.op}) reads all channels")
-                    region.between.append(user)
+                    coupled.between.append(user)
                     values.append(user.outputs[0])
-            require(len(region.between) <= REACH, f"more than {REACH} operators lie between the convolutions")
-        region.between.sort(key=lambda node: node.position)
-        for node in region.between:
+            require(
+                len(coupled.between) <= REACH, f"more than {REACH} operators lie between the convolutions"
+            )
+        coupled.between.sort(key=lambda node: node.position)
+        for node in coupled.between:
             for read in node.inputs:
                 assert read is not None
                 inside = read in values or (read.constant is not None and read.constant.size == 1)
                 require(inside, f"{describe(node)} also reads {read.name!r}")
-        return region
+        return coupled
 
     def constants(self) -> dict[Value, Array]:
         """For each value the constants `[C]` that its channels are, NaN for those that vary."""
@@ -196,34 +199,34 @@ def seen(node: Node, constants: Mapping[Value, Array], rank: int) -> Array:
         else:
             assert value.constant is not None
             feed.append(value.constant.lazy())
-    result = apply(node.op, feed)[0].reshape(len(next(iter(constants.values()))), -1)
+    result = evaluate(node.op, feed)[0].reshape(len(next(iter(constants.values()))), -1)
     uniform = np.isfinite(result[:, 0]).all() and (result == result[:, :1]).all()
     require(bool(uniform), f"{describe(node)} ({node.op}) does not make constants of constants")
     return np.asarray(result[:, 0], dtype=np.float64)
 
 
-def without(region: Region) -> Iterator[Candidate]:
-    """The region without the channels that are not needed.
+def without(coupled: Coupled) -> Iterator[Candidate]:
+    """The coupled layers without the channels that are not needed.
 
     Raises:
         Declined: all are needed.
     """
-    entry = region.entry
-    require(bool(region.exits), f"nothing reads {entry.outputs[0].name!r}")
-    constants = region.constants()
-    needed = region.needed(constants)
-    if needed.all() and region.reasons:
-        raise Declined("; ".join(region.reasons))
+    entry = coupled.entry
+    require(bool(coupled.exits), f"nothing reads {entry.outputs[0].name!r}")
+    constants = coupled.constants()
+    needed = coupled.needed(constants)
+    if needed.all() and coupled.reasons:
+        raise Declined("; ".join(coupled.reasons))
     # One channel stays, for there is no convolution without.
     keep = np.flatnonzero(needed) if needed.any() else np.array([0])
     if len(keep) == len(needed):
         return
     targets: dict[Value, Apply] = {}
-    for node in (entry, *region.between):
+    for node in (entry, *coupled.between):
         op = take_outputs(node.op, keep) if isinstance(node.op, Conv) else node.op
         inputs = tuple(v for v in node.inputs if v is not None)
         targets[node.outputs[0]] = Apply(op, inputs, node.label, node.extent)
-    for node in region.exits:
+    for node in coupled.exits:
         conv, value = node.op, node.inputs[0]
         assert isinstance(conv, Conv)
         assert value is not None

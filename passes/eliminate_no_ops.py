@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from fuser.algebra.conv import Conv
-from fuser.ir.graph import Node, Sum
+from fuser.ir.node import Node
+from fuser.ir.ops import Sum
 from fuser.rewrite.pattern import CLEAN, Candidate, rewrite
 
 

@@ -10,7 +10,8 @@ from math import prod
 from fuser.algebra.conv import Conv, Ints
 from fuser.algebra.rows import on_axes
 from fuser.errors import Declined, require
-from fuser.ir.graph import Apply, Node, Reshape, Sum
+from fuser.ir.node import Apply, Node
+from fuser.ir.ops import Reshape, Sum
 from fuser.rewrite.pattern import FOLD, Candidate, rewrite
 from passes._branch import Branch
 from passes._reshape import read_by, reshape_before, sample

@@ -9,7 +9,7 @@ from math import prod
 
 from fuser.algebra.conv import Conv
 from fuser.algebra.low_rank import factor
-from fuser.ir.graph import Apply, Node
+from fuser.ir.node import Apply, Node
 from fuser.rewrite.pattern import FACTOR, Candidate, rewrite
 
 

@@ -6,7 +6,7 @@ s * (W x + b) + t = (s W) x + (s b + t), and W (s x + t) + b = (W s) x + (W t + 
 from collections.abc import Iterator
 
 from fuser.algebra.conv import Conv
-from fuser.ir.graph import Node
+from fuser.ir.node import Node
 from fuser.rewrite.pattern import FOLD, Candidate, rewrite
 from passes._fold import both_ways
 

@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 
 from fuser.algebra.conv import Conv
-from fuser.ir.graph import Node, Opaque, Sum
+from fuser.ir.node import Node
+from fuser.ir.ops import Opaque, Sum
 from fuser.rewrite.pattern import CLEAN, Candidate, rewrite
 
 

@@ -10,7 +10,8 @@ import numpy as np
 from fuser.algebra import laws
 from fuser.algebra.conv import Conv, scale_shift
 from fuser.errors import Declined, require
-from fuser.ir.graph import Apply, Node, Sum
+from fuser.ir.node import Apply, Node
+from fuser.ir.ops import Sum
 from fuser.rewrite.pattern import FOLD, Candidate, describe, rewrite
 from passes._branch import Branch, readers, unary
 from passes._fold import both_ways

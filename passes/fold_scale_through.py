@@ -6,7 +6,8 @@ import numpy as np
 
 from fuser.algebra.conv import Conv
 from fuser.errors import require
-from fuser.ir.graph import Apply, Node, Opaque, Sum, Value
+from fuser.ir.node import Apply, Node, Value
+from fuser.ir.ops import Opaque, Sum
 from fuser.rewrite.pattern import FOLD, Candidate, describe, rewrite
 from passes._branch import Branch, readers, unary
 

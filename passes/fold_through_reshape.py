@@ -12,7 +12,8 @@ from fuser.algebra import laws
 from fuser.algebra.conv import Conv, Ints, scale_shift
 from fuser.algebra.lazy import Array
 from fuser.errors import require
-from fuser.ir.graph import Apply, Node, Reshape, Sum
+from fuser.ir.node import Apply, Node
+from fuser.ir.ops import Reshape, Sum
 from fuser.rewrite.pattern import FOLD, Candidate, rewrite
 from passes._branch import affine, scalar
 from passes._reshape import read_by, sample

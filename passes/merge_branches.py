@@ -9,7 +9,8 @@ from itertools import combinations
 
 from fuser.algebra.conv import Conv
 from fuser.errors import Declined
-from fuser.ir.graph import Apply, Node, Sum, Value
+from fuser.ir.node import Apply, Node, Value
+from fuser.ir.ops import Sum
 from fuser.rewrite.pattern import MERGE, Candidate, rewrite
 from passes._branch import Branch, combine
 

@@ -10,7 +10,7 @@ from math import prod
 from fuser.algebra import laws
 from fuser.algebra.conv import Conv
 from fuser.errors import Declined
-from fuser.ir.graph import Apply, Node
+from fuser.ir.node import Apply, Node
 from fuser.rewrite.pattern import MERGE, Candidate, rewrite
 from passes._fold import upstream
 from passes.absorb_padding import is_padding

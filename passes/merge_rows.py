@@ -12,7 +12,8 @@ from fuser.algebra import laws
 from fuser.algebra.conv import Conv
 from fuser.algebra.rows import as_matrix, on_axes
 from fuser.errors import Declined, require
-from fuser.ir.graph import Apply, Node, Reshape, Sum, Value
+from fuser.ir.node import Apply, Node, Value
+from fuser.ir.ops import Reshape, Sum
 from fuser.rewrite.pattern import MERGE, Candidate, rewrite
 from passes._branch import Branch, scalar
 from passes._reshape import read_by, reshape_before, sample

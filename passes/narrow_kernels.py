@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from fuser.algebra.conv import Conv
 from fuser.algebra.narrowing import narrow
-from fuser.ir.graph import Apply, Node
+from fuser.ir.node import Apply, Node
 from fuser.rewrite.pattern import NARROW, Candidate, rewrite
 
 

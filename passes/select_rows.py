@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from fuser.algebra import channels
 from fuser.algebra.conv import Conv
 from fuser.errors import require
-from fuser.ir.graph import Apply, Node, Select, Value
+from fuser.ir.node import Apply, Node, Value
+from fuser.ir.ops import Select
 from fuser.rewrite.pattern import MERGE, Candidate, rewrite
 
 

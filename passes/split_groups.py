@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from fuser.algebra import narrowing
 from fuser.algebra.conv import Conv
 from fuser.errors import require
-from fuser.ir.graph import Apply, Node
+from fuser.ir.node import Apply, Node
 from fuser.rewrite.pattern import NARROW, Candidate, rewrite
 
 

@@ -2,6 +2,7 @@
 
 import os
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 # Two workers share two cores: more threads would wait for one another. Read when torch is imported.
@@ -20,3 +21,19 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("graph-fuser")
+
+
+@pytest.fixture(autouse=True)
+def _valid_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After each edit of a graph, by whatever pass, it is a valid one."""
+    from fuser.errors import Declined
+    from fuser.ir.spec import require_valid
+    from fuser.rewrite.editor import Editor
+
+    def edited(editor: Editor) -> None:
+        try:
+            require_valid(editor.graph)
+        except Declined as reason:
+            raise AssertionError(str(reason)) from reason
+
+    monkeypatch.setattr(Editor, "edited", edited)

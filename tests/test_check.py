@@ -11,7 +11,7 @@ import fuser
 from fuser.algebra.conv import Conv
 from fuser.hosts.operators.call import Call
 from fuser.hosts.operators.catalogue import OPERATORS
-from fuser.ir.graph import Apply, Node
+from fuser.ir.node import Apply, Node
 from tests.small_models import normal, parsed
 
 Damage = Callable[[Conv], Conv]

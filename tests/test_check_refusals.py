@@ -7,17 +7,20 @@ import pytest
 
 from fuser.algebra.conv import Conv
 from fuser.errors import Declined
-from fuser.ir.graph import Apply, Node, Opaque, Step, Sum, Value
-from fuser.ir.replay import Trial, apply
+from fuser.ir.interpret import evaluate
+from fuser.ir.node import Apply, Node, Value
+from fuser.ir.ops import Opaque, Sum
+from fuser.ir.provenance import Provenance, Statement
 from fuser.validate.check import compare, computed
+from fuser.validate.trial import Trial
 from tests.graphs import Builder
 
 
-def step(op: Any, x: Value, **declared: Any) -> Step:
+def step(op: Any, x: Value, **declared: Any) -> Statement:
     b = Builder(1, 2, 6)
     node = b.add(op, x, **declared).producer
     assert isinstance(node, Node)
-    return Step.of(node)
+    return Statement.of(node)
 
 
 @pytest.mark.parametrize(
@@ -38,7 +41,7 @@ def test_a_region_that_fails_is_not_compared() -> None:
     x = Value("x", (1, 2, 6), "float32")
     before = step(Opaque("Fails", fail), x)
     with pytest.raises(Declined, match="the region cannot be evaluated: Fails: no such axis"):
-        compare({before.outputs[0]: Apply(Sum((1.0,)), (x,))}, [before])
+        compare({before.outputs[0]: Apply(Sum((1.0,)), (x,))}, [before], Provenance())
 
 
 def test_a_rewrite_that_fails_is_refused() -> None:
@@ -48,7 +51,7 @@ def test_a_rewrite_that_fails_is_refused() -> None:
     x = Value("x", (1, 2, 6), "float32")
     before = step(Sum((1.0,)), x)
     with pytest.raises(Declined, match="the rewrite cannot be evaluated: no such axis"):
-        compare({before.outputs[0]: Apply(Opaque("Fails", fail), (x,))}, [before])
+        compare({before.outputs[0]: Apply(Opaque("Fails", fail), (x,))}, [before], Provenance())
 
 
 @pytest.mark.parametrize("shape", [(1, 2, 6), ("n", 2, 6), ("n", 2, 3, 4), (2, 3, "h"), ("n", 5, "h", "w")])
@@ -61,12 +64,12 @@ def test_a_region_must_run_beyond_all_its_numbers_whatever_extents_are_taken(sha
     x = Value("x", shape, "float32")
     before = step(Opaque("Fails", fail), x, shape=shape)
     with pytest.raises(Declined, match="the region cannot be evaluated: Fails: no such axis"):
-        compare({before.outputs[0]: Apply(Sum((1.0,)), (x,))}, [before])
+        compare({before.outputs[0]: Apply(Sum((1.0,)), (x,))}, [before], Provenance())
 
 
 def test_an_operator_without_evaluation_is_named() -> None:
     with pytest.raises(Declined, match="Mystery cannot be evaluated"):
-        apply(Opaque("Mystery"), [np.zeros(2)])
+        evaluate(Opaque("Mystery"), [np.zeros(2)])
 
 
 def test_another_shape_is_another_result() -> None:
@@ -74,7 +77,7 @@ def test_another_shape_is_another_result() -> None:
     narrow, wide = (Conv.of(np.ones((2, 2, size))) for size in (2, 3))
     before = step(narrow, x)
     with pytest.raises(Declined, match=r"v0: the check gives shape \(1, 2, \d\) instead of \(1, 2, \d\)"):
-        compare({before.outputs[0]: Apply(wide, (x,))}, [before])
+        compare({before.outputs[0]: Apply(wide, (x,))}, [before], Provenance())
 
 
 def test_an_input_too_large_to_try_is_not_made() -> None:
@@ -82,7 +85,7 @@ def test_an_input_too_large_to_try_is_not_made() -> None:
     same = Apply(Sum((1.0,)), (x,))
     before = step(Opaque("Gate", lambda x: (x,)), x)
     with pytest.raises(Declined, match=r"'x' has \d+ elements, more than 4194304"):
-        compare({before.outputs[0]: same}, [before])
+        compare({before.outputs[0]: same}, [before], Provenance())
 
 
 def test_how_far_and_how_often_is_tried_in_small() -> None:

@@ -17,8 +17,9 @@ from fuser.algebra.laws import compose
 from fuser.algebra.lazy import Array, Lazy
 from fuser.demo import build_repvgg
 from fuser.errors import Declined, InputError, OutputError, VerificationError
-from fuser.ir.graph import Apply, Node
+from fuser.ir.node import Apply, Node
 from fuser.rewrite.pattern import FOLD, Candidate, Plan, Rewrite
+from fuser.validate import check as checks
 from tests.small_models import normal, parsed
 
 
@@ -260,7 +261,7 @@ def test_a_check_that_fails_where_each_rewrite_was_right_is_a_bug(
     def check(*_: object, trusted: bool) -> None:
         raise Declined(f"trusted is {trusted}")
 
-    monkeypatch.setattr(compiler, "settle", check)
+    monkeypatch.setattr(checks, "settle", check)
     with pytest.raises(
         VerificationError, match="a kernel is wrong though each rewrite of it was right: trusted is True"
     ):

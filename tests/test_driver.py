@@ -6,7 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fuser.ir.graph import Apply, Constant, Node, Opaque, Sum
+from fuser.ir.constant import Constant
+from fuser.ir.node import Apply, Node
+from fuser.ir.ops import Opaque, Sum
 from fuser.rewrite.pattern import CLEAN, Candidate, rewrite
 from tests.graphs import Builder, operators, optimize
 

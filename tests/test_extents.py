@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 
 from fuser.errors import Declined
-from fuser.ir.extents import Binding, Extent, affine, window
-from fuser.ir.graph import Dim
+from fuser.ir.extents import Binding, Dim, Extent, affine, window
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,13 @@ from unittest.mock import create_autospec
 import numpy as np
 import pytest
 
-from fuser.algebra.conv import identity
-from fuser.ir.graph import Apply, Constant, Graph, Host, Node, Opaque, Sum, Value
+from fuser.algebra.conv import Conv, identity
+from fuser.algebra.lazy import Array
+from fuser.ir.constant import Constant
+from fuser.ir.graph import Graph, Host
+from fuser.ir.interpret import evaluate
+from fuser.ir.node import Apply, Node, Value
+from fuser.ir.ops import Concat, Op, Opaque, Permute, Reshape, Select, Sum, operation
 
 
 def relu(name: str, x: Value, position: int = 0) -> Node:
@@ -162,3 +167,57 @@ def test_reprs_say_what_is_known() -> None:
     assert repr(Value("x")) == "Value('x', None?)"
     assert (value.rank, Value("x").rank) == (3, None)
     assert repr(relu("a", value)) == "Node('a': Relu)"
+
+
+X = np.arange(120.0).reshape(2, 4, 3, 5)
+SHAPES: dict[Op, tuple[Array, ...]] = {
+    Sum((1.0, 2.0)): (X, X),
+    Concat(2, 1): (X, X[:, :1]),
+    Concat(3, -1): (X, X, X),
+    Select(((0, 1), (1, 3)), 4, 1): (X,),
+    Reshape((6, 2)): (X,),
+    Reshape((2, 10, 3)): (X,),
+    Permute((0, 3, 1, 2)): (X,),
+    Conv.of(np.ones((2, 4, 3, 2)), begin=(1, 0), end=(2, 0), stride=(2, 1)): (X,),
+    Conv.of(np.ones((2, 4, 3, 2)), stride=(2, 1), transposed=True): (X,),
+    Conv.of(np.ones((2, 5)), axis=-1): (X,),
+    Opaque("Relu", lambda x: (np.maximum(x, 0.0),), elementwise=True): (X,),
+}
+
+
+@pytest.mark.parametrize("op", SHAPES, ids=str)
+def test_the_shape_of_a_result_is_what_evaluating_it_gives(op: Op) -> None:
+    inputs = SHAPES[op]
+    shapes = [array.shape for array in inputs]
+    made = [array.shape for array in evaluate(op, inputs)]
+    assert list(operation(op).result(*shapes)) == made
+    unknown = [(None, *shape[1:]) for shape in shapes]
+    for found, shape in zip(operation(op).result(*unknown), made, strict=True):
+        assert found is not None
+        assert found[1:] == shape[1:] or isinstance(op, Permute)
+        assert len(found) == len(shape)
+        assert all(n in (m, None) for n, m in zip(found, shape, strict=True))
+
+
+@pytest.mark.parametrize("op", SHAPES, ids=str)
+def test_of_unknown_shapes_no_wrong_one_follows(op: Op) -> None:
+    inputs = SHAPES[op]
+    for found, array in zip(operation(op).result(*(None for _ in inputs)), evaluate(op, inputs), strict=True):
+        assert found is None or all(n in (m, None) for n, m in zip(found, array.shape, strict=True))
+
+
+@pytest.mark.parametrize("op", SHAPES, ids=str)
+def test_what_follows_for_an_input_is_true_of_it(op: Op) -> None:
+    first, *_ = SHAPES[op]
+    result, *_ = evaluate(op, SHAPES[op])
+    follows = operation(op).asks(None, result.shape)
+    if isinstance(op, Sum | Permute | Opaque):
+        assert follows == first.shape
+    if isinstance(op, Conv):
+        assert follows == ((None, 5) if op.axis == -1 else (None, 4, None, None))
+
+
+def test_the_numbers_of_constants_are_computed_in_the_type_of_the_first() -> None:
+    held = [Constant.of(np.array([1, 2])), Constant.of(np.array([0.5, 0.5]))]
+    (array,) = operation(Sum((1.0, 3.0))).of_constants(held)
+    assert (array.dtype.name, array.tolist()) == ("int64", [2, 3])

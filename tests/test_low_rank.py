@@ -9,7 +9,7 @@ from fuser.algebra.conv import Conv
 from fuser.algebra.laws import compose
 from fuser.algebra.low_rank import factor
 from fuser.errors import Declined
-from fuser.ir.graph import Constant
+from fuser.ir.constant import Constant
 from tests.laws import conv
 from tests.strategies import integers
 

@@ -24,6 +24,7 @@ from fuser.algebra.narrowing import (
 from fuser.errors import Declined
 from fuser.rewrite.driver import run
 from fuser.rewrite.pattern import Log, Plan
+from fuser.validate import check
 from passes.drop_channels import drop_channels
 from passes.factor_low_rank import factor_low_rank
 from passes.narrow_kernels import narrow_kernels
@@ -263,6 +264,6 @@ def test_the_passes_read_no_kernel_as_a_whole() -> None:
     graph = b.finish(b.add(stored(random.standard_normal((36, 64, 5, 5))), x))
     log = Log()
     Touched.elements = 0
-    run(graph, Plan((drop_channels, narrow_kernels, split_groups_pass, factor_low_rank)), log)
+    run(graph, Plan((drop_channels, narrow_kernels, split_groups_pass, factor_low_rank)), log, check)
     assert log.events == []
     assert Touched.elements < 1000

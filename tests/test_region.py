@@ -8,9 +8,11 @@ from onnx import ModelProto, helper, numpy_helper
 
 from fuser.algebra.conv import Conv, pad
 from fuser.hosts.onnx.importer import import_model
-from fuser.ir.graph import Node, Reshape
+from fuser.ir.node import Node
+from fuser.ir.ops import Reshape
 from fuser.rewrite.driver import run
 from fuser.rewrite.pattern import Log, Plan
+from fuser.validate import check
 from tests.small_models import Array, normal, parsed
 
 FREE = "N,4,H,W"
@@ -20,7 +22,7 @@ VALUES = np.array([0.5, -1.25, 3.0, 0.75])
 def lifted(model: ModelProto) -> tuple[Node, list[str]]:
     """What makes the first output once everything is lifted, and why what was not."""
     graph, log = import_model(onnx_ir.from_proto(model))[0], Log()
-    run(graph, Plan(()), log)
+    run(graph, Plan(()), log, check)
     node = graph.outputs[0].producer
     assert node is not None
     return node, [event.reason for event in log.events if event.rewrite == "lift"]

@@ -4,12 +4,22 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from math import gcd
+from math import gcd, prod
 from typing import Final
 
 from fuser.algebra.conv import Ints
 from fuser.errors import Declined
-from fuser.ir.graph import Dim
+
+Dim = int | str | None
+"""A known extent, a named symbolic one, or nothing known."""
+
+Shape = tuple[Dim, ...]
+
+# Extents that are not known: those of one image of 224, and the middle of a network that began so where it is
+# not even known how they follow from the image's.
+NOMINAL_BATCH: Final = 1
+NOMINAL_IMAGE: Final = 224
+NOMINAL_EXTENT: Final = 28
 
 # floor((factor * base + add) / divisor), as importers write it.
 # Exporters leave the parentheses out where nothing is divided.
@@ -82,6 +92,32 @@ def window(dim: Dim, slack: int, stride: int) -> Dim:
     """The positions of a window: `floor((dim + slack - 1) / stride) + 1`."""
     size = affine(dim, slack - 1 + stride, stride)
     return max(0, size) if isinstance(size, int) else size
+
+
+def positions(shape: tuple[Dim, ...] | None, axis: int) -> int:
+    """Number of positions (all axes but the channels), unknown extents taken at their nominal size."""
+    if shape is None:
+        shape = (None, None, None, None) if axis == 1 else (None, None)
+    extents = nominal(shape)
+    if axis < len(extents):
+        extents[axis] = 1
+    return prod(extents)
+
+
+def nominal(shape: tuple[Dim, ...]) -> list[int]:
+    """The extents of a shape, those that are not known at their nominal size; the first axis is the batch."""
+    return [
+        dim if isinstance(dim, int) else _nominal(dim) if i else NOMINAL_BATCH for i, dim in enumerate(shape)
+    ]
+
+
+@cache
+def _nominal(dim: str | None) -> int:
+    """`(height + 3)//4` for a height of 224."""
+    if dim is None:
+        return NOMINAL_EXTENT
+    extent = Extent.parse(dim)
+    return max(1, extent.at(NOMINAL_IMAGE)) if extent.base.isidentifier() else NOMINAL_EXTENT
 
 
 def bases(shape: Sequence[Dim]) -> dict[int, str]:

@@ -6,18 +6,23 @@ has to be tried on both sides of every one of them.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
 from numpy.typing import NDArray
-
-if TYPE_CHECKING:
-    from fuser.ir.graph import Constant
 
 MANY: Final = 16
 """Of a longer list of numbers only its extremes and its length are taken for positions."""
 
 ENDLESS: Final = 1 << 30
 """Integers from here on mean 'to the end'."""
+
+
+class Numbers(Protocol):
+    """What is known of the whole numbers in a constant (`ir/constant.py`)."""
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """Those that may be positions or extents."""
 
 
 @dataclass(frozen=True)
@@ -55,12 +60,12 @@ RIGID: Final = Literals((), None, rigid=True)
 """Elements move between axes: so may the numbers of others."""
 
 
-def anywhere(constants: "Sequence[Constant | None]") -> Literals:
+def anywhere(constants: Sequence[Numbers | None]) -> Literals:
     """Of an operator of which nothing else is known: all whole numbers that it reads, on any axis."""
     return Literals(read(constants), None, rigid=True)
 
 
-def read(constants: "Sequence[Constant | None]") -> tuple[int, ...]:
+def read(constants: Sequence[Numbers | None]) -> tuple[int, ...]:
     """All whole numbers among constants, but for those that mean 'to the end'."""
     return tuple(n for c in constants if c is not None for n in c.numbers if abs(n) < ENDLESS)
 

@@ -47,12 +47,12 @@ class Row:
     Errors are largest differences relative to `scale`, the output's largest value. For integers and booleans
     an error is the share of elements that differ.
 
-    `error`: result against original; `own_error`: original against its float64 evaluation; `float64_error`:
-    result against that. The last is compared with `tolerance`, or `error` where there is no float64
-    evaluation. `compared` is the number of elements that are finite in both. `precision` is the narrowest
-    type that computes on the way to the output, which may be narrower than its own. `reason` says what is
-    wrong, or with `unproven` why nothing was seen; `proof` what shows that it is right: "run", "float64" or
-    "values".
+    `error`: result against original; `own_error`: original against its float64 evaluation, in another sample
+    where it was not looked at in this one; `float64_error`: result against that. The last is compared with
+    `tolerance`, or `error` where there is no float64 evaluation. `compared` is the number of elements that
+    are finite in both. `precision` is the narrowest type that computes on the way to the output, which may be
+    narrower than its own. `reason` says what is wrong, or with `unproven` why nothing was seen; `proof` what
+    shows that it is right: "run", "float64" or "values".
     """
 
     output: str
@@ -175,6 +175,9 @@ def judge(
         if row.own_error is not None:
             own[row.output] = max(own.get(row.output, 0.0), row.own_error)
     settled = [row.settled(_tolerance(row, own.get(row.output), exact=exact)) for row in rows]
+    settled = [
+        row if row.own_error is not None else replace(row, own_error=own.get(row.output)) for row in settled
+    ]
     return [replace(row, proof="float64") if exact and row.ok else row for row in settled]
 
 

@@ -25,7 +25,7 @@ from fuser.errors import InputError
 if TYPE_CHECKING:
     import onnx_ir
 
-    from fuser.ir.graph import Dim
+    from fuser.ir.extents import Dim
 
 Feeds = dict[str, NDArray[Any]]
 Shapes = Mapping[str, tuple[int, ...]]

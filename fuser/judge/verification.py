@@ -245,7 +245,7 @@ class _Check:
             return runner
 
     def _judged(self, face: Runner, actual: list[Outputs]) -> list[Row]:
-        """The rows; float64 has to explain what the floor does not, or else is measured once, to be told."""
+        """The rows; float64 explains what the floor does not, and is measured once where there is no such."""
 
         def judged(ideal: Sequence[Outputs | None] | None) -> list[Row]:
             precisions = self.models.precisions()
@@ -257,8 +257,8 @@ class _Check:
         if self.float64_only:
             return rows
         near = all(row.comparable and row.error <= row.floor for row in rows)
-        sizes = [sum(array.size for array in feed.values()) for feed in self.feeds]
-        return judged(self._ideal([sizes.index(min(sizes))] if near else range(len(sizes))))
+        worst = max(rows, key=lambda row: row.excess, default=None)
+        return judged(self._ideal([worst.sample] if near and worst else range(len(self.feeds))))
 
     def _ideal(self, samples: Sequence[int]) -> list[Outputs | None] | None:
         """The float64 evaluation of the original on some of the samples, where it can be had."""

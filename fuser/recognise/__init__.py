@@ -1,1 +1,1 @@
-"""Regions that turn out to be one convolution when they are evaluated."""
+"""Lifting: by rule, and regions that turn out to be one convolution when they are evaluated."""

@@ -28,7 +28,7 @@ CLOSE: Final = 1e-6
 
 
 @dataclass(frozen=True)
-class Trial:
+class Response:
     """What a function answers for one input shape `[N, I, *n]`.
 
     `constant` is its answer `[N, O, *m]` to zero, `answer` the one to `probe`. `moved` says which elements
@@ -60,14 +60,14 @@ def recognise(function: Function, shapes: Sequence[Ints]) -> Conv | None:
     """
     if not _plausible(function, shapes[0]):
         return None
-    trials = [_try(function, shape) for shape in shapes]
-    if any(trial is None for trial in trials):
+    responses = [_try(function, shape) for shape in shapes]
+    if any(response is None for response in responses):
         return None
-    known = [trial for trial in trials if trial is not None]
+    known = [response for response in responses if response is not None]
     found = _Taps.read(known)
     try:
-        for trial in known:
-            found.require_equal(trial)
+        for response in known:
+            found.require_equal(response)
     except Declined:
         # A value for each position is added, as a positional embedding is: nobody takes that for padding.
         if found.local:
@@ -79,7 +79,7 @@ def recognise(function: Function, shapes: Sequence[Ints]) -> Conv | None:
 def _plausible(function: Function, shape: Ints) -> bool:
     """A glance: along the output's spatial axes the input is read along the same axes, steadily.
 
-    Transpositions between layouts are in every vision transformer, and must not cost a full trial.
+    Transpositions between layouts are in every vision transformer, and must not cost a full look.
     """
     answer = function(np.arange(prod(shape), dtype=np.float64).reshape(shape))
     if answer.ndim != len(shape) or answer.shape[0] != shape[0] or not answer.size:
@@ -94,7 +94,7 @@ def _plausible(function: Function, shape: Ints) -> bool:
     return True
 
 
-def _try(function: Function, shape: Ints) -> Trial | None:
+def _try(function: Function, shape: Ints) -> Response | None:
     """Feed zeros and the probe; None where an element is neither constant nor one element of the input."""
     size = prod(shape)
     probe = np.arange(1.0, size + 1) + np.random.default_rng(0).uniform(0.25, 0.75, size)
@@ -109,7 +109,7 @@ def _try(function: Function, shape: Ints) -> Trial | None:
     index = np.maximum(reach.astype(np.int64) - 1, 0)
     if not (np.abs(probe[index] - reach)[moved] <= CLOSE).all():
         return None
-    return Trial(probe.reshape(shape), constant, answer, moved, index)
+    return Response(probe.reshape(shape), constant, answer, moved, index)
 
 
 class _Geometry(TypedDict):
@@ -136,18 +136,18 @@ class _Taps:
     pad_value: Array
 
     @classmethod
-    def read(cls, trials: Sequence[Trial]) -> "_Taps":
+    def read(cls, responses: Sequence[Response]) -> "_Taps":
         """Read it off; what does not fit the picture shows when the answers are compared."""
-        trial = trials[0]
-        axes = trial.probe.ndim - 2
-        outputs, extent = trial.answer.shape[1], trial.answer.shape[2:]
-        moved = trial.moved[0].reshape(outputs, -1)
+        response = responses[0]
+        axes = response.probe.ndim - 2
+        outputs, extent = response.answer.shape[1], response.answer.shape[2:]
+        moved = response.moved[0].reshape(outputs, -1)
         live = moved.any(axis=1)
         require(bool(live.any()), "the result does not depend on the input")
         rows = np.arange(outputs)
         first, last = moved.argmax(axis=1), moved.shape[1] - 1 - moved[:, ::-1].argmax(axis=1)
         # Flat, since numpy 2.4 unravels a long array [n, 1] wrongly from element 8193 on.
-        place = np.stack(np.unravel_index(trial.index[0].reshape(-1), trial.probe.shape))
+        place = np.stack(np.unravel_index(response.index[0].reshape(-1), response.probe.shape))
         place = place.reshape(-1, *moved.shape)
         begins, ends = (np.stack(np.unravel_index(t, extent), axis=1) for t in (first, last))
         read, until = (place[2:, rows, t].T for t in (first, last))
@@ -158,13 +158,13 @@ class _Taps:
         low = [int(offset[live, a].min()) for a in range(axes)]
         step = tuple(int(np.gcd.reduce(offset[live, a] - low[a])) or 1 for a in range(axes))
         span = [int(offset[live, a].max()) - low[a] for a in range(axes)]
-        slack = _slack(trials, stride)
+        slack = _slack(responses, stride)
         at = np.where(live[:, None], (offset - low) // np.asarray(step), 0)
         channel = np.where(live, place[1, rows, first], 0)
-        constant = trial.constant[0].reshape(outputs, -1)
+        constant = response.constant[0].reshape(outputs, -1)
         bias = constant[rows, first]
         outside = moved.argmin(axis=1)
-        pad_value = np.zeros(trial.probe.shape[1])
+        pad_value = np.zeros(response.probe.shape[1])
         bordered = live & ~moved.all(axis=1)
         pad_value[channel[bordered]] = (constant[rows, outside] - bias)[bordered]
         geometry: _Geometry = {
@@ -174,7 +174,7 @@ class _Taps:
             "end": tuple(t + n + w for t, n, w in zip(slack, low, span, strict=True)),
         }
         size = tuple(w // d + 1 for w, d in zip(span, step, strict=True))
-        return cls(trial.probe.shape[1], channel, live, at, size, geometry, bias, pad_value)
+        return cls(response.probe.shape[1], channel, live, at, size, geometry, bias, pad_value)
 
     @property
     def local(self) -> bool:
@@ -212,7 +212,7 @@ class _Taps:
         wanted = rows // (self.channel.shape[0] // groups)
         return bool((self.channel[rows] // (self.inputs // groups) == wanted).all())
 
-    def require_equal(self, trial: Trial) -> None:
+    def require_equal(self, response: Response) -> None:
         """Compare with the answers of the function, element by element."""
         outputs = self.channel.shape[0]
         # Depthwise behind a permutation of the input: cheap, however many channels there are.
@@ -223,16 +223,17 @@ class _Taps:
             pad_value=self.pad_value[self.channel],
             **self.geometry,
         )
-        border = alone.evaluate(np.zeros((1, outputs, *trial.probe.shape[2:])))
-        shape = (trial.probe.shape[0], *border.shape[1:])
+        border = alone.evaluate(np.zeros((1, outputs, *response.probe.shape[2:])))
+        shape = (response.probe.shape[0], *border.shape[1:])
         require(
-            trial.answer.shape == shape,
-            f"the shapes differ: {trial.answer.shape} here, {shape} from ({alone}) of {trial.probe.shape}",
+            response.answer.shape == shape,
+            f"the shapes differ: {response.answer.shape} here, {shape} from ({alone}) of "
+            f"{response.probe.shape}",
         )
-        scale = float(np.abs(trial.constant).max(initial=0.0))
-        _require_close(trial.constant, np.broadcast_to(border, shape), "for zeros", alone, 1e-12 * scale)
-        answer = alone.evaluate(trial.probe[:, self.channel])
-        _require_close(trial.answer, answer, "for a generic input", alone, CLOSE * max(1.0, scale))
+        scale = float(np.abs(response.constant).max(initial=0.0))
+        _require_close(response.constant, np.broadcast_to(border, shape), "for zeros", alone, 1e-12 * scale)
+        answer = alone.evaluate(response.probe[:, self.channel])
+        _require_close(response.answer, answer, "for a generic input", alone, CLOSE * max(1.0, scale))
 
 
 def _stride(steps: NDArray[np.int64], ways: NDArray[np.int64]) -> int:
@@ -241,11 +242,11 @@ def _stride(steps: NDArray[np.int64], ways: NDArray[np.int64]) -> int:
     return max(1, int(ways[at]) // int(steps[at])) if steps[at] else 1
 
 
-def _slack(trials: Sequence[Trial], stride: Ints) -> Ints:
+def _slack(responses: Sequence[Response], stride: Ints) -> Ints:
     """`slack` of each axis as `Conv` has it: the least that gives all the output extents."""
     slack = []
     for axis, s in enumerate(stride):
-        pairs = [trial.extents[axis] for trial in trials]
+        pairs = [response.extents[axis] for response in responses]
         least, most = max((m - 1) * s + 1 - n for n, m in pairs), min(m * s - n for n, m in pairs)
         require(
             least <= most, f"the extents of axis {axis} do not fit a stride of {s}: {pairs}, input and output"

@@ -7,65 +7,35 @@ masks are computed from are constants and extents, no data; so it can be evaluat
 the convolution further.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import Final
 
 from fuser.algebra.conv import Conv
 from fuser.errors import Declined
-from fuser.ir.extents import Binding
-from fuser.ir.graph import ROUNDED, Apply, Constant, Dim, Node, Opaque, Reshape, Select, Sum, Value
-from fuser.ir.support import LARGEST_PATH, LARGEST_REGION
+from fuser.ir.extents import Binding, Dim
+from fuser.ir.node import Apply, Node, Value
+from fuser.ir.ops import operation
+from fuser.ir.provenance import ROUNDED, Provenance
+from fuser.ir.slices import LARGEST_PATH, LARGEST_SLICE, backward, computed
 from fuser.recognise.recognise import snap
 from fuser.recognise.trials import Region, meaning
 
 SPACING: Final = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
 """Spacing of the numbers of a dtype at 1."""
 
-Lift = Callable[[Node], Apply | Constant | None]
+ALONE: Final = frozenset({0})
 
 
 @dataclass(eq=False)
 class Regions:
-    """Finds and lifts the regions of one model. Each is looked at once."""
+    """Finds the regions of one graph, and what they are. Each is looked at once."""
 
+    provenance: Provenance
     _free: dict[Value, bool] = field(default_factory=dict)
-    _seen: set[Node] = field(default_factory=set)
     _found: dict[Node, Conv | Declined | None] = field(default_factory=dict)
     _regions: dict[Node, Region | None] = field(default_factory=dict)
-
-    def lifting(self, rule: Lift | None) -> Lift:
-        """`rule`, and where it gives nothing, the meaning of the node and of what is before it."""
-
-        def lift(node: Node) -> Apply | Constant | None:
-            refused: Declined | None = None
-            try:
-                lifted = rule(node) if rule is not None else None
-            except Declined as reason:
-                lifted, refused = None, reason
-            if lifted is None:
-                try:
-                    lifted = self.lift(node)
-                except Declined as reason:
-                    refused = refused or reason
-            elif _of_last_axis(lifted):
-                # Channels of a linear layer or a spatial axis? The neighbours tell, once they are lifted.
-                first = node not in self._seen
-                self._seen.add(node)
-                if first or among_images(node):
-                    return None if first else self.lift(node)
-            elif isinstance(lifted, Apply) and isinstance(lifted.op, Reshape):
-                # Only another shape, unless it closes a region; that too the neighbours tell.
-                first = node not in self._seen
-                self._seen.add(node)
-                found = self.lift(node) if self._goes_on(node) else None
-                return found or (None if first else lifted)
-            if lifted is None and refused is not None:
-                raise refused
-            return lifted
-
-        return lift
 
     def lift(self, node: Node) -> Apply | None:
         """The convolution that `node` computes of a value before it; None where there is none (or not yet).
@@ -112,21 +82,21 @@ class Regions:
 
     def _continues(self, user: Node, value: Value, depth: int = 4) -> bool:
         """Whether a region that ends in `value` would go on in `user`."""
-        op = user.op
-        if value not in user.inputs:
+        op = operation(user.op)
+        if value not in user.inputs or op.of_shape or op.rigid:
             return True
-        if isinstance(op, Opaque):
-            return op.of_shape or (bool(op.linear) and self._carriers(user) == {value})
-        if isinstance(op, Reshape):
-            return True
-        if isinstance(op, Conv) and not _moves(op):
-            return False
-        return depth > 0 and any(self._continues(n, v, depth - 1) for v in user.outputs for n in v.users)
+        if op.opaque:
+            return bool(op.linear) and self._carriers(user) == {value}
+        return (
+            op.moves(ALONE)
+            and depth > 0
+            and any(self._continues(n, v, depth - 1) for v in user.outputs for n in v.users)
+        )
 
-    def _goes_on(self, reshape: Node) -> bool:
+    def goes_on(self, reshape: Node) -> bool:
         """Whether a region that ends in a reshape has more than reshapes: alone they are no convolution."""
         maker: Node | None = reshape
-        while maker is not None and (maker is reshape or isinstance(maker.op, Reshape)):
+        while maker is not None and (maker is reshape or operation(maker.op).rigid):
             value = maker.inputs[0]
             maker = None if value is None else value.producer
         return maker is not None and self._affine(maker)
@@ -141,7 +111,7 @@ class Regions:
         for source, path in dict.fromkeys((*steps[-1:], *steps[:1])):
             free = self._support(source, path)
             if free is not None:
-                yield Region(root, source, path, free)
+                yield Region(root, source, path, free, self.provenance)
 
     def _walk(self, root: Node) -> Iterator[tuple[Value, tuple[Node, ...]]]:
         """Each single value that all data comes through, on the way up, with the nodes behind it."""
@@ -160,11 +130,12 @@ class Regions:
 
     def _affine(self, node: Node) -> bool:
         """Whether the node is affine in its data, and only moves it or does so position by position."""
-        op = node.op
-        if isinstance(op, Opaque):
-            data = frozenset(i for i, v in enumerate(node.inputs) if v is not None and not self._is_free(v))
-            return op.evaluate is not None and bool(data) and any(data <= inputs for inputs in op.linear)
-        return not isinstance(op, Conv) or _moves(op)
+        op = operation(node.op)
+        if not op.opaque:
+            return op.moves(ALONE)
+        return op.moves(
+            frozenset(i for i, v in enumerate(node.inputs) if v is not None and not self._is_free(v))
+        )
 
     def _is_free(self, value: Value) -> bool:
         """Whether the value is a function of constants and extents alone."""
@@ -191,9 +162,9 @@ class Regions:
         if value in self._free:
             return self._free[value]
         node = value.producer
-        if node is None or node.op.evaluate is None or isinstance(node.op, Conv):
+        if node is None or node.op.evaluate is None or operation(node.op).has_kernel:
             return False
-        if isinstance(node.op, Opaque) and node.op.of_shape:
+        if operation(node.op).of_shape:
             return True
         return None if node.inputs else False
 
@@ -201,47 +172,36 @@ class Regions:
         """The nodes that make what `path` reads besides `source`; None where something cannot be had."""
         binding = Binding.of(source.shape or ())
         made = {source, *(v for node in path for v in node.outputs)}
-        found: dict[Node, None] = {}
-        stack = [value for node in path for value in node.inputs if value is not None]
-        while stack:
-            value = stack.pop()
+
+        def reads(node: Node) -> Iterator[Value]:
+            by_shape = operation(node.op).of_shape
+            values = (value for value in computed(node.inputs) if value not in made)
+            return (value for value in values if not (by_shape and binding.covers(value.shape)))
+
+        def maker(value: Value) -> Node | None:
             node = value.producer
-            if value in made or value.constant is not None or (node is not None and node in found):
-                continue
-            if node is None or node.op.evaluate is None or len(found) >= LARGEST_REGION:
-                return None
-            found[node] = None
-            for read in node.inputs:
-                by_shape = isinstance(node.op, Opaque) and node.op.of_shape and read is not None
-                if read is not None and not (by_shape and binding.covers(read.shape)):
-                    stack.append(read)
-        return tuple(found)
+            return None if node is None or node.op.evaluate is None else node
+
+        read = (value for node in path for value in computed(node.inputs) if value not in made)
+        found = backward(read, maker, reads, most=LARGEST_SLICE, closed=True)
+        return None if found is None else tuple(found)
 
 
 def _moving(path: Sequence[Node]) -> bool:
     """Whether some node does more than to compute with elements at the same position."""
-    return not all(isinstance(n.op, Sum) or (isinstance(n.op, Opaque) and n.op.elementwise) for n in path)
-
-
-def _of_last_axis(lifted: Apply | Constant) -> bool:
-    return isinstance(lifted, Apply) and isinstance(lifted.op, Select) and lifted.op.axis == -1
+    return not all(operation(node.op).elementwise for node in path)
 
 
 def among_images(node: Node) -> bool:
     """Whether a convolution with spatial axes reads what the node makes, or makes or reads what it reads."""
     read = [value for value in node.inputs if value is not None and value.constant is None]
     near = [n for value in read for n in (value.producer, *value.users) if n is not None]
-    return any(isinstance(n.op, Conv) and n.op.rank for n in (*near, *_users(node)))
+    return any(operation(n.op).rank for n in (*near, *_users(node)))
 
 
 def _is_image(region: Region) -> bool:
     near = (region.source.producer, *region.source.users, *_users(region.root))
-    return any(n is not None and isinstance(n.op, Conv) and n.op.rank for n in near)
-
-
-def _moves(conv: Conv) -> bool:
-    """Whether the operator pads, crops or skips, channel by channel."""
-    return conv.depthwise and not conv.transposed and all(k == 1 for k in conv.size) and not conv.pointwise
+    return any(n is not None and operation(n.op).rank for n in near)
 
 
 def _comparable(source: Value, result: Value) -> bool:
@@ -283,18 +243,14 @@ def _absorbable(conv: Conv, region: Region) -> bool:
     members = set(region.nodes)
     maker = region.source.producer
     inside = all(user in members for node in region.path if node is not region.root for user in _users(node))
-    if maker is not None and isinstance(maker.op, Conv):
+    if maker is not None and operation(maker.op).has_kernel:
         alone = inside and members.issuperset(region.source.users) and not region.source.is_output
-        return _dense(maker.op) and alone and prod(conv.size) == 1
+        return operation(maker.op).dense and alone and prod(conv.size) == 1
     users = region.root.outputs[0].users
-    plain = maker is None or isinstance(maker.op, Opaque)
-    return plain and bool(users) and all(isinstance(user.op, Conv) and _dense(user.op) for user in users)
+    plain = maker is None or operation(maker.op).opaque
+    return plain and bool(users) and all(operation(user.op).dense for user in users)
 
 
 def _users(node: Node) -> Iterator[Node]:
     for value in node.outputs:
         yield from value.users
-
-
-def _dense(conv: Conv) -> bool:
-    return conv.groups == 1 and not conv.transposed

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import product
 from math import prod
 from typing import Any, Final
@@ -10,12 +10,17 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from fuser.algebra.conv import Conv
+from fuser.algebra.conv import Conv, Ints
+from fuser.algebra.lazy import Array
 from fuser.errors import Declined, require
 from fuser.ir.choices import LARGEST_BOUND, LARGEST_INPUT, choices, sides
-from fuser.ir.extents import Binding
-from fuser.ir.graph import FLOATS, Constant, Dim, Node, Step, Sum, Value
+from fuser.ir.constant import FLOATS, Constant
+from fuser.ir.extents import Binding, Dim
+from fuser.ir.interpret import Edge, Frame, Part, interpret
 from fuser.ir.literals import ENDLESS, Literals, acting
+from fuser.ir.node import Node, Value
+from fuser.ir.ops import Op, operation
+from fuser.ir.provenance import Provenance
 from fuser.recognise.recognise import recognise
 
 WIDEST_BORDER: Final = 8
@@ -35,6 +40,7 @@ class Region:
     source: Value
     path: tuple[Node, ...]
     free: tuple[Node, ...]
+    provenance: Provenance
 
     @cached_property
     def nodes(self) -> list[Node]:
@@ -48,9 +54,9 @@ class Region:
         return [constant for constant in found if constant is not None]
 
     @cached_property
-    def steps(self) -> list[Literals]:
+    def literals(self) -> list[Literals]:
         """What each node that carries data holds against positions and extents."""
-        return [Step.of(node).literals for node in self.path]
+        return [self.provenance.statement(node).literals for node in self.path]
 
     @cached_property
     def computed(self) -> set[int]:
@@ -67,7 +73,7 @@ class Region:
 
     def numbers(self, axis: int) -> tuple[set[int], int]:
         """The numbers that may act on an axis, and how far those of the path reach together."""
-        numbers, reach = acting(((held, len(self.shape)) for held in self.steps), axis)
+        numbers, reach = acting(((held, len(self.shape)) for held in self.literals), axis)
         return self.computed | numbers, reach
 
     @property
@@ -93,7 +99,7 @@ def meaning(region: Region) -> Conv | None:
             return _recognised(evaluation, fixed)
         except Unfit as error:
             unfit = error
-    if any(isinstance(node.op, Conv) for node in region.path):
+    if any(operation(node.op).has_kernel for node in region.path):
         raise Declined(f"what follows {region.source.name!r} cannot be evaluated: {unfit}")
     return None
 
@@ -228,9 +234,7 @@ class Evaluation:
 
     def __init__(self, region: Region) -> None:
         self.region = region
-        self.path = frozenset(region.path)
-        self.last = {value: node for node in region.nodes for value in node.inputs if value is not None}
-        self.constants: dict[Value, NDArray[Any]] = {}
+        self.widen = cache(Constant.wide)
 
     def run(self, x: NDArray[np.float64], binding: Binding) -> NDArray[np.float64]:
         """The root's output for `x` as the source.
@@ -238,33 +242,35 @@ class Evaluation:
         Raises:
             Unfit: a node cannot be evaluated.
         """
-        env: dict[Value, NDArray[Any]] = {self.region.source: x}
-        for reached, node in enumerate(self.region.nodes):
-            try:
-                self._step(node, env, binding)
-            except (ValueError, IndexError, TypeError, Declined) as error:
-                raise Unfit(f"{node.name or node.op}: {error}", reached) from error
-        return np.asarray(env[self.region.root.outputs[0]], dtype=np.float64)
+        result = self.region.root.outputs[0]
+        frame = _Frame(self.region, x, binding)
+        interpret(self.region.nodes, [frame], {result}, self.widen)
+        return np.asarray(frame.values[result], dtype=np.float64)
 
-    def _step(self, node: Node, env: dict[Value, NDArray[Any]], binding: Binding) -> None:
-        inputs = [None if v is None else self._operand(v, env, binding) for v in node.inputs]
-        assert node.op.evaluate is not None, "only such nodes are part of a region"
-        # A sum that changes nothing leaves integers as they are.
-        neutral = isinstance(node.op, Sum) and node.op.neutral
-        made: Any = inputs[0] if neutral else node.op.evaluate(*inputs)  # type: ignore[arg-type]  # absent ones
-        results = made if isinstance(made, tuple) else (made,)
-        require(node not in self.path or all(np.size(array) for array in results), "nothing is left")
-        env.update(zip(node.outputs, results, strict=False))
-        for value in node.inputs:
-            if value is not None and self.last[value] is node:
-                env.pop(value, None)
 
-    def _operand(self, value: Value, env: dict[Value, NDArray[Any]], binding: Binding) -> NDArray[Any]:
-        if value in env:
-            return env[value]
-        if value.constant is None:
-            # Only its shape is looked at.
-            return np.broadcast_to(np.zeros(1), binding.shape(value.shape or ()))
-        if value not in self.constants:
-            self.constants[value] = value.constant.wide()
-        return self.constants[value]
+class _Frame(Frame):
+    """One input of a region; of values that nothing in it makes only the shape is looked at."""
+
+    def __init__(self, region: Region, x: NDArray[np.float64], binding: Binding) -> None:
+        super().__init__({region.source: x})
+        self.path = frozenset(region.path)
+        self.binding = binding
+        self.reached = 0
+
+    def outside(self, edge: Edge, part: Part, like: Ints) -> NDArray[Any]:
+        """Something of the shape that the value has at these extents."""
+        del part, like
+        assert isinstance(edge, Value), "a region is made of nodes"
+        return np.broadcast_to(np.zeros(1), self.binding.shape(edge.shape or ()))
+
+    def compute(self, part: Part, op: Op, inputs: Sequence[Array | None]) -> tuple[Array, ...]:
+        """The outputs, of data not empty ones."""
+        made = super().compute(part, op, inputs)
+        require(part not in self.path or all(np.size(array) for array in made), "nothing is left")
+        self.reached += 1
+        return made
+
+    def fail(self, part: Part, error: Exception) -> None:
+        """So many nodes could be evaluated."""
+        assert isinstance(part, Node), "a region is made of nodes"
+        raise Unfit(f"{part.name or part.op}: {error}", self.reached) from error

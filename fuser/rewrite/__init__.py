@@ -1,1 +1,1 @@
-"""What a pass is, and the driver that runs passes to a fixpoint."""
+"""What a pass is, the worklist that runs passes to a fixpoint, what decides on candidates, and what edits."""

@@ -1,22 +1,21 @@
 """What a rewrite makes superfluous, and whether that is worth more than what it adds."""
 
 from collections.abc import Mapping, Sequence
-from typing import Final
 
 from fuser.errors import Declined, require
-from fuser.ir.graph import Constant, Host, Node, Op, Select, Value
+from fuser.ir.constant import Constant
+from fuser.ir.graph import Host
+from fuser.ir.node import Node, Value
+from fuser.ir.ops import Op, operation
 from fuser.rewrite.cost import Cost, operator_cost
 from fuser.rewrite.pattern import describe
-
-# How many nodes that others still read a check may have to follow; more than any rewrite looks at.
-LARGEST_REGION: Final = 64
 
 
 class Postponed(Declined):
     """A rewrite that pays, and is to wait for those that might spare it."""
 
 
-def vanishing(roots: Sequence[Node], kept: set[Value]) -> list[Node]:
+def dead_set(roots: Sequence[Node], kept: set[Value]) -> list[Node]:
     """What nobody needs once `roots` are replaced by something that reads `kept`, in graph order."""
     gone = dict.fromkeys(roots)
     stack = list(roots)
@@ -48,18 +47,6 @@ def freed(gone: Sequence[Node]) -> list[Constant]:
     ]
 
 
-def between(roots: Sequence[Node], leaves: set[Value], gone: Sequence[Node]) -> list[Node]:
-    """What vanishes, and what others still read between the leaves and the roots, in graph order."""
-    found = dict.fromkeys(gone)
-    stack = list(dict.fromkeys((*roots, *found)))
-    while stack and len(found) < len(gone) + LARGEST_REGION:
-        node = stack.pop()
-        found[node] = None
-        read = [value for value in node.inputs if value is not None and value not in leaves]
-        stack.extend(v.producer for v in read if v.producer is not None and v.producer not in found)
-    return sorted(found, key=lambda node: node.position)
-
-
 def require_gain(
     host: Host, parts: Sequence[tuple[Op, Value]], gone: Sequence[Node], kept: set[Value], *, patient: bool
 ) -> None:
@@ -89,7 +76,7 @@ def require_gain(
 
 def _kernels(host: Host, node: Node) -> int:
     """A node of the source is one operator of the host, which takes no kernel if it makes a view."""
-    if node.source is not None and not isinstance(node.op, Select):
+    if node.source is not None and not operation(node.op).view:
         return 1
     return host.kernels(node.op, node.outputs[0])
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from fuser.errors import InputError
-from fuser.ir.graph import Apply, Constant, Node, Value
+from fuser.ir.constant import Constant
+from fuser.ir.node import Apply, Node, Value
 
 ENTRY_POINTS: Final = "fuser.passes"
 

@@ -17,10 +17,14 @@ import numpy as np
 from fuser.algebra.conv import Conv
 from fuser.algebra.lazy import Array, Lazy
 from fuser.errors import Declined, require
-from fuser.ir.graph import Apply, Graph, Node, Step, Sum, Value
-from fuser.ir.replay import NOTHING, Trial, run_application, run_steps
-from fuser.ir.support import supported
+from fuser.ir.graph import Graph
+from fuser.ir.interpret import interpret
+from fuser.ir.node import Apply, Node, Value
+from fuser.ir.ops import Sum
+from fuser.ir.provenance import Provenance, Statement
+from fuser.ir.slices import is_visible, leading, supported
 from fuser.validate.feeds import Problem, alike, exact, several
+from fuser.validate.trial import NOTHING, Rewritten, Source, Trial
 
 # Relative to the largest output: far above float64 rounding, far below any mistake in a kernel.
 TOLERANCE: Final = 1e-9
@@ -42,7 +46,8 @@ def settle(graph: Graph, *, trusted: bool = False) -> None:
     Raises:
         Declined: a kernel does not fit its dtype, or computes something else.
     """
-    for node in [node for node in graph.ordered() if node.origin and not node.checked]:
+    provenance = graph.provenance
+    for node in provenance.unchecked(graph.ordered()):
         value = node.outputs[0]
         precise = node.op
         held: list[Array] = []
@@ -51,43 +56,41 @@ def settle(graph: Graph, *, trusted: bool = False) -> None:
             rounded = held[0].astype(np.float32) if value.dtype == "float32" else held[0]
             node.op = replace(precise, kernel=precise.kernel.holding(rounded))
         # A value that the source does not have is checked with its readers.
-        if not value.redefined and not trusted:
-            made = behind(node)
+        if not provenance.redefined(value) and not trusted:
+            made = behind(node, provenance)
             target = replace(expand(made), op=precise)
-            steps = [renamed(step, graph) for step in flatten(part.origin for part in made)]
-            compare({value: target}, [step for step in steps if step is not None], held)
+            compare({value: target}, provenance.behind(made), provenance, held)
         held.clear()
-        node.checked = True
+        provenance.check(node)
 
 
-def check_application(targets: Mapping[Value, Apply], region: Sequence[Node]) -> None:
+def check_application(graph: Graph, targets: Mapping[Value, Apply], sliced: Sequence[Node]) -> None:
     """Check one rewrite on its own, before it is made.
 
     Raises:
-        Declined: a kernel does not fit its dtype, or the targets that others read than `region` differ.
+        Declined: a kernel does not fit its dtype, or the targets that others read than `sliced` differ.
     """
     for value, application in targets.items():
         for part in application.applications():
             if isinstance(part.op, Conv):
                 require_numbers(part.op.weight, part.op.bias, value)
-    members = set(region)
-    seen = [v for v in targets if v.is_output or not v.users or not v.users.keys() <= members]
+    seen = [value for value in targets if is_visible(value, sliced)]
     inner = {value: target for value, target in targets.items() if value not in seen}
-    compare({value: _inline(targets[value], inner) for value in seen}, [Step.of(node) for node in region])
+    statements = [graph.provenance.statement(node) for node in sliced]
+    compare({value: _inline(targets[value], inner) for value in seen}, statements, graph.provenance)
 
 
-def check_equal(graph: Graph, value: Value, other: Value, region: Sequence[Node]) -> None:
-    """Check that `other` has the elements of `value`, which `region` makes of it, before it stands for that.
+def check_equal(graph: Graph, value: Value, other: Value, sliced: Sequence[Node]) -> None:
+    """Check that `other` has the elements of `value`, which `sliced` makes of it, before it stands for that.
 
     A value that the source does not have is checked with its readers.
 
     Raises:
         Declined: it has not.
     """
-    if value.redefined:
-        return
-    steps = [renamed(step, graph) for step in flatten(node.origin or Step.of(node) for node in region)]
-    compare({value: Apply(SAME, (other,))}, [step for step in steps if step is not None])
+    provenance = graph.provenance
+    if not provenance.redefined(value):
+        compare({value: Apply(SAME, (other,))}, provenance.behind(sliced), provenance)
 
 
 def computed(conv: Conv, value: Value, held: list[Array]) -> Conv:
@@ -107,36 +110,13 @@ def require_numbers(weight: Array, bias: Array, value: Value) -> None:
         require(peak <= largest, f"the {name} overflows {value.dtype}: {peak:.6g} is more than {largest:.6g}")
 
 
-def flatten(origin: Iterable[object]) -> list[Step]:
-    """The steps of a tree of origins, each once, in graph order."""
-    found: dict[Step, None] = {}
-    seen: set[int] = set()
-    stack = list(origin)
-    while stack:
-        part = stack.pop()
-        if isinstance(part, Step):
-            found[part] = None
-        elif isinstance(part, tuple) and id(part) not in seen:
-            seen.add(id(part))
-            stack.extend(part)
-    return sorted(found, key=lambda step: step.position)
-
-
-def renamed(step: Step, graph: Graph) -> Step | None:
-    """A step with the values that now stand for its own; None where it says that a value is itself."""
-    if not graph.equal:
-        return step
-    inputs = tuple(None if value is None else graph.current(value) for value in step.inputs)
-    outputs = tuple(graph.current(value) for value in step.outputs)
-    return None if outputs[0] in inputs else replace(step, inputs=inputs, outputs=outputs)
-
-
-def behind(node: Node) -> list[Node]:
+def behind(node: Node, provenance: Provenance) -> list[Node]:
     """A made node, and before it those that lead to it from values that mean what they did in the source."""
     found = {node}
     stack = [node]
     while stack:
-        makers = [v.producer for v in stack.pop().inputs if v is not None and v.redefined]
+        read = (value for value in stack.pop().inputs if value is not None)
+        makers = [value.producer for value in read if provenance.redefined(value)]
         fresh = [maker for maker in makers if maker is not None and maker not in found]
         found.update(fresh)
         stack.extend(fresh)
@@ -153,8 +133,13 @@ def expand(nodes: Sequence[Node]) -> Apply:
     return made[nodes[-1].outputs[0]]
 
 
-def compare(targets: Mapping[Value, Apply], steps: Sequence[Step], held: list[Array] | None = None) -> None:
-    """Evaluate the target values by `steps`, in order, and by their applications; the results must agree.
+def compare(
+    targets: Mapping[Value, Apply],
+    statements: Sequence[Statement],
+    provenance: Provenance,
+    held: list[Array] | None = None,
+) -> None:
+    """Evaluate the targets by `statements`, in order, and by their applications; the results must agree.
 
     `held` are kernels that the applications have at hand, and that are dropped once they have been used: a
     large one is not to lie beside those that it was made of.
@@ -168,7 +153,7 @@ def compare(targets: Mapping[Value, Apply], steps: Sequence[Step], held: list[Ar
     """
     reasons: list[Declined] = []
     for chained in (False, True):
-        problem = _problem(targets, steps, chained=chained)
+        problem = _problem(targets, statements, provenance, chained=chained)
         for choose in _ways(problem):
             try:
                 _compare(targets, problem, choose, held or [], chained=chained)
@@ -191,61 +176,68 @@ def _ways(problem: Problem) -> Iterator[Choice]:
     yield from (lambda _, a=a: exact(problem, apart=a) for a in apart)
 
 
-def _problem(targets: Mapping[Value, Apply], steps: Sequence[Step], *, chained: bool) -> Problem:
-    """`chained`: what the steps make of what the applications read is fed to these."""
+def _problem(
+    targets: Mapping[Value, Apply],
+    statements: Sequence[Statement],
+    provenance: Provenance,
+    *,
+    chained: bool,
+) -> Problem:
+    """`chained`: what the source makes of what the applications read is fed to these."""
     read = dict.fromkeys(leaf for target in targets.values() for leaf in target.leaves())
-    made = {value for step in steps for value in step.outputs}
+    made = {value for statement in statements for value in statement.outputs}
     chain = {leaf for leaf in read if leaf in made} if chained else set()
     leaves = {leaf for leaf in read if leaf not in chain}
-    region = supported(_needed([*targets, *chain], steps, leaves), leaves)
-    made = {value for step in region for value in step.outputs} - leaves
-    inputs = dict.fromkeys(v for step in region for v in step.inputs if v is not None)
+    needed = supported(leading(statements, [*targets, *chain], leaves), leaves, provenance)
+    made = {value for statement in needed for value in statement.outputs} - leaves
+    inputs = dict.fromkeys(v for statement in needed for v in statement.inputs if v is not None)
     outside = dict.fromkeys((*(leaf for leaf in read if leaf in leaves), *inputs))
     fed = [value for value in outside if value not in made and value.constant is None]
-    return Problem([part for target in targets.values() for part in target.applications()], region, fed)
+    return Problem([part for target in targets.values() for part in target.applications()], needed, fed)
 
 
 def _compare(
     targets: Mapping[Value, Apply], problem: Problem, choose: Choice, held: list[Array], *, chained: bool
 ) -> None:
-    trials: list[Trial] = []
+    sides: list[tuple[Source, Rewritten]] = []
     failed: list[str] = []
     # A pool or a stride inside the region may leave nothing of a small input.
     for enlarged in (1, 2, 4, 8):
-        trials = list(choose(enlarged))
-        _run(targets, problem, trials, held, chained=chained)
-        failed = [trial.failed for trial in trials if trial.needed and trial.failed]
+        sides = _run(targets, problem, choose(enlarged), held, chained=chained)
+        failed = [source.failed for source, _ in sides if source.trial.needed and source.failed]
         if not failed or NOTHING not in failed[0]:
             break
     if failed:
         raise Declined(f"the region cannot be evaluated: {failed[0]}")
-    rounded = any(step.rounded for step in problem.steps)
+    rounded = any(statement.rounded for statement in problem.statements)
     tolerance = ROUNDING if rounded else TOLERANCE
-    compared = [trial for trial in trials if not trial.failed]
+    compared = [(source, rewritten) for source, rewritten in sides if not source.failed]
     assert compared, "no trial is needed"
-    for trial in compared:
-        require(not trial.refused, trial.refused)
+    for source, rewritten in compared:
+        require(not rewritten.refused, rewritten.refused)
         for value, target in targets.items():
-            _require_equal(value, trial.made[value], trial.rewritten[target], tolerance)
+            _require_equal(value, source.values[value], rewritten.values[target], tolerance)
 
 
 def _run(
     targets: Mapping[Value, Apply],
     problem: Problem,
-    trials: Sequence[Trial],
+    trials: Iterable[Trial],
     held: list[Array],
     *,
     chained: bool,
-) -> None:
+) -> list[tuple[Source, Rewritten]]:
     """Evaluate both sides; without the chain the rewrite first, so that its kernel need not be kept."""
-    fed = set(problem.fed)
+    sources = [Source(trial, set(problem.fed)) for trial in trials]
+    rewritten = [Rewritten(source, linked=chained) for source in sources]
+    read = {leaf for target in targets.values() for leaf in target.leaves()}
     if chained:
-        run_steps(problem.steps, fed, trials)
-    for target in targets.values():
-        run_application(target, trials, linked=chained)
+        interpret(problem.statements, sources, {*targets, *read})
+    interpret(problem.applications, rewritten, set(targets.values()))
     held.clear()
     if not chained:
-        run_steps(problem.steps, fed, trials)
+        interpret(problem.statements, sources, targets)
+    return list(zip(sources, rewritten, strict=True))
 
 
 def _inline(application: Apply, inner: Mapping[Value, Apply]) -> Apply:
@@ -257,20 +249,6 @@ def _inline(application: Apply, inner: Mapping[Value, Apply]) -> Apply:
         for part in application.inputs
     )
     return replace(application, inputs=inputs)
-
-
-def _needed(targets: Iterable[Value], steps: Sequence[Step], leaves: set[Value]) -> list[Step]:
-    """The steps that lead from the leaves to the targets; what is constant has no need of any."""
-    makers = {value: step for step in steps for value in step.outputs}
-    found: dict[Step, None] = {}
-    stack = list(targets)
-    while stack:
-        step = makers.get(stack.pop())
-        if step is not None and step not in found:
-            found[step] = None
-            read = (value for value in step.inputs if value is not None and value.constant is None)
-            stack.extend(value for value in read if value not in leaves)
-    return [step for step in steps if step in found]
 
 
 def _require_equal(value: Value, old: Array, new: Array, tolerance: float) -> None:

@@ -6,38 +6,44 @@ positions are compared with, only the extents of the source count; an axis that 
 on both sides of each number. No two free axes are alike, the batch included.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
+from itertools import zip_longest
 from math import gcd, lcm, prod
 from typing import Final
 
-from fuser.algebra.conv import Conv, Ints
+from fuser.algebra.conv import Ints
 from fuser.errors import require
 from fuser.ir.choices import LARGEST_INPUT, choices, distinct, sides
-from fuser.ir.extents import Binding, bases
-from fuser.ir.graph import Apply, Concat, Dim, Op, Reshape, Select, Step, Sum, Value
+from fuser.ir.extents import Binding, Shape, bases
 from fuser.ir.literals import Literals, acting
-from fuser.ir.replay import Trial
+from fuser.ir.node import Apply, Value
+from fuser.ir.operation import Operation
+from fuser.ir.ops import Op, operation
+from fuser.ir.provenance import Statement
+from fuser.validate.trial import Trial
 
 MOST_AXES: Final = 16
-
-Shape = tuple[Dim, ...]
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Applications that rewrites made, the steps of the source that they replace, and what is fed to both."""
+    """Applications that rewrites made, what the source says of what they replace, and what is fed to both."""
 
     applications: Sequence[Apply]
-    steps: Sequence[Step]
+    statements: Sequence[Statement]
     fed: Sequence[Value]
 
     @cached_property
-    def convs(self) -> list[Conv]:
-        """All convolutions, those too that steps were lifted to: only to choose extents by."""
-        ops: Iterable[Op] = (*(a.op for a in self.applications), *(s.lifted for s in self.steps))
-        return [op for op in ops if isinstance(op, Conv)]
+    def rewritten(self) -> list[Operation]:
+        """The operators of the applications."""
+        return [operation(part.op) for part in self.applications]
+
+    @cached_property
+    def operations(self) -> list[Operation]:
+        """Those, and what statements were lifted to: only to choose extents by."""
+        return [*self.rewritten, *(operation(statement.lifted) for statement in self.statements)]
 
     @cached_property
     def given(self) -> Ints | None:
@@ -47,38 +53,29 @@ class Problem:
     @cached_property
     def last(self) -> bool:
         """Whether the channels are on the last axis."""
-        ops = (*(part.op for part in self.applications), *(step.lifted for step in self.steps))
-        axes = {op.axis for op in ops if isinstance(op, Conv | Concat | Select)}
-        return axes == {-1}
+        return {op.channel_axis for op in self.operations if op.channel_axis is not None} == {-1}
 
     @cached_property
     def windows(self) -> Ints:
         """How far each spatial axis is read at once, and a step further."""
-        rank = max((conv.rank for conv in self.convs), default=0)
-        found = [1] * rank
-        for conv in self.convs:
-            for i, (k, d, s) in enumerate(zip(conv.size, conv.dilation, conv.stride, strict=True)):
-                found[i] = max(found[i], d * (k - 1) + 1 + s)
-        return tuple(found)
+        spans = [op.spans for op in self.operations]
+        return tuple(max(axis) for axis in zip_longest(*spans, fillvalue=1))
 
     @cached_property
     def shapes(self) -> dict[Value, Shape]:
         """The shape of each value that is fed, by symbols; one that a convolution reads has a rank."""
         found: dict[Value | Apply, Shape] = {v: v.shape for v in self.fed if v.shape is not None}
         edges: list[tuple[Op, Sequence[Value | Apply | None], Value | Apply]]
-        edges = [(step.lifted, step.inputs, step.outputs[0]) for step in self.steps]
+        edges = [(statement.lifted, statement.inputs, statement.outputs[0]) for statement in self.statements]
         edges += [(part.op, part.inputs, part) for part in self.applications]
         for op, inputs, output in reversed(edges):
             for part in inputs:
                 if part is None or (isinstance(part, Value) and part.constant is not None):
                     continue
                 known = found.get(part, part.shape if isinstance(part, Value) else None)
-                if isinstance(op, Conv):
-                    found[part] = _with_channels(known or (None,) * (op.rank + 2), op.axis, op.inputs)
-                elif output in found and known is None:
-                    found[part] = found[output]
-                elif output in found and isinstance(op, Sum):
-                    found[part] = _with_channels_of(found[output], known or ())
+                asked = operation(op).asks(known, found.get(output))
+                if asked is not None:
+                    found[part] = asked
         return {value: found[value] for value in self.fed if value in found}
 
     def channels(self, rank: int) -> int:
@@ -87,8 +84,8 @@ class Problem:
 
     @cached_property
     def literals(self) -> list[tuple[Literals, int]]:
-        """What each step holds, with the number of axes of its data."""
-        ranks = ((step.literals, _rank(step)) for step in self.steps)
+        """What each statement holds, with the number of axes of its data."""
+        ranks = ((statement.literals, _rank(statement)) for statement in self.statements)
         return [(held, rank) for held, rank in ranks if held.rigid or held.axes != ()]
 
     @cached_property
@@ -97,25 +94,12 @@ class Problem:
         return all(
             held.axes is not None and bool(rank) and all(a % rank == self.channels(rank) for a in held.axes)
             for held, rank in self.literals
-        ) and not any(isinstance(part.op, Reshape) for part in self.applications)
+        ) and not any(op.rigid for op in self.rewritten)
 
 
-def _with_channels(shape: Shape, axis: int, channels: Dim) -> Shape:
-    """The shape with so many channels where it is not known how many."""
-    axis %= len(shape)
-    return shape if isinstance(shape[axis], int) else (*shape[:axis], channels, *shape[axis + 1 :])
-
-
-def _with_channels_of(other: Shape, shape: Shape) -> Shape:
-    """The shape with the extents that are known of `other`, an equal one."""
-    if len(shape) != len(other):
-        return shape
-    return tuple(m if isinstance(m, int) else n for n, m in zip(shape, other, strict=True))
-
-
-def _rank(step: Step) -> int:
-    """The number of axes of what a step reads; 0 where it is not known."""
-    known = (value.rank for value in (*step.inputs[:1], *step.outputs) if value is not None)
+def _rank(statement: Statement) -> int:
+    """The number of axes of what a statement reads; 0 where it is not known."""
+    known = (value.rank for value in (*statement.inputs[:1], *statement.outputs) if value is not None)
     return next((rank for rank in known if rank), 0)
 
 
@@ -171,8 +155,7 @@ def free_axes(problem: Problem) -> set[int]:
 def _numbers(problem: Problem, axis: int) -> tuple[set[int], int]:
     """The numbers that may act on an axis, and how far all of them reach together."""
     numbers, reach = acting(problem.literals, axis)
-    convs = (part.op for part in problem.applications if isinstance(part.op, Conv))
-    stride = prod(max(conv.stride, default=1) for conv in convs)
+    stride = prod(max(op.stride, default=1) for op in problem.rewritten)
     return numbers, reach * min(stride, 64)
 
 
@@ -210,8 +193,7 @@ def _trial(problem: Problem, wanted: Mapping[int, int], *, needed: bool, apart: 
 
 def _least_batch(problem: Problem) -> int:
     """The least batch whose elements come out as whole rows of every reshape."""
-    sizes = [prod(part.op.shape) for part in problem.applications if isinstance(part.op, Reshape)]
-    sizes += [prod(step.lifted.shape) for step in problem.steps if isinstance(step.lifted, Reshape)]
+    sizes = [op.row for op in problem.operations if op.row is not None]
     samples = [
         prod(dim for dim in shape[1:] if isinstance(dim, int))
         for shape in problem.shapes.values()

@@ -9,7 +9,10 @@ from numpy.typing import NDArray
 from fuser.hosts.onnx.exporter import export_graph
 from fuser.hosts.onnx.file import files as onnx_io
 from fuser.hosts.onnx.importer import import_model
-from fuser.ir.graph import Constant, Graph, Node, Op, Value
+from fuser.ir.constant import Constant
+from fuser.ir.graph import Graph
+from fuser.ir.node import Node, Value
+from fuser.ir.ops import Op
 
 Edit = Callable[[Graph], object]
 
@@ -48,7 +51,7 @@ def skip(graph: Graph, name: str) -> None:
     graph.remove(node)
     for user in list(old.users):
         graph.connect(user, [new if value is old else value for value in user.inputs])
-    graph.replaced[old] = new
+    graph.provenance.successors[old] = new
 
 
 def store(graph: Graph, name: str, array: NDArray[Any]) -> None:

@@ -12,7 +12,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 from fuser.algebra.conv import Conv
 from fuser.hosts.onnx.importer import import_model
-from fuser.ir.graph import Apply, Constant, Graph, Node, Sum, Value
+from fuser.ir.constant import Constant
+from fuser.ir.graph import Graph
+from fuser.ir.node import Apply, Node, Value
+from fuser.ir.ops import Sum
+from fuser.ir.provenance import Provenance
+from fuser.recognise.lifting import Lifting
 
 Array = NDArray[Any]
 Dims = Sequence[int | str | None]
@@ -80,8 +85,7 @@ def only(graph: Graph) -> Node:
 
 def lift(node: Node) -> Apply | Constant | None:
     """The affine form of an imported node; None where it has none."""
-    lift_node = getattr(node.op, "lift", None)
-    return None if lift_node is None else lift_node(node)
+    return Lifting(Provenance()).by_meaning(node)
 
 
 def lifted(model: onnx.ModelProto) -> Apply:

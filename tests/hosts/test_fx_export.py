@@ -11,9 +11,9 @@ from torch.export import Dim, ExportedProgram
 from torch.nn.utils import prune
 
 from fuser.errors import Declined, InputError, VerificationError
-from fuser.hosts.torch import front as torch_front
 from fuser.hosts.torch.front import capture, optimize_torch, trace
 from fuser.rewrite.pattern import select
+from fuser.validate import check as checks
 from tests.hosts.fx_models import (
     FORMS,
     Net,
@@ -275,7 +275,7 @@ def test_a_check_that_fails_where_each_rewrite_was_right_is_a_bug(monkeypatch: p
     def check(*_: object, trusted: bool = False) -> None:
         raise Declined(f"trusted is {trusted}")
 
-    monkeypatch.setattr(torch_front, "settle", check)
+    monkeypatch.setattr(checks, "settle", check)
     with pytest.raises(
         VerificationError, match="a kernel is wrong though each rewrite of it was right: trusted is True"
     ):

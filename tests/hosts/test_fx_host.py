@@ -4,12 +4,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from torch import fx
 
 from fuser.algebra.conv import Conv
 from fuser.errors import Declined
-from fuser.hosts.torch.host import FxHost
-from fuser.ir.graph import Op, Opaque, Sum, Value
+from fuser.hosts.torch.emit import AtenEmit, ModuleEmit
+from fuser.hosts.torch.exporter import Block
+from fuser.hosts.torch.host import FxHost, lower
+from fuser.ir.node import Value
+from fuser.ir.ops import Op, Opaque, Permute, Sum
 
 
 def kernel(*shape: int, **attributes: Any) -> Conv:
@@ -47,3 +51,18 @@ def test_refusals(reason: str) -> None:
         host.require_lowerable(op, output)
     assert reason in str(declined.value)
     assert host.kernels(op, output) == 1
+
+
+@pytest.mark.parametrize("axes", [(0, 2, 3, 1), (3, 0, 1, 2)])
+@pytest.mark.parametrize("form", [ModuleEmit, AtenEmit])
+def test_axes_are_put_in_another_order(form: Any, axes: tuple[int, ...]) -> None:
+    graph = fx.Graph()
+    x = graph.placeholder("x")
+    block = Block("", None, trainable=False, channels_last=False, dtype=torch.float32, example=x)
+    options = {"training": True} if form is AtenEmit else {}
+    output = Value("y", (None,) * 4, "float32")
+    graph.output(lower(Permute(axes), output, [x], form(graph, block, None, **options)))
+    data = torch.arange(24.0).reshape(1, 2, 3, 4)
+    expected = Permute(axes).evaluate(data.numpy())
+    np.testing.assert_array_equal(fx.GraphModule(torch.nn.Module(), graph)(data).numpy(), expected)
+    assert FxHost(fx.Graph()).kernels(Permute(axes), output) == 1

@@ -14,7 +14,10 @@ from fuser.hosts.torch.call import call as called
 from fuser.hosts.torch.evaluate import evaluator
 from fuser.hosts.torch.functions import read
 from fuser.hosts.torch.importer import import_fx
-from fuser.ir.graph import Node, Opaque
+from fuser.ir.node import Node
+from fuser.ir.ops import Opaque
+from fuser.ir.provenance import Provenance
+from fuser.recognise.lifting import Lifting
 from tests.hosts.fx_models import Net, call, captured, optimize
 
 IMAGE = (2, 6, 9, 8)
@@ -67,7 +70,7 @@ def imported(
 def lift(node: Node) -> Any:
     assert isinstance(node.op, Opaque)
     assert node.op.lift is not None
-    return node.op.lift(node)
+    return Lifting(Provenance()).by_meaning(node)
 
 
 def refuse(reason: str, target: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

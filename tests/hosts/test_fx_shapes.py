@@ -12,7 +12,8 @@ from torch.fx.passes.shape_prop import ShapeProp
 from fuser.hosts.torch.front import trace
 from fuser.hosts.torch.graph_module import copied, read_tensors
 from fuser.hosts.torch.importer import import_fx
-from fuser.ir.graph import Dim, Node
+from fuser.ir.extents import Dim
+from fuser.ir.node import Node
 from tests.hosts.fx_models import Net
 
 EXTENTS = [(2, 6, 9, 8), (3, 6, 12, 7)]

@@ -13,7 +13,7 @@ from fuser.errors import Declined
 from fuser.hosts.onnx.importer import import_model
 from fuser.hosts.onnx.standard.evaluate import Kernel, Reference
 from fuser.hosts.onnx.standard.kernels import KERNELS
-from fuser.ir.graph import Opaque
+from fuser.ir.ops import Opaque
 from tests.hosts.onnx_models import Array, imported, integers, only, run, single
 
 X, Y = integers(0, 2, 3, 6, 5) / np.float32(2), integers(1, 2, 3, 6, 5) / np.float32(2)

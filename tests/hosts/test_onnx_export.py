@@ -11,7 +11,9 @@ from fuser.algebra.conv import Conv
 from fuser.hosts.onnx.exporter import export_graph
 from fuser.hosts.onnx.file import files as onnx_io
 from fuser.hosts.onnx.importer import import_model
-from fuser.ir.graph import Graph, Node, Sum, Value
+from fuser.ir.graph import Graph
+from fuser.ir.node import Node, Value
+from fuser.ir.ops import Sum
 from tests.hosts.onnx_edits import edited, find, kinds, put, skip, store
 from tests.hosts.onnx_models import run
 
@@ -125,7 +127,7 @@ def test_a_graph_output_keeps_its_name_when_a_no_op_before_it_goes() -> None:
         (value,), (other,) = node.outputs, maker.outputs
         graph.remove(node)
         maker.outputs, value.producer, other.producer = (value,), maker, None
-        graph.replaced[other] = value
+        graph.provenance.successors[other] = value
 
     result = edited(chain(), edit)
     assert [list(node.output) for node in result.graph.node] == [["a"], ["d"], ["y"]]
@@ -160,7 +162,7 @@ def test_one_reader_may_change_while_others_read_the_old_value() -> None:
 
     def edit(graph: Graph) -> None:
         node = find(graph, "one")
-        graph.replaced[find(graph, "n").outputs[0]] = graph.inputs[0]
+        graph.provenance.successors[find(graph, "n").outputs[0]] = graph.inputs[0]
         graph.connect(node, [graph.inputs[0]])
 
     result = edited(model, edit)

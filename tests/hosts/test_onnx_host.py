@@ -16,7 +16,9 @@ from fuser.algebra.conv import Conv, average_pool, pad, scale_shift
 from fuser.errors import Declined
 from fuser.hosts.onnx.exporter import rounded
 from fuser.hosts.onnx.host import plan
-from fuser.ir.graph import Graph, Op, Reshape, Sum, Value
+from fuser.ir.graph import Graph
+from fuser.ir.node import Value
+from fuser.ir.ops import Op, Permute, Reshape, Sum
 from tests.hosts.onnx_edits import edited, kinds, put
 from tests.hosts.onnx_models import model_of, run
 from tests.strategies import convs, integers, seeds
@@ -149,6 +151,14 @@ def test_reshapes_leave_the_first_axis_open() -> None:
     model, result = lowered(Reshape((3,)), np.arange(12.0).reshape(2, 6))
     assert [node.op_type for node in model.graph.node] == ["Reshape"]
     np.testing.assert_array_equal(result, np.arange(12.0).reshape(4, 3))
+
+
+@pytest.mark.parametrize("axes", [(0, 2, 1), (2, 0, 1)])
+def test_axes_are_put_in_another_order(axes: tuple[int, ...]) -> None:
+    x = integers(0, 2, 3, 4)
+    model, result = lowered(Permute(axes), x.astype(np.float32))
+    assert kinds(model) == ["Transpose"]
+    np.testing.assert_array_equal(result, Permute(axes).evaluate(x))
 
 
 @pytest.mark.parametrize("opset", [10, 17])

@@ -15,7 +15,8 @@ import fuser
 from fuser.errors import Declined
 from fuser.hosts.onnx.host import OnnxHost
 from fuser.hosts.onnx.importer import import_model
-from fuser.ir.graph import Graph, Opaque
+from fuser.ir.graph import Graph
+from fuser.ir.ops import Opaque
 from tests.hosts.onnx_models import imported, integers, lift, model_of, only, single
 
 

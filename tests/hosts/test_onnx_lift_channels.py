@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fuser.errors import Declined
-from fuser.ir.graph import Concat, Select
+from fuser.ir.ops import Concat, Select
 from tests.hosts.onnx_models import Array, imported, integers, lift, lifted, only, run, single
 
 INT = np.int64

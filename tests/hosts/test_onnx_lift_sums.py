@@ -8,7 +8,8 @@ from onnx import TensorProto
 
 from fuser.algebra.conv import Conv
 from fuser.errors import Declined
-from fuser.ir.graph import Apply, Sum
+from fuser.ir.node import Apply
+from fuser.ir.ops import Sum
 from tests.hosts.onnx_models import (
     Array,
     apply,

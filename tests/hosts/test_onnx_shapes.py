@@ -64,6 +64,50 @@ def test_arithmetic_on_shapes() -> None:
     assert found["y"] == ("n", 3, "2*h", 16)
 
 
+@pytest.mark.parametrize(
+    ("kind", "operands", "expected"),
+    [
+        ("Add", ["h", 3], "(h + 3)"),
+        ("Add", [3, "h"], "(h + 3)"),
+        ("Sub", ["h", 1], "(h - 1)"),
+        ("Sub", [9, "h"], "y.0"),
+        ("Mul", [2, "h"], "2*h"),
+        ("Mul", ["h", -1], "y.0"),
+        ("Mul", ["h", "h"], "y.0"),
+        ("Div", ["h", 2], "h//2"),
+        ("Div", ["h", 0], "y.0"),
+        ("Div", [8, "h"], "y.0"),
+    ],
+)
+def test_extents_that_are_computed_from_extents(kind: str, operands: list[Any], expected: str) -> None:
+    nodes = [
+        helper.make_node("Shape", ["x"], ["h"], start=1),
+        helper.make_node(kind, ["h" if n == "h" else "number" for n in operands], ["size"]),
+        helper.make_node("ConstantOfShape", ["size"], ["y"]),
+    ]
+    numbers = [n for n in operands if n != "h"]
+    found = shapes(
+        model_of(nodes, given={"x": ("n", "h")}, constants={"number": np.array(numbers[:1] or [1], I)})
+    )
+    assert found["y"] == (expected,)
+
+
+@pytest.mark.parametrize(
+    ("kind", "attributes", "expected"),
+    [
+        ("ArgMax", {"axis": -1}, ("n", 3, 1)),
+        ("ArgMin", {"axis": 1, "keepdims": 0}, ("n", "h")),
+        ("ReduceMax", {"axes": [-1]}, ("n", 3, 1)),
+        ("ReduceMean", {"axes": [0, 2], "keepdims": 0}, (3,)),
+        ("ReduceL2", {"keepdims": 0}, ()),
+        ("ReduceSum", {"noop_with_empty_axes": 1}, ("n", 3, "h")),
+        ("Hardmax", {}, ("n", 3, "h")),
+    ],
+)
+def test_what_reductions_leave(kind: str, attributes: Any, expected: tuple[Any, ...]) -> None:
+    assert shapes(single(kind, ["x"], given={"x": ("n", 3, "h")}, **attributes))["y"] == expected
+
+
 def test_unknown_extents_are_equal_to_themselves_only() -> None:
     nodes = [helper.make_node("Relu", ["x"], ["y"]), helper.make_node("Relu", ["z"], ["u"])]
     found = shapes(model_of(nodes, given={"x": (None, 3), "z": (None, 3)}, outputs=("y", "u")))

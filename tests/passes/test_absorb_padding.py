@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from fuser.algebra.conv import Conv, average_pool, pad
-from fuser.ir.graph import Opaque
+from fuser.ir.ops import Opaque
 from passes.absorb_padding import absorb_padding
 from tests.graphs import Builder, operators, optimize, random_conv
 

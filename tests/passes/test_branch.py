@@ -5,7 +5,7 @@ import pytest
 
 from fuser.algebra.conv import Conv
 from fuser.errors import Declined
-from fuser.ir.graph import Concat, Select
+from fuser.ir.ops import Concat, Select
 from passes._branch import Branch, readers
 from tests.graphs import Builder, random_conv
 

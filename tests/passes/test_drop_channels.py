@@ -9,8 +9,10 @@ import pytest
 import fuser
 from fuser.algebra.conv import Conv
 from fuser.errors import Declined
-from fuser.ir.graph import Graph, Opaque, Value
-from passes.drop_channels import Region, drop_channels, without
+from fuser.ir.graph import Graph
+from fuser.ir.node import Value
+from fuser.ir.ops import Opaque
+from passes.drop_channels import Coupled, drop_channels, without
 from tests.graphs import Builder, operators, optimize, random_conv, relu
 from tests.small_models import normal, parsed
 
@@ -289,4 +291,4 @@ def test_declines_what_nothing_reads() -> None:
     node = dead.producer
     assert node is not None
     with pytest.raises(Declined, match="nothing reads 'v0'"):
-        list(without(Region.behind(node)))
+        list(without(Coupled.behind(node)))

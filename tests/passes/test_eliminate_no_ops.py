@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from fuser.algebra.conv import Conv, identity
-from fuser.ir.graph import Value
+from fuser.ir.node import Value
 from passes.eliminate_no_ops import eliminate_no_ops
 from tests.graphs import Builder, operators, optimize, relu
 

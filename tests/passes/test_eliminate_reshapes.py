@@ -3,7 +3,8 @@ from dataclasses import replace
 import pytest
 
 from fuser.algebra.conv import Conv
-from fuser.ir.graph import Reshape, Value
+from fuser.ir.node import Value
+from fuser.ir.ops import Reshape
 from passes.eliminate_reshapes import eliminate_reshapes
 from tests.graphs import Builder, operators, optimize, random_conv
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from fuser.algebra.conv import Conv
-from fuser.ir.graph import Constant
+from fuser.ir.constant import Constant
 from passes.factor_low_rank import factor_low_rank
 from passes.merge_chains import merge_chains
 from tests.graphs import Builder, operators, optimize

@@ -135,9 +135,10 @@ def test_weights_that_are_not_finite_decline(bad: float) -> None:
     graph = b.finish(b.norm(b.add(Conv.of(weight), b.x)))
     from fuser.rewrite.driver import run
     from fuser.rewrite.pattern import Log, Plan
+    from fuser.validate import check
 
     log = Log()
-    run(graph, Plan((fold_batch_norm,)), log, careful=True)
+    run(graph, Plan((fold_batch_norm,)), log, check, careful=True)
     (event,) = log.events
     assert event.status == "declined"
     assert f"the weight would hold {bad}" in event.reason

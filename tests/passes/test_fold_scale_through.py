@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from fuser.algebra.conv import Conv, scale_shift
-from fuser.ir.graph import Opaque
+from fuser.ir.ops import Opaque
 from passes.fold_scale_through import fold_scale_through
 from tests.graphs import Builder, operators, optimize, random_conv, relu
 

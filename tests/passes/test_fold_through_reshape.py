@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fuser.algebra.conv import scale_shift
-from fuser.ir.graph import Reshape
+from fuser.ir.ops import Reshape
 from passes.fold_through_reshape import fold_through_reshape
 from tests.graphs import Builder, operators, optimize, random_conv, relu
 

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from fuser.algebra.conv import Conv, average_pool, identity, pad
-from fuser.ir.graph import Graph, Value
+from fuser.ir.graph import Graph
+from fuser.ir.node import Value
 from passes.fold_batch_norm import fold_batch_norm
 from passes.fold_scale_shift import fold_scale_shift
 from passes.merge_branches import merge_branches

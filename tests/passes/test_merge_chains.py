@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fuser.algebra.conv import Conv, average_pool
-from fuser.ir.graph import Concat
+from fuser.ir.ops import Concat
 from passes.merge_branches import merge_branches
 from passes.merge_chains import merge_chains
 from tests.graphs import Builder, operators, optimize, random_conv, relu

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from fuser.algebra.conv import Conv
-from fuser.ir.graph import Reshape, Value
+from fuser.ir.node import Value
+from fuser.ir.ops import Reshape
 from passes.merge_rows import merge_rows
 from tests.graphs import Builder, operators, optimize, random_conv
 

@@ -1,7 +1,8 @@
 import numpy as np
 
 from fuser.algebra.conv import Conv
-from fuser.ir.graph import Concat, Node, Select, Value
+from fuser.ir.node import Node, Value
+from fuser.ir.ops import Concat, Select
 from passes.merge_siblings import merge_siblings
 from tests.graphs import Builder, operators, optimize, random_conv, relu
 

@@ -1,4 +1,4 @@
-from fuser.ir.graph import Concat, Select
+from fuser.ir.ops import Concat, Select
 from passes.merge_branches import merge_branches
 from passes.merge_siblings import merge_siblings
 from passes.select_rows import select_rows

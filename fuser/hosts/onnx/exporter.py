@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 from fuser.hosts.onnx.file.walk import graphs_in
 from fuser.hosts.onnx.host import OnnxHost, Step, Weight, plan
 from fuser.hosts.onnx.names import Names, names_of
-from fuser.ir.graph import Constant, Graph, Node, Value
+from fuser.ir.constant import Constant
+from fuser.ir.graph import Graph
+from fuser.ir.node import Node, Value
 
 # Notes that the exports of the graphs of one model leave for one another.
 _SUCCESSOR: Final = "graph_fuser_successor"
@@ -58,7 +60,7 @@ class _Export:
                 self._lower(node)
             elif node not in staying:
                 staying[node] = self._move(node)
-        for old in self.graph.replaced:
+        for old in self.graph.provenance.successors:
             self._reconnect(old)
         for node, made in staying.items():
             self._rewire(node, made)
@@ -204,11 +206,12 @@ class _Export:
 
     def _final(self, value: Value) -> Value:
         """What stands for a value in the end."""
-        for _ in self.graph.replaced:
-            if value not in self.graph.replaced:
+        successors = self.graph.provenance.successors
+        for _ in successors:
+            if value not in successors:
                 break
-            value = self.graph.replaced[value]
-        assert value not in self.graph.replaced, f"{value.name} was replaced in a circle"
+            value = successors[value]
+        assert value not in successors, f"{value.name} was replaced in a circle"
         return value
 
     def _rewire(self, node: Node, made: ir.Node) -> None:
@@ -236,7 +239,8 @@ class _Export:
 
         State their shapes as well: they may have fewer channels.
         """
-        for value in (value for node in self.graph.nodes for value in node.outputs if value.redefined):
+        made = (value for node in self.graph.nodes for value in node.outputs)
+        for value in filter(self.graph.provenance.redefined, made):
             known = self._known(value)
             if known is None:
                 continue

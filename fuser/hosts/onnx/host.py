@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 
 from fuser.algebra.conv import Conv, Ints, regroup
 from fuser.errors import Declined, require
-from fuser.ir.graph import FLOATS, Concat, Op, Reshape, Sum, Value
+from fuser.ir.constant import FLOATS
+from fuser.ir.node import Value
+from fuser.ir.ops import Concat, Op, Permute, Reshape, Sum
 
 SINGLE_ONLY: Final = frozenset({"AveragePool", "Conv", "ConvTranspose"})
 """What onnxruntime has for float32 and float16, and not for float64."""
@@ -112,6 +114,8 @@ def plan(op: Op, output: Value, opset: int) -> Step:
     if isinstance(op, Reshape):
         target = np.array([-1, *op.shape])
         return Step("Reshape", (0, Weight("shape", target.shape, lambda: target, "int64")))
+    if isinstance(op, Permute):
+        return Step("Transpose", (0,), {"perm": op.axes})
     if not isinstance(op, Conv):
         raise Declined(f"{op} is not affine")
     require(output.dtype in FLOATS, f"the dtype of {output.name!r} is {output.dtype}, not a floating one")

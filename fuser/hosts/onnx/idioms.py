@@ -7,7 +7,8 @@ behind is exact, and made RepViT 1.2 times slower there: with the pattern goes t
 from typing import Final
 
 from fuser.errors import require
-from fuser.ir.graph import Node, Opaque, Sum, Value
+from fuser.ir.node import Node, Value
+from fuser.ir.ops import Opaque, Sum
 
 # The factor behind `x * g(x)`, by the operator that makes g what it is: Gelu by erf and by tanh.
 CLOSING: Final = {"Erf": 0.5, "Tanh": 0.5}

@@ -22,8 +22,11 @@ from fuser.hosts.onnx.standard.evaluate import call_evaluator, evaluator
 from fuser.hosts.operators.call import Call, Held
 from fuser.hosts.operators.catalogue import OPERATORS
 from fuser.hosts.operators.operator import Finder, Lifter, Operator
-from fuser.ir.graph import Apply, Constant, Dim, Graph, Node, Opaque, Value
-from fuser.recognise.region import Lift, Regions
+from fuser.ir.constant import Constant
+from fuser.ir.extents import Dim
+from fuser.ir.graph import Graph
+from fuser.ir.node import Apply, Lift, Node, Value
+from fuser.ir.ops import Opaque
 
 NUMBERS: Final = frozenset({"int64", "int32", "bool"})
 MANY: Final = 4096
@@ -64,7 +67,6 @@ class _Importer:
         self.graphs: list[Graph] = []
         self.bodies: dict[Node, list[Body]] = {}
         self.calls: dict[Node, Call] = {}
-        self.regions = Regions()
 
     def run(self, source: onnx_ir.Graph | onnx_ir.Function, name: str, outer: _Scope | None = None) -> _Scope:
         """Import one graph, and the bodies in it."""
@@ -121,8 +123,6 @@ class _Importer:
         operator = OPERATORS.get(kind, Operator(kind))
         affine = () if _cuts_unseen(call) else operator.linear(call, len(node.inputs))
         rule: Lift | None = None if operator.lift is None else _unless_closing(Lifter(operator, call))
-        if affine:
-            rule = self.regions.lifting(rule)
         return Opaque(
             kind,
             evaluate=evaluator(node, opset),

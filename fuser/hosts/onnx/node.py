@@ -4,7 +4,8 @@ from typing import Final
 
 import onnx_ir
 
-from fuser.ir.graph import Constant, Node
+from fuser.ir.constant import Constant
+from fuser.ir.node import Node
 
 DTYPES: Final[dict[onnx_ir.DataType | None, str]] = {
     member: member.numpy().name for member in onnx_ir.DataType if member is not onnx_ir.DataType.UNDEFINED

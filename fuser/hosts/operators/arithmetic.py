@@ -23,9 +23,10 @@ from fuser.hosts.operators.operator import (
     in_inputs,
     of_input,
 )
-from fuser.ir.extents import affine
-from fuser.ir.graph import Apply, Dim, Node, Sum, Value
+from fuser.ir.extents import Dim, affine
 from fuser.ir.literals import UNIFORM
+from fuser.ir.node import Apply, Node, Value
+from fuser.ir.ops import Sum
 
 
 def lift_add(call: Call, node: Node) -> Apply:

@@ -22,8 +22,9 @@ from fuser.hosts.operators.call import (
 )
 from fuser.hosts.operators.extents import Extents, Shapes, shape_of
 from fuser.hosts.operators.operator import FIRST, Constants, Operator, held_ints, in_inputs
-from fuser.ir.extents import affine
-from fuser.ir.graph import FLOATS, Apply, Dim, Node
+from fuser.ir.constant import FLOATS
+from fuser.ir.extents import Dim, affine
+from fuser.ir.node import Apply, Node
 
 
 def lift_pad(call: Call, node: Node) -> Apply | None:

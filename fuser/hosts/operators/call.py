@@ -13,7 +13,10 @@ import numpy as np
 from fuser.algebra.conv import Ints
 from fuser.algebra.lazy import Array
 from fuser.errors import Declined, require
-from fuser.ir.graph import Apply, Constant, Dim, Node, Sum, Value
+from fuser.ir.constant import Constant
+from fuser.ir.extents import Dim
+from fuser.ir.node import Apply, Node, Value
+from fuser.ir.ops import Sum
 
 INT_MAX: Final = 2**31 - 1
 """Exporters write this, or the 64 bit one, for 'to the end' in Slice."""

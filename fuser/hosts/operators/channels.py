@@ -30,9 +30,11 @@ from fuser.hosts.operators.operator import (
     in_inputs,
     no_more,
 )
-from fuser.ir.extents import affine
-from fuser.ir.graph import FLOATS, Apply, Concat, Dim, Node, Select, Value
+from fuser.ir.constant import FLOATS
+from fuser.ir.extents import Dim, affine
 from fuser.ir.literals import UNIFORM
+from fuser.ir.node import Apply, Node, Value
+from fuser.ir.ops import Concat, Select
 
 
 def lift_concat(call: Call, node: Node) -> Apply | None:

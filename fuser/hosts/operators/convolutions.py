@@ -22,9 +22,10 @@ from fuser.hosts.operators.call import (
 )
 from fuser.hosts.operators.extents import Extents, Shape, Shapes, shape_of
 from fuser.hosts.operators.operator import Operator, and_then
-from fuser.ir.extents import affine, window
-from fuser.ir.graph import Apply, Constant, Dim, Node
+from fuser.ir.constant import Constant
+from fuser.ir.extents import Dim, affine, window
 from fuser.ir.literals import UNIFORM
+from fuser.ir.node import Apply, Node
 
 
 def lift_conv(call: Call, node: Node) -> Apply:

@@ -17,8 +17,8 @@ from fuser.hosts.operators.operator import (
     no_more,
     of_input,
 )
-from fuser.ir.graph import Apply, Node
 from fuser.ir.literals import UNIFORM
+from fuser.ir.node import Apply, Node
 
 
 def lift_identity(call: Call, node: Node) -> Apply | None:

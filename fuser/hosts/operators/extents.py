@@ -8,8 +8,8 @@ import numpy as np
 
 from fuser.errors import Declined
 from fuser.hosts.operators.call import Call, Held, data, operand
-from fuser.ir.extents import Extent, affine
-from fuser.ir.graph import Dim, Node, Value
+from fuser.ir.extents import Dim, Extent, affine
+from fuser.ir.node import Node, Value
 
 Shape = tuple[Dim, ...]
 Shapes = Sequence[Shape | None]

@@ -18,9 +18,11 @@ from fuser.hosts.operators.operator import (
     in_inputs,
     no_more,
 )
-from fuser.ir.extents import affine
-from fuser.ir.graph import FLOATS, Apply, Dim, Node, Reshape
+from fuser.ir.constant import FLOATS
+from fuser.ir.extents import Dim, affine
 from fuser.ir.literals import RIGID
+from fuser.ir.node import Apply, Node
+from fuser.ir.ops import Reshape
 from fuser.recognise.region import among_images
 
 

@@ -10,28 +10,17 @@ from fuser.errors import require
 from fuser.hosts.operators.call import (
     Call,
     attribute,
-    bias_of,
     constant,
     data,
     numbers,
     operand,
     rank_of,
-    require_channels,
 )
 from fuser.hosts.operators.extents import Extents, Shapes, broadcast, shape_of
 from fuser.hosts.operators.operator import Operator
-from fuser.ir.graph import Apply, Constant, Node
+from fuser.ir.constant import Constant
 from fuser.ir.literals import UNIFORM
-
-
-def lift_linear(call: Call, node: Node) -> Apply:
-    """x W^T + b on the last axis, kernel `[O, I]`."""
-    x, weight = data(node), constant(call, node, 1, "weight")
-    require(len(weight.shape) == 2, f"the weight has shape {weight.shape}, and not two axes")
-    require(x.rank != 1, f"{x.name!r} has one axis, and a linear layer needs two")
-    require_channels(x, weight.shape[1], -1)
-    bias = bias_of(call, node, 2, weight.shape[0])
-    return Apply(linear(weight, bias, transposed=True), (x,), "linear")
+from fuser.ir.node import Apply, Node
 
 
 def lift_gemm(call: Call, node: Node) -> Apply:
@@ -70,13 +59,6 @@ def lift_matmul(call: Call, node: Node) -> Apply | None:
     return Apply(linear(weight, None, transposed=False), (left,), "linear")
 
 
-def linear_shape(call: Call, node: Node, extents: Extents) -> Shapes:
-    """Other channels on the last axis."""
-    del call, extents
-    x, weight = shape_of(data(node)), shape_of(data(node, 1))
-    return [(*x[:-1], weight[0])]
-
-
 def linear(weight: Constant, bias: Array | None, *, transposed: bool, factor: float = 1.0) -> Conv:
     """factor * x W + bias on the last axis: `W [I, O]`, or `[O, I]` where `transposed`."""
     require(len(weight.shape) == 2, f"the weight has shape {weight.shape}, and not two axes")
@@ -105,7 +87,6 @@ def matmul_shape(call: Call, node: Node, extents: Extents) -> Shapes:
 
 
 OPERATORS: Final = (
-    Operator("Linear", lift_linear, linear_shape, literals=UNIFORM, floating=True),
     Operator("Gemm", lift_gemm, gemm_shape, literals=UNIFORM, floating=True),
     Operator("MatMul", lift_matmul, matmul_shape, literals=UNIFORM, floating=True),
 )

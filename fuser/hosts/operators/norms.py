@@ -19,8 +19,8 @@ from fuser.hosts.operators.call import (
 )
 from fuser.hosts.operators.extents import first_alone, like_first
 from fuser.hosts.operators.operator import Operator, first_type_alone
-from fuser.ir.graph import Apply, Node
 from fuser.ir.literals import UNIFORM
+from fuser.ir.node import Apply, Node
 
 
 def lift_batch_normalization(call: Call, node: Node) -> Apply:

@@ -11,8 +11,9 @@ from fuser.algebra.conv import Ints
 from fuser.errors import require
 from fuser.hosts.operators.call import Call, Held, dtype, operand
 from fuser.hosts.operators.extents import Extents, Shape, Shapes
-from fuser.ir.graph import FLOATS, Apply, Constant, Node
+from fuser.ir.constant import FLOATS, Constant
 from fuser.ir.literals import ENDLESS, Literals, read
+from fuser.ir.node import Apply, Node
 
 Arrays = Sequence[NDArray[Any]]
 Constants = Sequence[Constant | None]

@@ -5,7 +5,7 @@ from typing import Final
 from fuser.hosts.operators.call import Call, attribute, data, ints
 from fuser.hosts.operators.extents import Extents, Shapes, like_first, shape_of
 from fuser.hosts.operators.operator import Operator, always
-from fuser.ir.graph import Node
+from fuser.ir.node import Node
 
 
 def reduced_shape(call: Call, node: Node, extents: Extents) -> Shapes:

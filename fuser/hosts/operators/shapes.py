@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from fuser.hosts.operators.call import Call, attribute, data
 from fuser.hosts.operators.extents import Extents, Shape, Shapes
 from fuser.hosts.operators.operator import Arrays, Operator, always, no_more
-from fuser.ir.graph import Constant, Node
+from fuser.ir.constant import Constant
+from fuser.ir.node import Node
 
 
 def lift_shape(call: Call, node: Node) -> Constant | None:

@@ -1,10 +1,10 @@
 """The arguments of a call by name, as the schemas and signatures of torch itself have them.
 
-`torch.fx.operator_schemas` reads the schemas. Of the 88 ways of calling what `functions.py` has rules for that
-occur in 250 random modules of `tests.fuzz_fx`, its `normalize_function` binds 49: it has no methods of tensors
-(21), and of functions none that is Python's own, and none where several overloads fit, as for `torch.add`, unless
-it is told the types of all arguments, which a trace without inputs does not know (18). Bound to the same
-signatures one by one, 87 of them fit, and the last one has an `out`.
+`torch.fx.operator_schemas` reads the schemas. Of the 88 ways of calling what `functions.py` has rules for,
+in 250 random modules of `tests.fuzz_fx`, its `normalize_function` binds 49: it has no methods of tensors
+(21), and of functions none that is Python's own and none of which several overloads fit, as of `torch.add`,
+if not told the types of all arguments, which a trace without inputs does not know (18). Tried on the same signatures
+one by one, 87 fit, and the last one has an `out`.
 """
 
 import inspect
@@ -112,16 +112,14 @@ def _signatures(target: Any) -> tuple[inspect.Signature, ...]:
     if isinstance(target, FunctionType):
         # Some return more for a flag among their arguments.
         function = boolean_dispatched[target]["if_false"] if target in boolean_dispatched else target
-        found = [inspect.signature(function)]
-    else:
-        found = get_signature_for_torch_op(target) or []
-    return tuple(map(_renamed, filter(_of_tensors, found)))
+        return (_renamed(inspect.signature(function)),)
+    return tuple(map(_renamed, filter(_of_tensors, get_signature_for_torch_op(target) or [])))
 
 
 def _of_tensors(signature: inspect.Signature) -> bool:
-    first = next(iter(signature.parameters.values()), None)
-    scalar = first is None or first.annotation in {str, int, float, complex} or first.name in {"a", "l", "n"}
-    return not scalar and "out" not in signature.parameters
+    """Whether it is none of namesakes on numbers, lists and strings, and writes to no argument."""
+    tensors = any("Tensor" in str(parameter.annotation) for parameter in signature.parameters.values())
+    return tensors and "out" not in signature.parameters
 
 
 def _renamed(signature: inspect.Signature) -> inspect.Signature:

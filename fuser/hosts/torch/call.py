@@ -17,7 +17,7 @@ from fuser.errors import require
 from fuser.hosts.operators.call import Call
 from fuser.hosts.torch.arguments import Arguments
 from fuser.hosts.torch.identity import is_quantized, title
-from fuser.ir.graph import Constant
+from fuser.ir.constant import Constant
 
 Operand: TypeAlias = fx.Node | torch.Tensor | Constant | float | int | None
 """A node, a tensor that a module holds, a constant that it computes, or a number."""

@@ -12,7 +12,7 @@ from fuser.algebra.conv import Conv, Ints
 from fuser.algebra.lazy import Array
 from fuser.hosts.torch.exporter import Block, channels_last
 from fuser.hosts.torch.tensor import rounded, to_torch
-from fuser.ir.graph import Constant
+from fuser.ir.constant import Constant
 
 aten = torch.ops.aten
 
@@ -149,6 +149,10 @@ class ModuleEmit:
         """The same elements, the first axis what the others leave."""
         return self.graph.call_function(torch.reshape, (x, (-1, *shape)))
 
+    def permute(self, x: fx.Node, axes: Ints) -> fx.Node:
+        """The axes in another order."""
+        return self.graph.call_function(torch.permute, (x, axes))
+
 
 def _number(value: float) -> float | int:
     """Integers as such: tensors of integers take no others."""
@@ -259,3 +263,7 @@ class AtenEmit:
     def reshape(self, x: fx.Node, shape: Ints) -> fx.Node:
         """The same elements, the first axis what the others leave."""
         return self._call(aten.reshape.default, x, [-1, *shape])
+
+    def permute(self, x: fx.Node, axes: Ints) -> fx.Node:
+        """The axes in another order."""
+        return self._call(aten.permute.default, x, list(axes))

@@ -16,8 +16,10 @@ from torch import fx, nn
 from fuser.algebra.conv import Conv
 from fuser.hosts.torch.effects import aliased, make_functional, mutated
 from fuser.hosts.torch.host import Emit, FxHost, lower
-from fuser.ir.graph import Constant, Graph, Node, Value
-from fuser.validate.check import flatten
+from fuser.ir.constant import Constant
+from fuser.ir.graph import Graph
+from fuser.ir.node import Node, Value
+from fuser.ir.provenance import flatten
 
 
 @dataclass(frozen=True)
@@ -141,8 +143,8 @@ class _Export:
             if old is None or before is None:
                 continue
             new = old
-            while new not in current and new in self.graph.replaced:
-                new = self.graph.replaced[new]
+            while new not in current and new in self.graph.provenance.successors:
+                new = self.graph.provenance.successors[new]
             after = self._node(new, source)
             if after is not before:
                 source.replace_input_with(before, after)
@@ -169,7 +171,8 @@ class _Export:
         return self.modules.get(str(node.target)) if node.op == "call_module" else None
 
     def _block(self, node: Node, example: fx.Node) -> Block:
-        steps = [(step, self.host.order[step.position[0]]) for step in flatten(node.origin)]
+        stated = flatten(self.graph.provenance.origin([node]))
+        steps = [(step, self.host.order[step.position[0]]) for step in stated]
         found = [tensor for _, source in steps for tensor in self._tensors(source)]
         floats = [tensor for tensor in found if tensor.is_floating_point()]
         layers = [

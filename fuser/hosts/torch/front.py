@@ -24,7 +24,7 @@ from fuser.hosts.torch.names import Paths, respelled, spell_program
 from fuser.ir.graph import Graph
 from fuser.rewrite.driver import carefully, run
 from fuser.rewrite.pattern import Event, Log, Plan
-from fuser.validate.check import settle
+from fuser.validate import check
 
 TRAINING = "is in training mode, in which BatchNorm and Dropout compute something else; call `.eval()` first"
 
@@ -120,8 +120,8 @@ def rewritten(prepare: Callable[[], Imported], plan: Plan) -> tuple[Imported, Lo
 
     def attempt(careful: bool) -> tuple[Imported, Log]:
         done, log = prepare(), Log()
-        run(done.graph, plan, log, careful=careful)
-        settle(done.graph, trusted=careful)
+        run(done.graph, plan, log, check, careful=careful)
+        check.settle(done.graph, trusted=careful)
         return done, log
 
     return carefully(attempt)

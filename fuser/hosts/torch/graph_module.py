@@ -13,7 +13,8 @@ from fuser.hosts.torch.emit import ModuleEmit, computed
 from fuser.hosts.torch.exporter import Block, export_fx, kept
 from fuser.hosts.torch.modules import duplicate
 from fuser.hosts.torch.names import Paths, node_name
-from fuser.ir.graph import Constant, Graph
+from fuser.ir.constant import Constant
+from fuser.ir.graph import Graph
 
 Tensors = dict[fx.Node, tuple[str, torch.Tensor]]
 

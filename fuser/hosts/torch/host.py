@@ -12,7 +12,9 @@ from torch import fx
 from fuser.algebra.conv import Conv, Ints, regroup
 from fuser.algebra.lazy import Array
 from fuser.errors import Declined, require
-from fuser.ir.graph import FLOATS, Concat, Op, Reshape, Select, Sum, Value
+from fuser.ir.constant import FLOATS
+from fuser.ir.node import Value
+from fuser.ir.ops import Concat, Op, Permute, Reshape, Select, Sum
 
 T = TypeVar("T")
 
@@ -58,6 +60,9 @@ class Emit(Protocol[T]):
 
     def reshape(self, x: T, shape: Ints) -> T:
         """The same elements, the first axis what the others leave."""
+
+    def permute(self, x: T, axes: Ints) -> T:
+        """The axes in another order."""
 
 
 class FxHost:
@@ -113,7 +118,7 @@ class _Count:
         return 0
 
     conv = average_pool = conv_transpose = linear = scale = shift = times = plus = add = _one
-    concat = select = reshape = _one
+    concat = select = reshape = permute = _one
 
 
 def _operands(op: Op) -> int:
@@ -137,6 +142,8 @@ def lower(op: Op, output: Value, inputs: list[T], to: Emit[T]) -> T:
         return to.select(x, op.axis, *op.ranges[0])
     if isinstance(op, Reshape):
         return to.reshape(x, op.shape)
+    if isinstance(op, Permute):
+        return to.permute(x, op.axes)
     if not isinstance(op, Conv):
         raise Declined(f"{op} is not affine")
     require(

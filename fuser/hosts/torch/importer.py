@@ -20,13 +20,15 @@ from fuser.hosts.torch.evaluate import evaluator, outline
 from fuser.hosts.torch.functions import parts_read, read
 from fuser.hosts.torch.host import FxHost
 from fuser.hosts.torch.identity import canonical, name_of
-from fuser.hosts.torch.lifting import COPIES, lifter, refuse, unless_held
+from fuser.hosts.torch.lifting import COPIES, is_handed_on, lifter, refuse
 from fuser.hosts.torch.modules import read_module
 from fuser.hosts.torch.own import OPERATORS
 from fuser.hosts.torch.shapes import TracedExtents, Types, demand, infer, named, types_of
 from fuser.hosts.torch.tensor import dtype_name, is_real, read_tensor
-from fuser.ir.graph import Constant, Graph, Node, Opaque, Value
-from fuser.recognise.region import Regions
+from fuser.ir.constant import Constant
+from fuser.ir.graph import Graph
+from fuser.ir.node import Node, Value
+from fuser.ir.ops import Opaque
 
 AUTOCAST: Final = "the graph switches autocast on and off, so element types are not what they seem"
 IN_PLACE: Final = "it touches a tensor that is changed in place and has other names"
@@ -83,7 +85,6 @@ class _Importer:
         self.values: dict[fx.Node, Value] = {}
         self.stored: dict[int, Value] = {}
         self.calls: list[tuple[Bound, Node]] = []
-        self.regions = Regions()
         self.names = {id(tensor): name for name, tensor in _named_tensors(owner)}
 
     def run(self, examples: Sequence[object]) -> Graph:
@@ -224,11 +225,11 @@ class _Importer:
             return Opaque(bound.kind, lift=refuse(AUTOCAST) if rule else None)
         record = OPERATORS.get(bound.kind, Operator(bound.kind))
         affine = record.linear(bound.call, len(bound.operands))
-        lift = self.regions.lifting(rule) if affine else rule
         return Opaque(
             bound.kind,
             evaluate=evaluator(node, bound, self.modules.get(str(node.target))),
-            lift=unless_held(lift) if lift is not None and bound.kind in COPIES else lift,
+            lift=rule,
+            stays=is_handed_on if bound.kind in COPIES else None,
             homogeneous=record.homogeneous,
             elementwise=record.elementwise,
             linear=affine,

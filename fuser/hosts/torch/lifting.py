@@ -7,8 +7,8 @@ from fuser.hosts.operators.call import NOTHING
 from fuser.hosts.operators.operator import LiftRule, all_known
 from fuser.hosts.torch.call import Bound
 from fuser.hosts.torch.own import OPERATORS, is_only_computed_with
-from fuser.ir.graph import FLOATS, Apply, Constant, Node, Value
-from fuser.recognise.region import Lift
+from fuser.ir.constant import FLOATS, Constant
+from fuser.ir.node import Apply, Lift, Node, Value
 
 COPIES = frozenset({"clone", "contiguous"})
 
@@ -62,9 +62,9 @@ def lifter(bound: Bound) -> Lift | None:
     return Lifting(bound, operator.lift, operator.floating)
 
 
-def unless_held(lift: Lift) -> Lift:
-    """`lift` for a copy, which must stay one where it is handed on."""
-    return lambda node: lift(node) if is_only_computed_with(node) else None
+def is_handed_on(copy: Node) -> bool:
+    """Whether somebody gets hold of a copy, which must stay one then."""
+    return not is_only_computed_with(copy)
 
 
 def refuse(reason: str) -> Lift:

@@ -28,7 +28,7 @@ from fuser.hosts.torch.call import (
 )
 from fuser.hosts.torch.identity import title
 from fuser.hosts.torch.tensor import dtype_name, read_tensor
-from fuser.ir.graph import Constant
+from fuser.ir.constant import Constant
 
 UNARY_MODULES: Final[dict[type[nn.Module], str]] = {
     nn.CELU: "celu",

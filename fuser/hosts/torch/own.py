@@ -1,6 +1,7 @@
 """What torch has beside the operators of the standard, or has otherwise: records by kind.
 
-Kinds in small letters are torch's own. Of the others these records stand in place of the catalogue's, where
+Kinds in small letters are torch's own, and so are Linear and the adaptive pools, which the standard has not
+either. Of the others these records stand in place of the catalogue's, where
 torch's operator takes more: numbers beside tensors, a matrix that is repeated for each image, a shape that is
 asked for elsewhere in the graph.
 """
@@ -16,15 +17,28 @@ from torch import fx
 from fuser.algebra.conv import Conv
 from fuser.errors import Declined, require
 from fuser.hosts.operators import catalogue, channels, convolutions
-from fuser.hosts.operators.call import Call, attribute, data, ints, nothing, rank_of, same_shape
+from fuser.hosts.operators.call import (
+    Call,
+    attribute,
+    bias_of,
+    constant,
+    data,
+    ints,
+    nothing,
+    rank_of,
+    require_channels,
+    same_shape,
+)
 from fuser.hosts.operators.extents import Extents, Shape, Shapes, like_first, shape_of
 from fuser.hosts.operators.layout import lift_axes, lift_same_shape, reshape
 from fuser.hosts.operators.linear import linear
 from fuser.hosts.operators.operator import FIRST, PAIR, Constants, Operator, all_inputs, in_inputs
 from fuser.hosts.torch.describe import described
-from fuser.ir.extents import affine, window
-from fuser.ir.graph import Apply, Constant, Dim, Node, Opaque, Sum, Value
+from fuser.ir.constant import Constant
+from fuser.ir.extents import Dim, affine, window
 from fuser.ir.literals import RIGID, UNIFORM
+from fuser.ir.node import Apply, Node, Value
+from fuser.ir.ops import Opaque, Sum
 
 # Copies, and what is the same elements.
 
@@ -107,6 +121,23 @@ RESHAPES: Final = frozenset({"Reshape", "reshape_as", "flatten"})
 
 
 # Products.
+
+
+def lift_linear(call: Call, node: Node) -> Apply:
+    """x W^T + b on the last axis, kernel `[O, I]`."""
+    x, weight = data(node), constant(call, node, 1, "weight")
+    require(len(weight.shape) == 2, f"the weight has shape {weight.shape}, and not two axes")
+    require(x.rank != 1, f"{x.name!r} has one axis, and a linear layer needs two")
+    require_channels(x, weight.shape[1], -1)
+    bias = bias_of(call, node, 2, weight.shape[0])
+    return Apply(linear(weight, bias, transposed=True), (x,), "linear")
+
+
+def linear_shape(call: Call, node: Node, extents: Extents) -> Shapes:
+    """Other channels on the last axis."""
+    del call, extents
+    x, weight = shape_of(data(node)), shape_of(data(node, 1))
+    return [(*x[:-1], weight[0])]
 
 
 def lift_matmul(call: Call, node: Node) -> Apply | None:
@@ -300,6 +331,7 @@ OWN: Final = (
     replace(_standard["AveragePool"], shape=pool_shape),
     replace(_standard["MaxPool"], shape=pool_shape),
     replace(_standard["Mul"], elements=product_elements),
+    Operator("Linear", lift_linear, linear_shape, literals=UNIFORM, floating=True),
     Operator("AdaptiveAveragePool", shape=adaptive_shape, homogeneous=True),
     Operator("AdaptiveMaxPool", shape=adaptive_shape, homogeneous=True),
     *map(_elementwise, ELEMENTWISE),

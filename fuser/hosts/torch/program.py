@@ -27,7 +27,7 @@ from fuser.hosts.torch.front import TRAINING, Imported, functional, rewritten, t
 from fuser.hosts.torch.graph_module import Tensors, attribute, copied, read_tensors
 from fuser.hosts.torch.importer import import_fx
 from fuser.hosts.torch.names import Paths, spell_program
-from fuser.ir.graph import Constant
+from fuser.ir.constant import Constant
 from fuser.rewrite.pattern import Event, Plan
 
 STORED = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)

@@ -18,8 +18,8 @@ from fuser.hosts.operators.operator import of_first
 from fuser.hosts.torch.call import Bound
 from fuser.hosts.torch.own import OPERATORS
 from fuser.hosts.torch.tensor import dtype_name
-from fuser.ir.extents import Extent
-from fuser.ir.graph import Dim, Node, Value
+from fuser.ir.extents import Dim, Extent
+from fuser.ir.node import Node, Value
 
 Types = tuple[Shape | None, str | None]
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fuser.ir.graph import Constant
+from fuser.ir.constant import Constant
 
 
 def dtype_name(dtype: torch.dtype) -> str:

@@ -9,7 +9,9 @@ import onnx_ir
 
 from fuser.hosts.onnx.file import walk as onnx_walk
 from fuser.hosts.onnx.node import DTYPES, source
-from fuser.ir.graph import Dim, Graph, Node, Value
+from fuser.ir.extents import Dim
+from fuser.ir.graph import Graph
+from fuser.ir.node import Node, Value
 
 SMALL: Final = 64
 """Constants of at most so many elements are handed over: they may be shapes, axes or indices."""

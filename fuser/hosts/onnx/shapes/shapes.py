@@ -24,7 +24,9 @@ from fuser.hosts.onnx.shapes.infer import Body, fill_in
 from fuser.hosts.operators.call import Call
 from fuser.hosts.operators.catalogue import OPERATORS
 from fuser.hosts.operators.extents import Extents, Shape, Shapes
-from fuser.ir.graph import Dim, Graph, Node, Value
+from fuser.ir.extents import Dim
+from fuser.ir.graph import Graph
+from fuser.ir.node import Node, Value
 
 KNOWN_DOMAINS: Final = frozenset({"", "ai.onnx.ml", "ai.onnx.preview", "ai.onnx.preview.training"})
 INTEGERS: Final = frozenset({"int32", "int64"})
