@@ -22,7 +22,8 @@ from fuser.algebra.conv import Conv
 from fuser.algebra.laws import compose
 from fuser.cli import run
 from fuser.errors import InputError, OutputError
-from fuser.ir.graph import Apply, Node, Opaque
+from fuser.ir.node import Apply, Node
+from fuser.ir.ops import Opaque
 from fuser.reduce import Reduction, minimise, reduce_file
 from fuser.rewrite import pattern
 from fuser.rewrite.pattern import CLEAN, Candidate, Rewrite, rewrite
