@@ -17,7 +17,7 @@ from fuser.algebra.pointwise import Pointwise
 from fuser.errors import Declined, require
 from fuser.ir.node import Apply, Node, Value
 from fuser.ir.ops import Concat, Sum, operation
-from fuser.rewrite.pattern import FOLD, Candidate, describe, rewrite
+from fuser.rewrite.pattern import FOLD, Candidate, describe, describe_fully, rewrite
 from passes._branch import affine, channels_of, exact, extent_of, readers
 
 FARTHEST = 64
@@ -34,6 +34,37 @@ def carry_scale_shift(node: Node) -> Iterator[Candidate]:
 
     Also through several such operators, branches of a sum and parts of a concatenation, if all that is
     reached takes in its part.
+
+    Given:
+        x: float32 [2, 3, 8, 8]
+        a = 3x3 conv, 3 -> 4, pads (1, 1, 1, 1) (x)
+        b = 1x1 conv, 3 -> 4 (x)
+        c = Relu (b)
+        d = 1x1 conv, 4 -> 4 (c)
+        e = a + d
+        f = permute to (0, 2, 3, 1) (e)
+        g = batch_norm, axis -1 (f)
+        y = Relu (g)
+        return y
+    Result:
+        x: float32 [2, 3, 8, 8]
+        a = 3x3 conv, 3 -> 4, pads (1, 1, 1, 1), bias (x)
+        b = 1x1 conv, 3 -> 4 (x)
+        c = Relu (b)
+        d = 1x1 conv, 4 -> 4 (c)
+        e = a + d
+        f = permute to (0, 2, 3, 1) (e)
+        g = f
+        y = Relu (g)
+        return y
+
+    Declined:
+        x: float32 [1, 4, 8, 8]
+        a = -2 x
+        b = Relu (a)
+        y = 3x3 conv, 4 -> 8, pads (1, 1, 1, 1) (b)
+        return y
+        # b (Relu): the scale is not positive everywhere: -2
     """
     m = own(node)
     if m is None or m.neutral:
@@ -82,7 +113,7 @@ def absorbed(value: Value, m: Pointwise, reader: Node, passed: int = 0) -> Targe
     others = [describe(user) for user in value.users if user is not reader and not of_shape(user)]
     others += ["the graph output"] * value.is_output
     require(not others, f"{value.name!r} is also read by {', '.join(others[:3])}")
-    require(len(maker.outputs) == 1, f"{named(maker)} has {len(maker.outputs)} outputs")
+    require(len(maker.outputs) == 1, f"{describe_fully(maker)} has {len(maker.outputs)} outputs")
     source = inputs[0]
     assert source is not None
     op = maker.op
@@ -124,7 +155,7 @@ def summed(node: Node, m: Pointwise, passed: int) -> Targets:
             continue
         inputs = tuple(term for _, term in terms if term is not None)
         return {**targets, value: Apply(Sum(op.coefficients), inputs)}
-    raise Declined("; ".join(dict.fromkeys(reasons)) or f"{named(node)} has no term that counts")
+    raise Declined("; ".join(dict.fromkeys(reasons)) or f"{describe_fully(node)} has no term that counts")
 
 
 def parted(node: Node, m: Pointwise, passed: int) -> Targets:
@@ -163,8 +194,8 @@ def push(value: Value, instead: Value, m: Pointwise, targets: Targets) -> None:
     require(bool(users), f"nobody reads {value.name!r}")
     for user in users:
         require(len(targets) < FARTHEST, f"more than {FARTHEST} operators lie between")
-        require(len(user.outputs) == 1, f"{named(user)} has {len(user.outputs)} outputs")
-        require(user.outputs[0] not in targets, f"{named(user)} is reached in two ways")
+        require(len(user.outputs) == 1, f"{describe_fully(user)} has {len(user.outputs)} outputs")
+        require(user.outputs[0] not in targets, f"{describe_fully(user)} is reached in two ways")
         made, behind = passed_on(user, value, instead, m)
         targets[user.outputs[0]] = made
         if behind is not None:
@@ -185,7 +216,7 @@ def passed_on(user: Node, value: Value, instead: Value, m: Pointwise) -> tuple[A
         one = np.ones((1,) * m.rank)
         return Apply(NOTHING, (instead,)), Pointwise(one * op.coefficients[0], one * op.offset).after(m)
     if isinstance(op, Sum):
-        require(bool((m.scale == 1).all()), f"a scale does not pass {named(user)} from one term")
+        require(bool((m.scale == 1).all()), f"a scale does not pass {describe_fully(user)} from one term")
         factor = sum(op.coefficients[index] for index in at)
         return again(user, inputs), replace(m, shift=factor * m.shift)
     if isinstance(op, Concat):
@@ -194,7 +225,7 @@ def passed_on(user: Node, value: Value, instead: Value, m: Pointwise) -> tuple[A
         neutral = none.part(op.axis % m.rank, 0, 1)
         parts = [m if index in at else neutral for index in range(len(sizes))]
         return again(user, inputs), Pointwise.joined(parts, op.axis % m.rank, sizes)
-    require(at == [0], f"{named(user)} reads it as input {at}")
+    require(at == [0], f"{describe_fully(user)} reads it as input {at}")
     with naming(user):
         return again(user, inputs), operation(op).carry(user).behind(m, value.shape, result.shape)
 
@@ -236,9 +267,4 @@ def naming(node: Node) -> Iterator[None]:
     try:
         yield
     except Declined as reason:
-        raise Declined(f"{named(node)}: {reason}") from None
-
-
-def named(node: Node) -> str:
-    """How a reason calls a node and its operator."""
-    return f"{describe(node)} ({node.op})"
+        raise Declined(f"{describe_fully(node)}: {reason}") from None
