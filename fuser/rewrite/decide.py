@@ -17,7 +17,7 @@ from fuser.ir.ops import operation
 from fuser.ir.slices import between
 from fuser.ir.spec import require_candidate
 from fuser.rewrite.editor import Editor
-from fuser.rewrite.gain import dead_set, freed, require_gain, stored_bytes
+from fuser.rewrite.gain import dead_set, freed, kept_bytes, require_gain, stored_bytes
 from fuser.rewrite.pattern import Candidate, describe
 
 # A folded constant may add this many bytes to the file; beyond that it must not be larger than what it
@@ -97,6 +97,7 @@ class Decider:
             kernel or grown <= max(less, SMALL_CONSTANT),
             f"storing the result would let the file grow: {grown} bytes instead of {less}",
         )
+        require_not_small(value)
         self.editor.make_constant(value, Constant.of(np.asarray(constant.array())), dead)
         return dead
 
@@ -113,6 +114,8 @@ class Decider:
         made = {value: results(application, value) for value, application in targets.items()}
         parts = [(part.op, result) for found in made.values() for part, result in found.items()]
         require_gain(self.graph.host, parts, dead, kept, patient=self.patient)
+        for value in (value for node in dead for value in node.parameters):
+            require_not_small(value)
         for op, result in parts:
             if not operation(op).opaque:
                 self.graph.host.require_lowerable(op, result)
@@ -121,6 +124,21 @@ class Decider:
             self.check.check_application(self.graph, targets, sliced)
         self.editor.replace_subgraph(made, dead, sliced)
         return dead
+
+
+def require_not_small(value: Value) -> None:
+    """Decline to write out what a file keeps small on purpose: integers that are scaled, a table expanded.
+
+    Raises:
+        Declined: a constant is computed from what takes half of its bytes or less.
+    """
+    if value.constant is None or value.producer is None or not value.producer.inputs:
+        return
+    kept, written = kept_bytes(value), stored_bytes(value.constant)
+    require(
+        2 * kept > written or written <= SMALL_CONSTANT,
+        f"{value.name!r} is kept in {kept} bytes, and would be written in {written}",
+    )
 
 
 def results(application: Apply, value: Value) -> dict[Apply, Value]:

@@ -107,3 +107,18 @@ def stored_bytes(constant: Constant) -> int:
     """Bytes of a constant in a file."""
     digits = "".join(c for c in constant.dtype if c.isdigit())
     return constant.size * max(1, int(digits or 8) // 8)
+
+
+def kept_bytes(value: Value) -> int:
+    """Bytes of what a constant is computed from in a file, or of itself where it is stored."""
+    found, seen, stack = 0, {value}, [value]
+    while stack:
+        part = stack.pop()
+        maker = part.producer
+        if maker is None or not maker.inputs:
+            found += 0 if part.constant is None else stored_bytes(part.constant)
+            continue
+        fresh = [v for v in (*maker.inputs, *maker.parameters) if v is not None and v not in seen]
+        seen.update(fresh)
+        stack.extend(fresh)
+    return found

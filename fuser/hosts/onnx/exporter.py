@@ -4,7 +4,7 @@ Nodes that no rewrite touched stay as they are, with their names and metadata. W
 place, and the output name, of what it replaced; new tensors get names that the model does not use.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from typing import Any, Final
 
 import ml_dtypes
@@ -47,6 +47,8 @@ class _Export:
         # Where the next node goes that stands for the original one of that index.
         self.anchors: dict[int, ir.Node] = {}
         self.candidates: dict[ir.Value, None] = {}
+        # New tensors, by what they were made of.
+        self.stored: dict[Hashable, list[tuple[Constant, ir.Value]]] = {}
 
     def run(self) -> None:
         """Make new nodes, reconnect, remove old ones, and then what only those used."""
@@ -139,7 +141,17 @@ class _Export:
         dtype = part.dtype or node.outputs[0].dtype
         assert dtype is not None, f"the dtype of {node.outputs[0].name} is not known"
         name = f"{node.name or node.outputs[0].name}_fused_{part.role}"
-        return self._constant(name, Constant(part.shape, dtype, part.compute))
+        constant = Constant(part.shape, dtype, part.compute)
+        statements = self.graph.provenance.behind([node])
+        read = [v for s in statements for v in s.inputs if v is not None and v.constant is not None]
+        largest = max(read, key=lambda v: v.constant.size if v.constant else 0, default=None)
+        # What is made of the same weights may be the same.
+        alike = self.stored.setdefault((part.role, part.shape, dtype, largest), [])
+        known = next((value for other, value in alike if _equal(constant, other)), None)
+        if known is None:
+            known = self._constant(name, constant)
+            alike.append((constant, known))
+        return known
 
     def _value(self, value: Value) -> ir.Value:
         """The ONNX value of a value, made now if it is a constant that has none."""
@@ -367,6 +379,12 @@ def _tensor(constant: Constant) -> ir.LazyTensor:
         return ir.Tensor(rounded(constant.array(), dtype).reshape(constant.shape))
 
     return ir.LazyTensor(evaluate, ir.DataType.from_numpy(dtype), ir.Shape(constant.shape))
+
+
+def _equal(a: Constant, b: Constant) -> bool:
+    """Whether two constants of one type are stored as the same numbers."""
+    dtype = _numpy_type(a.dtype)
+    return np.array_equal(rounded(a.array(), dtype), rounded(b.array(), dtype))
 
 
 def _numpy_type(name: str) -> np.dtype[Any]:
