@@ -9,6 +9,7 @@ import onnx_ir
 import pytest
 
 from fuser.errors import InputError
+from fuser.hosts.onnx.summary import model_specs
 from fuser.judge.inputs import (
     Sizing,
     Spec,
@@ -16,7 +17,6 @@ from fuser.judge.inputs import (
     bind,
     draw,
     given,
-    model_specs,
     nominal_shapes,
     pinned,
     require_shapes,

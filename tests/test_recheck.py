@@ -9,7 +9,7 @@ import pytest
 from onnx import helper
 from onnx.reference import ReferenceEvaluator
 
-from fuser.validate.recheck import Region, prove
+from fuser.hosts.onnx.certificate.recheck import Region, prove
 from tests.small_models import parsed
 
 

@@ -10,9 +10,10 @@ import pytest
 
 from fuser.errors import InputError
 from fuser.hosts.onnx.judge.oracle import Float64
-from fuser.hosts.onnx.judge.runtime import CannotRun, Runner, accepted, explain, opened
+from fuser.hosts.onnx.judge.runtime import explain, opened
 from fuser.judge.inputs import Feeds, Spec
-from fuser.judge.verification import verify
+from fuser.judge.runner import CannotRun, Runner, accepted
+from fuser.verifier import verify
 from tests.small_models import convnet, normal, parsed
 
 

@@ -14,7 +14,7 @@ from fuser.algebra.affine_forms import Alike, Form, Leaf, after, as_form, differ
 from fuser.algebra.conv import Conv
 from fuser.algebra.lazy import known
 from fuser.errors import Declined
-from fuser.validate.sides import UNITS, Side
+from fuser.hosts.onnx.certificate.sides import UNITS, Side
 from tests.single_operators import (
     DRAWS,
     EDGES,

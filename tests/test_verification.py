@@ -16,8 +16,9 @@ from onnx import numpy_helper
 import fuser
 from fuser.errors import InputError, OracleUnavailable
 from fuser.hosts.onnx.judge.oracle import Oracle
-from fuser.judge.values import Values, compare_values
-from fuser.judge.verification import Verification, verify
+from fuser.hosts.onnx.judge.values import compare_values
+from fuser.judge.verification import Values, Verification
+from fuser.verifier import verify
 from tests.small_models import convnet, normal, parsed
 
 FLAT = "g (float[1,6] x) => (float[1,6] y)"

@@ -8,17 +8,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from fuser.report.summary import Summary, summarise
-
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
     from fuser.bench.benchmark import Benchmark
-    from fuser.judge.verification import Row, Verification
+    from fuser.hosts.summary import Summary
+    from fuser.judge.compare import Row
+    from fuser.judge.verification import Verification
     from fuser.rewrite.pattern import Event
-
-__all__ = ["Report", "Summary", "summarise"]
 
 PROOFS: Final = {"run": "ok", "float64": "ok in float64", "values": "ok value by value"}
 """What shows that an output is right, by what proved it."""

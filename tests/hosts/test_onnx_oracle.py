@@ -12,7 +12,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from fuser.errors import OracleUnavailable
 from fuser.hosts.onnx.judge.oracle import Float64, Oracle
-from fuser.hosts.onnx.judge.runtime import CannotRun, opened
+from fuser.hosts.onnx.judge.runtime import opened
+from fuser.judge.runner import CannotRun
 from tests.small_models import convnet, normal, parsed
 
 # A graph each, with the inputs that it is fed.

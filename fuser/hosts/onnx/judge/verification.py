@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
@@ -26,12 +26,14 @@ from fuser.hosts.onnx.judge.cut import (
     value_types,
 )
 from fuser.hosts.onnx.judge.oracle import Float64, Oracle
-from fuser.hosts.onnx.judge.runtime import CannotRun, Runner, opened
+from fuser.hosts.onnx.judge.runtime import opened
 from fuser.hosts.onnx.judge.source import Source, all_nodes, specs
+from fuser.hosts.onnx.judge.values import agree, compare_values
 from fuser.judge.compare import Outputs
 from fuser.judge.inputs import Feeds, Spec, numpy_dtype
+from fuser.judge.runner import CannotRun, Runner
 from fuser.judge.samples import Samples
-from fuser.judge.values import Values, agree, compare_values
+from fuser.judge.verification import Values
 
 if TYPE_CHECKING:
     import onnx
@@ -163,6 +165,11 @@ class OnnxModels:
         """What the user gave."""
         return self.drawn.inputs
 
+    @property
+    def notes(self) -> Sequence[str]:
+        """What was not tried."""
+        return self.drawn.notes
+
     def precisions(self) -> Mapping[str, str]:
         """Of each output the narrowest floating type that computes on the way to it."""
         return self._precisions
@@ -276,6 +283,16 @@ class OnnxModels:
         if dtype.kind in "iub":
             return generator.integers(0, 2, shape).astype(dtype)
         return generator.standard_normal(shape).astype(dtype)
+
+
+@contextmanager
+def running(model: Model, name: str, *, precise: bool) -> Iterator[Runner]:
+    """A whole model in onnxruntime, its optimisations off, or in float64."""
+    if precise:
+        yield Float64(model, name)
+        return
+    with opened(model, name, optimise=False) as session:
+        yield session
 
 
 def patience(model: onnx.ModelProto) -> float | None:
