@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from fuser.compiler import optimize_file as optimize_file
     from fuser.compiler import pass_names as pass_names
     from fuser.converter import export as export
+    from fuser.reduce import reduce_file as reduce_file
     from fuser.verifier import verify as verify
 
 _HOME = {
@@ -24,9 +25,19 @@ _HOME = {
     "optimize_file": "fuser.compiler",
     "pass_names": "fuser.compiler",
     "verify": "fuser.verifier",
+    "reduce_file": "fuser.reduce",
 }
 
-__all__ = ["benchmark", "export", "inspect_file", "optimize", "optimize_file", "pass_names", "verify"]
+__all__ = [
+    "benchmark",
+    "export",
+    "inspect_file",
+    "optimize",
+    "optimize_file",
+    "pass_names",
+    "reduce_file",
+    "verify",
+]
 
 
 def __getattr__(name: str) -> Any:

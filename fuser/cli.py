@@ -237,6 +237,54 @@ def bench(
 
 
 @app.command()
+def reduce(
+    source: Annotated[Path, typer.Argument(metavar="IN", show_default=False, help="An ONNX file.")],
+    output: Annotated[
+        Path,
+        typer.Option("-o", "--output", metavar="OUT", show_default=False, help="Where what is left goes."),
+    ],
+    because: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WHAT",
+            show_default=False,
+            help="What has to be wrong: crashes, refuses, differs, unproven or hangs.",
+        ),
+    ] = None,
+    seconds: Annotated[
+        float, typer.Option(min=0.1, metavar="N", help="A run that takes longer hangs.")
+    ] = 60.0,
+    json: Json = None,
+    passes: Passes = None,
+    exclude: Exclude = None,
+    zero_below: ZeroBelow = 0.0,
+    shape: Shape = None,
+) -> None:
+    """Cut IN down to the fewest nodes on which `optimize` still fails, for a report of the bug.
+
+    IN is optimized and verified first, and what is wrong is found out: it ends with a traceback, refuses a
+    valid file, computes something else, cannot be proved, or does not end. What goes has to leave that as it
+    is: nodes, outputs, passes; weights become ones, extents small. Stopped early, OUT is the smallest file
+    until then.
+    """
+    guard([source], {"--json": json, "-o": output}, inputs=None)
+    from fuser.reduce import print_reduction, reduce_file
+
+    reduction = reduce_file(
+        source,
+        output,
+        because=because,
+        passes=names(passes),
+        exclude=names(exclude) or (),
+        zero_below=zero_below,
+        shapes=shapes(shape),
+        seconds=seconds,
+        tell=lambda line: complain(f"{line}\n"),
+    )
+    emit(reduction.to_dict, json, lambda console: print_reduction(reduction, console))
+
+
+@app.command()
 def passes(json: Json = None) -> None:
     """List the passes in the order in which they are tried."""
     import fuser

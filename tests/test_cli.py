@@ -336,7 +336,7 @@ def test_help_is_quick() -> None:
     result = process("--help")
     after = os.times()
     assert result.returncode == 0
-    for name in ("optimize", "inspect", "verify", "bench", "passes", "demo"):
+    for name in ("optimize", "inspect", "verify", "bench", "reduce", "passes", "demo"):
         assert f"  {name}  " in result.stdout
     spent = after.children_user + after.children_system - before.children_user - before.children_system
     assert spent < 0.4

@@ -40,6 +40,7 @@ ROOMS = {
     "hosts.onnx.judge": f"errors judge {SHARED} hosts.onnx.standard",
     "hosts.onnx.demands": "errors judge hosts.host hosts.onnx.judge",
     "hosts.onnx.certificate": "errors algebra rewrite hosts.output",
+    "hosts.onnx.reduce": "errors hosts.onnx.judge",
     "hosts.onnx.file": f"errors {SHARED}",
     "hosts.onnx": f"{NEUTRAL} {SHARED} hosts.operators hosts.onnx.standard hosts.onnx.judge"
     " hosts.onnx.demands hosts.onnx.certificate hosts.onnx.file",
@@ -80,6 +81,7 @@ EXCEPTIONS = {
     ("fuser.converter", "fuser.hosts.torch"): "from torch to ONNX is what it is about",
     ("fuser.converter", "torch"): "the types of its arguments",
     ("fuser.demo", "onnx"): "it builds a file of its own",
+    ("fuser.reduce", "fuser.hosts.onnx.reduce"): "only ONNX files are made smaller",
     ("fuser.hosts.kind", "torch"): "it asks whether that is installed",
     ("fuser.hosts.torch.export", "onnx_ir"): "torch.onnx makes a model of it",
 }

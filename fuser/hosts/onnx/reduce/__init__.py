@@ -1,0 +1,1 @@
+"""Ways to make a model smaller, which need not leave what it computes as it is."""
