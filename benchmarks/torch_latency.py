@@ -31,8 +31,9 @@ from torch.fx.experimental import optimization
 import fuser
 from benchmarks import models
 from benchmarks.common import machine, quartiles, table, versions, write_json
-from fuser.bench.benchmark import Call, processors
+from fuser.bench.benchmark import processors
 from fuser.errors import InputError
+from fuser.hosts.host import Call
 from fuser.hosts.torch.bench import BACKENDS, DEVICES, clock, inference, prepared, require_device
 from fuser.hosts.torch.callables import Arguments, results
 from fuser.hosts.torch.front import first_line

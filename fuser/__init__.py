@@ -13,19 +13,19 @@ if TYPE_CHECKING:
     from fuser.compiler import optimize as optimize
     from fuser.compiler import optimize_file as optimize_file
     from fuser.compiler import pass_names as pass_names
-    from fuser.hosts.torch.export import export as export
-    from fuser.judge.verification import verify as verify
+    from fuser.converter import export as export
     from fuser.reduce import reduce_file as reduce_file
+    from fuser.verifier import verify as verify
 
 _HOME = {
     "benchmark": "fuser.bench.benchmark",
-    "export": "fuser.hosts.torch.export",
+    "export": "fuser.converter",
     "inspect_file": "fuser.compiler",
     "optimize": "fuser.compiler",
     "optimize_file": "fuser.compiler",
     "pass_names": "fuser.compiler",
     "reduce_file": "fuser.reduce",
-    "verify": "fuser.judge.verification",
+    "verify": "fuser.verifier",
 }
 
 __all__ = [

@@ -269,7 +269,7 @@ def reduce(
     """
     guard([source], {"--json": json, "-o": output}, inputs=None)
     import fuser
-    from fuser.report.report import print_reduction
+    from fuser.report.reduction import print_reduction
 
     reduction = fuser.reduce_file(
         source,

@@ -1,39 +1,33 @@
 """The compiler end to end: load, import, rewrite, export, save; then verify and time what was written."""
 
+from __future__ import annotations
+
 import gc
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from fuser.errors import InputError
-from fuser.hosts.kind import from_torch, is_program, require_torch
-from fuser.ir.graph import Graph
-from fuser.judge.blame import blames
+from fuser.hosts.blame import blames
+from fuser.hosts.host import Draft
+from fuser.hosts.kind import is_program
+from fuser.hosts.pick import host_of
 from fuser.places import require_apart
 from fuser.report.culprit import require_right
 from fuser.report.report import Report
-from fuser.report.summary import summarise
-from fuser.rewrite.driver import carefully, run
-from fuser.rewrite.pattern import Event, Log, Plan, available, select
-from fuser.validate import check
+from fuser.rewrite.pattern import Event, Plan, available, select
+from fuser.validate.rewritten import rewritten
 
 if TYPE_CHECKING:
-    import onnx_ir
-
     from fuser.judge.inputs import Given, Shapes
     from fuser.judge.verification import Verification
 
 M = TypeVar("M")
 Name = str | os.PathLike[str]
-
-MOST_ROUNDS: Final = 8
-"""How often a model is read again, should there always be something left to do."""
-
-KINDS: Final = ".onnx gives .onnx and .pt2 gives .pt2"
 
 
 @overload
@@ -101,32 +95,24 @@ def optimize(
         names.
         VerificationError: the result does not compute the same, or with `strict` that is not proved.
     """
+    host = host_of(model)
 
-    def rewritten(exclude: Sequence[str]) -> tuple[Any, Report]:
+    def made(exclude: Sequence[str]) -> tuple[Draft, Report]:
         plan = select(passes, exclude, zero_below)
-        if from_torch(model):
-            return _optimize_torch(model, example_inputs, dynamic_shapes, plan)
-        return _optimize_onnx(model, plan)
+        with _uncollected():
+            draft = host.draft(model, example_inputs, dynamic_shapes)
+            return draft, rewrite(draft, plan, source=type(model).__name__)
 
-    result, report = rewritten(exclude)
+    draft, report = made(exclude)
+    result = draft.result()
     if verify:
-        inputs = example_inputs if from_torch(model) else None
 
-        def without(name: str) -> "Verification":
-            return _compared(model, rewritten([*exclude, name])[0], inputs)
+        def without(name: str) -> Verification:
+            return compared(model, made([*exclude, name])[0].result(), inputs=draft.examples)
 
-        report.verification = _compared(model, result, inputs)
+        report.verification = compared(model, result, inputs=draft.examples)
         require_right(report, without, strict=strict)
     return (result, report) if return_report else result
-
-
-def _optimize_onnx(model: Any, plan: Plan) -> tuple[Any, Report]:
-    from fuser.hosts.onnx.file import files as onnx_io
-
-    with _uncollected():
-        copy = onnx_io.from_any(model)
-        report = rewrite_model(copy, plan, source=type(model).__name__)
-        return onnx_io.to_same(copy, model), report
 
 
 @blames("src")
@@ -140,8 +126,8 @@ def optimize_file(
     verify: bool = True,
     strict: bool = False,
     bench: bool = False,
-    inputs: "Given | None" = None,
-    shapes: "Shapes | None" = None,
+    inputs: Given | None = None,
+    shapes: Shapes | None = None,
     certificate: Name | None = None,
 ) -> Report:
     """Optimize the file `src` and write the result to `dst`, which may be the same file.
@@ -161,7 +147,8 @@ def optimize_file(
         bench: time the result against the original (see `benchmark`).
         inputs: what to verify and time with, by input name or as an `.npz` file, in place of what is drawn.
         shapes: what to verify, time and count multiply-adds with: shapes of some inputs by name.
-        certificate: where to write the proof of an ONNX result (see `validate/certificate.py`), for `verify`.
+        certificate: where to write the proof of an ONNX result, for `verify` (see
+            `hosts/onnx/certificate/certificate.py`).
 
     Raises:
         InputError: `src` cannot be read or is not valid, no pass has one of the names, or the inputs or
@@ -171,31 +158,31 @@ def optimize_file(
             all of it where a certificate is asked for. Nothing is written.
         ContradictionError: the verification itself is wrong, a bug of ours. Nothing is written.
     """
-    if certificate is not None and is_program(src):
+    certificates = host_of(src).certificates
+    if certificate is not None and certificates is None:
         raise InputError(f"{os.fspath(src)} is no ONNX file, and only those have a certificate")
     require_apart([src], result=dst, texts={"the certificate": certificate}, reads={"the inputs": inputs})
-    optimized = _program if is_program(src) else _onnx
 
-    def without(name: str) -> "Verification":
-        plan = select(passes, [*exclude, name], zero_below)
+    def made(exclude: Sequence[str], dst: Name) -> AbstractContextManager[tuple[Path, Report]]:
+        return _optimized(src, dst, select(passes, exclude, zero_below), inputs, shapes)
+
+    def without(name: str) -> Verification:
         with (
             tempfile.TemporaryDirectory(prefix="graph-fuser-") as folder,
-            optimized(src, Path(folder) / Path(dst).name, plan, inputs, shapes) as (other, _),
+            made([*exclude, name], Path(folder) / Path(dst).name) as (other, _),
         ):
-            return _compared(src, other, inputs, shapes)
+            return compared(src, other, inputs=inputs, shapes=shapes)
 
-    with optimized(src, dst, select(passes, exclude, zero_below), inputs, shapes) as (written, report):
+    with made(exclude, dst) as (written, report):
         if verify:
-            report.verification = _compared(src, written, inputs, shapes)
+            report.verification = compared(src, written, inputs=inputs, shapes=shapes)
             require_right(report, without, strict=strict)
         if bench:
             from fuser.bench.benchmark import benchmark
 
             report.benchmark = benchmark(src, written, inputs=inputs, shapes=shapes)
-        if certificate is not None:
-            from fuser.validate import certificate as certificates
-
-            certificates.write(certificates.certify(src, written, report.applied), certificate)
+        if certificate is not None and certificates is not None:
+            certificates.certify(src, written, report.applied, dict(pass_names()), certificate)
     return report
 
 
@@ -206,8 +193,8 @@ def inspect_file(
     passes: Sequence[str] | None = None,
     exclude: Sequence[str] = (),
     zero_below: float = 0.0,
-    inputs: "Given | None" = None,
-    shapes: "Shapes | None" = None,
+    inputs: Given | None = None,
+    shapes: Shapes | None = None,
 ) -> Report:
     """Say what `optimize_file` would do to `src`, and why not the rest; nothing is written.
 
@@ -217,23 +204,14 @@ def inspect_file(
         InputError: `src` cannot be read or is not valid, no pass has one of the names, or the inputs or
             shapes do not fit.
     """
-    from fuser.hosts.onnx.file import files as onnx_io
-
     plan = select(passes, exclude, zero_below)
-    if is_program(src):
-        require_torch("a .pt2 file")
-        from fuser.hosts.torch import files as torch_files
-
-        if inputs is not None or shapes:
-            raise InputError(
-                f"{os.fspath(src)}: inputs and shapes say what multiply-adds are counted for, "
-                "which the report on a .pt2 file does not state"
-            )
-        report = _optimize_torch(torch_files.load(src), None, None, plan)[1]
-        report.source = os.fspath(src)
-        return report
-    model = onnx_io.load(src)
-    return rewrite_model(model, plan, source=os.fspath(src), shapes=_shapes(model, inputs, shapes))
+    host = host_of(src)
+    if not host.counts and (inputs is not None or shapes):
+        raise InputError(
+            f"{os.fspath(src)}: inputs and shapes say what multiply-adds are counted for, "
+            f"which the report on a {host.title} file does not state"
+        )
+    return rewrite(host.load(src, inputs, shapes), plan, source=os.fspath(src))
 
 
 def pass_names() -> list[tuple[str, str]]:
@@ -241,105 +219,36 @@ def pass_names() -> list[tuple[str, str]]:
     return [(entry.name, entry.summary) for entry in available()]
 
 
-def _optimize_torch(model: Any, example_inputs: Any, dynamic_shapes: Any, plan: Plan) -> tuple[Any, Report]:
-    from fuser.hosts.torch.front import graph_of, optimize_torch
-    from fuser.hosts.torch.summary import summarise as summarise_torch
-
-    started = perf_counter()
-    with _uncollected():
-        source = graph_of(model, example_inputs, dynamic_shapes)
-        examples = example_inputs if source is model else None
-        result, events = optimize_torch(source, examples, plan=plan)
-    before, after = summarise_torch(model, source), summarise_torch(result, result)
-    return result, Report(events, before, after, perf_counter() - started, source=type(model).__name__)
-
-
 @contextmanager
-def _onnx(
-    src: Name, dst: Name, plan: Plan, inputs: "Given | None", shapes: "Shapes | None"
+def _optimized(
+    src: Name, dst: Name, plan: Plan, inputs: Given | None, shapes: Shapes | None
 ) -> Iterator[tuple[Path, Report]]:
     """Where the optimized `src` is written, to be moved to `dst` at the end, and what was done."""
-    from fuser.hosts.onnx.file import files as onnx_io
-
-    if is_program(dst):
-        raise InputError(
-            f"{os.fspath(src)} becomes another ONNX file, which {os.fspath(dst)} is not: {KINDS}"
-        )
+    if is_program(src) != is_program(dst):
+        another = f"becomes another {host_of(src).title} file, which {os.fspath(dst)} is not"
+        raise InputError(f"{os.fspath(src)} {another}: .onnx gives .onnx and .pt2 gives .pt2")
     started = perf_counter()
     with _uncollected():
-        model = onnx_io.load(src)
-        report = rewrite_model(model, plan, source=os.fspath(src), shapes=_shapes(model, inputs, shapes))
-    with onnx_io.staged(model, dst) as written:
-        del model
+        draft = host_of(src).load(src, inputs, shapes)
+        report = rewrite(draft, plan, source=os.fspath(src))
+    with draft.staged(dst) as written:
+        del draft
         report.seconds = perf_counter() - started
         yield written, report
 
 
-@contextmanager
-def _program(
-    src: Name,
-    dst: Name,
-    plan: Plan,
-    inputs: "Given | None",  # noqa: ARG001  # nothing is counted that depends on them
-    shapes: "Shapes | None",  # noqa: ARG001
-) -> Iterator[tuple[Path, Report]]:
-    """The same for a file of torch.export."""
-    if not is_program(dst):
-        raise InputError(
-            f"{os.fspath(src)} becomes another .pt2 file, which {os.fspath(dst)} is not: {KINDS}"
-        )
-    require_torch("a .pt2 file")
-    from fuser.hosts.torch import files as torch_files
-
-    result, report = _optimize_torch(torch_files.load(src), None, None, plan)
-    report.source = os.fspath(src)
-    with torch_files.staged(result, dst) as written:
-        del result
-        yield written, report
-
-
-def _shapes(model: "onnx_ir.Model", inputs: "Given | None", shapes: "Shapes | None") -> "Shapes":
-    """What multiply-adds are counted for: the shapes of the user's inputs, or those that the user gave."""
-    from fuser.judge.inputs import given, model_specs, require_shapes
-
-    if inputs is None:
-        return shapes or {}
-    found = {name: array.shape for name, array in given(inputs, model_specs(model)).items()}
-    require_shapes(found, shapes)
-    return found
-
-
-def rewrite_model(model: "onnx_ir.Model", plan: Plan, source: str, shapes: "Shapes | None" = None) -> Report:
-    """Rewrite `model` in place; `shapes` of inputs are those that multiply-adds are counted for."""
-    from fuser.hosts.onnx.exporter import export_graph
-
+def rewrite(draft: Draft, plan: Plan, source: str) -> Report:
+    """Rewrite a model until nothing is left to do, and say what was done; `source` is what it is called."""
     started = perf_counter()
-    before = summarise(model, shapes)
+    before = draft.summary()
     events: list[Event] = []
-    for _ in range(MOST_ROUNDS):
-        graphs, log = _rewritten(model, plan)
-        for graph in graphs:
-            export_graph(graph)
+    for _ in range(draft.rounds):
+        graphs, log = rewritten(draft.graphs, plan)
+        draft.apply(graphs)
         events = [*(event for event in events if event.status == "applied"), *log.events]
-        # What pays is judged by what the file holds, so the last look is at what it will hold. A body sees
-        # only then what has become of the values around it, and a rewrite the operators that others became.
         if not log.applied:
             break
-    return Report(events, before, summarise(model, shapes), perf_counter() - started, source=source)
-
-
-def _rewritten(model: "onnx_ir.Model", plan: Plan) -> tuple[list[Graph], Log]:
-    """Import `model` and rewrite its graphs."""
-    from fuser.hosts.onnx.importer import import_model
-
-    def attempt(careful: bool) -> tuple[list[Graph], Log]:
-        graphs, log = import_model(model), Log()
-        for graph in graphs:
-            run(graph, plan, log, check, careful=careful)
-            check.settle(graph, trusted=careful)
-        return graphs, log
-
-    return carefully(attempt)
+    return Report(events, before, draft.summary(), perf_counter() - started, source=source)
 
 
 @contextmanager
@@ -354,9 +263,8 @@ def _uncollected() -> Iterator[None]:
             gc.enable()
 
 
-def _compared(
-    original: Any, result: Any, inputs: "Given | None" = None, shapes: "Shapes | None" = None
-) -> "Verification":
-    from fuser.judge.verification import verify
+def compared(original: Any, result: Any, **options: Any) -> Verification:
+    """The verdict on a result; the options are those of `fuser.verify`."""
+    from fuser.verifier import verify
 
-    return verify(original, result, inputs=inputs, shapes=shapes)
+    return verify(original, result, **options)

@@ -6,8 +6,8 @@ from itertools import chain
 from pathlib import Path
 
 from fuser.errors import OutputError
-from fuser.hosts.kind import is_program
 from fuser.hosts.output import data_name, same, target_of
+from fuser.hosts.pick import host_of
 
 Name = str | os.PathLike[str]
 
@@ -23,7 +23,7 @@ def require_apart(
 
     Refused before anything is written is also what has no place: no folder, or one that is a folder.
 
-    That the result is no file of weights is seen when it is written: see `onnx_io.staged`.
+    That the result is no file of weights is seen when it is written: see `Draft.staged`.
 
     Args:
         models: what is read, and their external data with them.
@@ -60,8 +60,5 @@ def _require_free(called: str, path: Name, taken: Iterable[tuple[str, Name]]) ->
 
 def _weights(models: Iterable[Name]) -> Iterator[tuple[str, Name]]:
     """The files of external data."""
-    from fuser.hosts.onnx.file import files as onnx_io
-
     for model in models:
-        if not is_program(model):
-            yield from ((f"weights of {model}", path) for path in onnx_io.files(model)[1:])
+        yield from ((f"weights of {model}", path) for path in host_of(model).files(model)[1:])

@@ -70,20 +70,20 @@ class Run:
 
     def observe(self, path: Path) -> Symptom | None:
         """What is wrong with a file: it is optimized and verified. None where nothing is."""
-        import fuser
-        from fuser.judge.blame import InvalidModelError, blaming, invalid
+        from fuser.compiler import optimize_file
+        from fuser.hosts.blame import InvalidModelError, blaming
+        from fuser.hosts.pick import host_of
+        from fuser.verifier import verify
 
-        if self.valid and invalid(path) is not None:
+        if self.valid and host_of(path).invalid(path) is not None:
             return None
         result = Path(tempfile.gettempdir()) / "result.onnx"
         optimized = False
         try:
             with blaming(path):
-                fuser.optimize_file(
-                    path, result, passes=self.passes, zero_below=self.zero_below, verify=False
-                )
+                optimize_file(path, result, passes=self.passes, zero_below=self.zero_below, verify=False)
                 optimized = True
-                return _judged(fuser.verify(path, result, shapes=self.shapes)) if self.verify else None
+                return _judged(verify(path, result, shapes=self.shapes)) if self.verify else None
         except InvalidModelError:
             return None
         except InputError as error:

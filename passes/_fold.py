@@ -6,7 +6,7 @@ from fuser.algebra.conv import Conv
 from fuser.errors import Declined, require
 from fuser.ir.node import Apply, Node, Value
 from fuser.ir.ops import Sum
-from fuser.rewrite.pattern import Candidate, describe
+from fuser.rewrite.pattern import Candidate, describe, describe_fully
 from passes._branch import Branch, affine, readers
 
 
@@ -24,7 +24,7 @@ def downstream(node: Node) -> Iterator[Candidate]:
     """f(node(x)), g(node(x)), ...  ->  f'(x), g'(x), ...: into every reader, so that the node vanishes."""
     targets: dict[Value, Apply] = {}
     for user in readers(node.outputs[0]):
-        require(isinstance(user.op, Conv), f"{describe(user)} ({user.op}) reads it and is no convolution")
+        require(isinstance(user.op, Conv), f"{describe_fully(user)} reads it and is no convolution")
         assert isinstance(user.op, Conv)
         targets[user.outputs[0]] = Branch(user.op, node.outputs[0], user.extent).after(node).apply
     if targets:
@@ -54,4 +54,4 @@ def describe_maker(value: Value | None) -> str:
     """How a reason calls what makes a value."""
     if value is None or value.producer is None:
         return f"the input {value.name!r}" if value is not None else "nothing"
-    return f"{describe(value.producer)} ({value.producer.op})"
+    return describe_fully(value.producer)

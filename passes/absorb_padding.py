@@ -15,6 +15,23 @@ def absorb_padding(node: Node) -> Iterator[Candidate]:
     Constant padding of the spatial axes. A pad is a delta kernel that reads outside, so this is a
     composition; its border condition decides. Pooling by maximum has no such form: its own padding is minus
     infinity, not zero.
+
+    Given:
+        x: float32 [1, 3, 8, 8]
+        a = pad (1, 1, 1, 1) (x)
+        y = 3x3 conv, 3 -> 4, bias (a)
+        return y
+    Result:
+        x: float32 [1, 3, 8, 8]
+        y = 3x3 conv, 3 -> 4, pads (1, 1, 1, 1), bias (x)
+        return y
+
+    Declined:
+        x: float32 [1, 3, 8, 8]
+        a = pad (1, 1, 1, 1) with 2.5 (x)
+        y = 3x3 conv, 3 -> 4, pads (1, 1, 1, 1) (a)
+        return y
+        # the border differs: the inner operator continues with 2.5, the outer one pads with 0 (channel 0)
     """
     assert isinstance(node.op, Conv)
     if is_padding(node.op):

@@ -18,7 +18,27 @@ from fuser.rewrite.pattern import NARROW, Candidate, rewrite
 
 @rewrite(Sum, stage=NARROW)
 def drop_branches(node: Node) -> Iterator[Candidate]:
-    """a * x + c * conv(y, 0)  ->  a * x + c * b, b being the bias of the convolution."""
+    """a * x + c * conv(y, 0)  ->  a * x + c * b, b being the bias of the convolution.
+
+    Given:
+        x: float32 [1, 4, 8, 8]
+        a = Relu (x)
+        b = 3x3 conv, 4 -> 4, pads (1, 1, 1, 1), bias, zero (a)
+        y = x + b
+        return y
+    Result:
+        x: float32 [1, 4, 8, 8]
+        y = shift (x)
+        return y
+
+    Declined:
+        x: float32 [1, 4, 8, 8]
+        a = 3x3 conv, 4 -> 4, pads (1, 1, 1, 1), bias, zero (x)
+        b = 1x1 conv, 4 -> 4, zero (x)
+        y = a + b
+        return y
+        # all 2 branches are constant
+    """
     assert isinstance(node.op, Sum)
     terms = list(zip(node.op.coefficients, node.inputs, strict=True))
     found = {

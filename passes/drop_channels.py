@@ -17,7 +17,7 @@ from fuser.errors import Declined, require
 from fuser.ir.interpret import evaluate
 from fuser.ir.node import Apply, Node, Value
 from fuser.ir.ops import Opaque, Sum
-from fuser.rewrite.pattern import NARROW, Candidate, describe, rewrite
+from fuser.rewrite.pattern import NARROW, Candidate, describe, describe_fully, rewrite
 from passes._branch import REACH, readers
 
 # Positions along each spatial axis on which it is seen what an operator makes of a constant channel.
@@ -31,6 +31,27 @@ def drop_channels(node: Node) -> Iterator[Candidate]:
     A channel goes if all that read it have zero weights for it, or if it is a constant c: an output whose
     weights are all zero is its bias, and f makes f(c) of it, which joins the bias of the convolution
     behind. Where that one reads past the border, f(c) must be what it is padded with there.
+
+    Given:
+        x: float32 [1, 3, 8, 8]
+        a = 3x3 conv, 3 -> 6, pads (1, 1, 1, 1), zero outputs [1, 4] (x)
+        b = Relu (a)
+        y = 3x3 conv, 6 -> 2, pads (1, 1, 1, 1), zero inputs [5] (b)
+        return y
+    Result:
+        x: float32 [1, 3, 8, 8]
+        a = 3x3 conv, 3 -> 3, pads (1, 1, 1, 1) (x)
+        b = Relu (a)
+        y = 3x3 conv, 3 -> 2, pads (1, 1, 1, 1) (b)
+        return y
+
+    Declined:
+        x: float32 [1, 3, 8, 8]
+        a = 3x3 conv, 3 -> 4, pads (1, 1, 1, 1), zero outputs [2] (x)
+        b = Softmax (a)
+        y = 1x1 conv, 4 -> 2 (b)
+        return y
+        # b (Softmax) reads all channels
     """
     conv = node.op
     assert isinstance(conv, Conv)
@@ -74,7 +95,7 @@ class Coupled:
                 if is_exit(user, entry):
                     coupled.exits.append(user)
                 else:
-                    require(keeps_channels(user, entry), f"{describe(user)} ({user.op}) reads all channels")
+                    require(keeps_channels(user, entry), f"{describe_fully(user)} reads all channels")
                     coupled.between.append(user)
                     values.append(user.outputs[0])
             require(
@@ -177,7 +198,7 @@ def entry_of(node: Node) -> Node:
             return maker
         require(
             keeps_channels(maker, reader),
-            f"channels that nothing reads come from {describe(maker)} ({maker.op})",
+            f"channels that nothing reads come from {describe_fully(maker)}",
         )
         node = maker
     raise Declined(f"channels that nothing reads come from more than {REACH} operators before")
@@ -201,7 +222,7 @@ def seen(node: Node, constants: Mapping[Value, Array], rank: int) -> Array:
             feed.append(value.constant.lazy())
     result = evaluate(node.op, feed)[0].reshape(len(next(iter(constants.values()))), -1)
     uniform = np.isfinite(result[:, 0]).all() and (result == result[:, :1]).all()
-    require(bool(uniform), f"{describe(node)} ({node.op}) does not make constants of constants")
+    require(bool(uniform), f"{describe_fully(node)} does not make constants of constants")
     return np.asarray(result[:, 0], dtype=np.float64)
 
 

@@ -16,6 +16,17 @@ def eliminate_no_ops(node: Node) -> Iterator[Candidate]:
 
     Importers lift Identity, Dropout in inference, casts to the same dtype and reshapes to the same shape to
     such a sum, so this one rule removes them all. The driver keeps the names of graph outputs.
+
+    Given:
+        x: float32 [1, 4, 8, 8]
+        a = x
+        b = identity (a)
+        y = Relu (b)
+        return y
+    Result:
+        x: float32 [1, 4, 8, 8]
+        y = Relu (x)
+        return y
     """
     source = node.inputs[0]
     assert source is not None

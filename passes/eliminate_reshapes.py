@@ -26,6 +26,25 @@ def eliminate_reshapes(node: Node) -> Iterator[Candidate]:
 
     One or more 1x1 convolutions in groups or not, linear layers, scales and shifts. The channels may be on
     another axis of x than of its reshape, as long as as many elements lie behind them.
+
+    Given:
+        x: float32 [N, 4, 5, 6]
+        a = reshape to (-1, 4, 30) (x)
+        b = 1 conv, 4 -> 3 (a)
+        y = reshape to (-1, 3, 5, 6) (b)
+        return y
+    Result:
+        x: float32 [N, 4, 5, 6]
+        y = 1x1 conv, 4 -> 3 (x)
+        return y
+
+    Declined:
+        x: float32 [N, 4, 5, 6]
+        a = reshape to (-1, 20, 6) (x)
+        b = 1 conv, 20 -> 20 (a)
+        y = reshape to (-1, 4, 5, 6) (b)
+        return y
+        # the channels of 1 conv, 20 -> 20 on (20, 6) are no axis of both (4, 5, 6) and (4, 5, 6)
     """
     value = read_by(node)
     first = reshape_before(value, channels_only=True)

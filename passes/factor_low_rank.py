@@ -19,6 +19,23 @@ def factor_low_rank(node: Node) -> Iterator[Candidate]:
 
     Dense kernels and linear layers: k x k and 1x1, 1x1 and k x k, or k x 1 and 1 x k. Ranks up to 32, exact
     up to the rounding of float64; a kernel that is low rank up to the rounding of its own dtype stays.
+
+    Given:
+        x: float32 [1, 64, 12, 12]
+        y = 3x3 conv, 64 -> 64, stride (2, 2), pads (1, 1, 1, 1), bias, rank 4 (x)
+        return y
+    Result:
+        x: float32 [1, 64, 12, 12]
+        y_0 = 3x3 conv, 64 -> 4, stride (2, 2), pads (1, 1, 1, 1) (x)
+        y = 1x1 conv, 4 -> 64, bias (y_0)
+        return y
+
+    Declined:
+        x: float32 [1, 16]
+        y = linear, 16 -> 16, rank 1 (x)
+        return y
+        # no gain: 32 multiply-adds, 264 bytes, 2 kernels instead of 256 multiply-adds, 1.15e+03 bytes,
+        # 1 kernels
     """
     conv, source = node.op, node.inputs[0]
     assert isinstance(conv, Conv)

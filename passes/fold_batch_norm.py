@@ -17,6 +17,24 @@ def fold_batch_norm(node: Node) -> Iterator[Candidate]:
 
     Conv, ConvTranspose and linear layers of any grouping. Forward only where it is exact: into an unpadded
     convolution, or without a shift. A BatchNorm with several readers goes forward into all of them or stays.
+
+    Given:
+        x: float32 [1, 4, 8, 8]
+        a = 3x3 conv, 4 -> 8, pads (1, 1, 1, 1) (x)
+        y = batch_norm (a)
+        return y
+    Result:
+        x: float32 [1, 4, 8, 8]
+        y = 3x3 conv, 4 -> 8, pads (1, 1, 1, 1), bias (x)
+        return y
+
+    Declined:
+        x: float32 [1, 4, 8, 8]
+        a = batch_norm (x)
+        y = 3x3 conv, 4 -> 8, pads (1, 1, 1, 1) (a)
+        return y
+        # behind the input 'x': nothing to fold into; forward: the border differs: the inner operator
+        # continues with -2, the outer one pads with 0 (channel 0)
     """
     assert isinstance(node.op, Conv)
     if node.label == "batch_norm" and node.op.pointwise:

@@ -12,7 +12,7 @@ from fuser.algebra.conv import Conv, scale_shift
 from fuser.errors import Declined, require
 from fuser.ir.node import Apply, Node
 from fuser.ir.ops import Sum
-from fuser.rewrite.pattern import FOLD, Candidate, describe, rewrite
+from fuser.rewrite.pattern import FOLD, Candidate, describe_fully, rewrite
 from passes._branch import Branch, readers, unary
 from passes._fold import both_ways
 
@@ -22,6 +22,36 @@ def fold_scale_shift(node: Node) -> Iterator[Candidate]:
     """s * conv(x) + t  ->  conv'(x), and conv(s * x + t)  ->  conv'(x) or conv'(x + t / s).
 
     Mul, Div, Add and Sub by a constant on either side, of any shape that broadcasts per channel.
+
+    Given:
+        x: float32 [1, 4, 8, 8]
+        a = scale (x)
+        b = 3x3 conv, 4 -> 8, pads (1, 1, 1, 1) (a)
+        y = 2 b + 0.5
+        return y
+    Result:
+        x: float32 [1, 4, 8, 8]
+        y = 3x3 conv, 4 -> 8, pads (1, 1, 1, 1), bias (x)
+        return y
+
+    Given:
+        x: float32 [1, 4, 8, 8]
+        a = 0.5 x
+        b = a + 2
+        y = 3x3 conv, 4 -> 8, pads (1, 1, 1, 1) (b)
+        return y
+    Result:
+        x: float32 [1, 4, 8, 8]
+        y_0 = x + 4
+        y = 3x3 conv, 4 -> 8, pads (1, 1, 1, 1) (y_0)
+        return y
+
+    Declined:
+        x: float32 [1, 4, 8, 8]
+        a = scale (x)
+        y = Relu (a)
+        return y
+        # y (Relu) reads it and is no convolution
     """
     if unary(node) or (isinstance(node.op, Conv) and node.op.pointwise and node.label != "batch_norm"):
         try:
@@ -37,7 +67,7 @@ def scale_forward(node: Node) -> Iterator[Candidate]:
     assert source is not None
     assert isinstance(node.op, Conv | Sum)
     for user in readers(value):
-        require(isinstance(user.op, Conv), f"{describe(user)} ({user.op}) reads it and is no convolution")
+        require(isinstance(user.op, Conv), f"{describe_fully(user)} reads it and is no convolution")
     # Mul and Add are often two nodes: only with what is upstream does the scale come into sight.
     for branch in Branch(node.op, source).upstream():
         if len(value.users) == 1 and (isinstance(branch.op, Sum) or branch.op.pointwise):

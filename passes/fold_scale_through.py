@@ -8,7 +8,7 @@ from fuser.algebra.conv import Conv
 from fuser.errors import require
 from fuser.ir.node import Apply, Node, Value
 from fuser.ir.ops import Opaque, Sum
-from fuser.rewrite.pattern import FOLD, Candidate, describe, rewrite
+from fuser.rewrite.pattern import FOLD, Candidate, describe_fully, rewrite
 from passes._branch import Branch, readers, unary
 
 
@@ -18,6 +18,26 @@ def fold_scale_through(node: Node) -> Iterator[Candidate]:
 
     The scale is per channel or scalar, strictly positive and without shift, and every reader of it is such an
     operator with convolutions behind it; so it vanishes.
+
+    Given:
+        x: float32 [1, 4, 8, 8]
+        a = scale (x)
+        b = Relu (a)
+        y = 3x3 conv, 4 -> 8, pads (1, 1, 1, 1) (b)
+        return y
+    Result:
+        x: float32 [1, 4, 8, 8]
+        b = Relu (x)
+        y = 3x3 conv, 4 -> 8, pads (1, 1, 1, 1) (b)
+        return y
+
+    Declined:
+        x: float32 [1, 4, 8, 8]
+        a = -2 x
+        b = Relu (a)
+        y = 3x3 conv, 4 -> 8, pads (1, 1, 1, 1) (b)
+        return y
+        # the scale is not positive everywhere: -2
     """
     source, value = node.inputs[0], node.outputs[0]
     users = list(value.users)
@@ -33,7 +53,7 @@ def fold_scale_through(node: Node) -> Iterator[Candidate]:
         parameters = [v for v in reader.inputs[1:] if v is not None]
         targets[result] = Apply(reader.op, (source, *parameters))
         for user in readers(result):
-            require(isinstance(user.op, Conv), f"{describe(user)} ({user.op}) reads it and is no convolution")
+            require(isinstance(user.op, Conv), f"{describe_fully(user)} reads it and is no convolution")
             assert isinstance(user.op, Conv)
             # The same scale behind the non-linearity, as if the node had stood there.
             targets[user.outputs[0]] = Apply(Branch(user.op, value).after(node).op, (result,))

@@ -21,7 +21,28 @@ from passes._reshape import read_by, sample
 
 @rewrite(Conv, stage=FOLD)
 def fold_through_reshape(node: Node) -> Iterator[Candidate]:
-    """conv(reshape(s * x + t))  ->  conv'(reshape(x)), for convolutions and linear layers."""
+    """conv(reshape(s * x + t))  ->  conv'(reshape(x)), for convolutions and linear layers.
+
+    Given:
+        x: float32 [2, 3, 4, 5]
+        a = batch_norm (x)
+        b = reshape to (-1, 60) (a)
+        y = linear, 60 -> 7 (b)
+        return y
+    Result:
+        x: float32 [2, 3, 4, 5]
+        y_0 = reshape to (-1, 60) (x)
+        y = linear, 60 -> 7, bias (y_0)
+        return y
+
+    Declined:
+        x: float32 [2, 4, 4, 5]
+        a = batch_norm (x)
+        b = reshape to (-1, 2, 40) (a)
+        y = 1 conv, 2 -> 7 (b)
+        return y
+        # the scale and shift of (4, 4, 5) differ within the channels of (2, 40)
+    """
     conv, reshape = node.op, read_by(node).producer
     assert isinstance(conv, Conv)
     if reshape is None or not isinstance(reshape.op, Reshape):

@@ -22,6 +22,25 @@ def merge_branches(node: Node) -> Iterator[Candidate]:
     Sums of any arity and order, nested, with Sub and scalars. Each kernel is embedded in the union of the
     windows; the identity is a delta kernel on the centre tap. Where merging all terms does not pay, pairs are
     tried.
+
+    Given:
+        x: float32 [1, 8, 8, 8]
+        a = 3x3 conv, 8 -> 8, pads (1, 1, 1, 1) (x)
+        b = 1x1 conv, 8 -> 8, bias (x)
+        y = a + b + x
+        return y
+    Result:
+        x: float32 [1, 8, 8, 8]
+        y = 3x3 conv, 8 -> 8, pads (1, 1, 1, 1), bias (x)
+        return y
+
+    Declined:
+        x: float32 [1, 4, 3, 3]
+        a = 3x3 conv, 4 -> 4 (x)
+        b = 1x1 conv, 4 -> 4, stride (3, 3) (x)
+        y = a + b
+        return y
+        # 3x3 conv, 4 -> 4 and 1x1 conv, 4 -> 4, stride (3, 3): stride differs: (1, 1) and (3, 3)
     """
     if any(inner(node, user) for user in node.outputs[0].users):
         return

@@ -24,6 +24,23 @@ def merge_chains(node: Node) -> Iterator[Candidate]:
     the inner one computes outside its input is what the outer one is padded with. Factors that were made
     small on purpose (Tucker, SVD, depthwise-separable) cost less apart and stay; but a pool behind a 1x1
     convolution goes before it, where fewer positions are left to mix.
+
+    Given:
+        x: float32 [1, 4, 8, 8]
+        a = 1x1 conv, 4 -> 8 (x)
+        y = 3x3 conv, 8 -> 4, pads (1, 1, 1, 1), bias (a)
+        return y
+    Result:
+        x: float32 [1, 4, 8, 8]
+        y = 3x3 conv, 4 -> 4, pads (1, 1, 1, 1), bias (x)
+        return y
+
+    Declined:
+        x: float32 [1, 4, 8, 8]
+        a = 1x1 conv, 4 -> 8, bias (x)
+        y = 3x3 conv, 8 -> 4, pads (1, 1, 1, 1) (a)
+        return y
+        # the border differs: the inner operator continues with 4, the outer one pads with 0 (channel 0)
     """
     assert isinstance(node.op, Conv)
     if not node.op.pointwise and not is_padding(node.op):

@@ -53,6 +53,30 @@ def merge_rows(node: Node) -> Iterator[Candidate]:
     `a` is a linear layer or a 1x1 convolution of samples that are flattened. The other term is whatever one
     convolution can say, x itself included, flattened or not. A pair at a time: `merge_branches` has
     added up what it can.
+
+    Given:
+        x: float32 [N, 3, 4, 5]
+        a = reshape to (-1, 60, 1, 1) (x)
+        b = 1x1 conv, 60 -> 60, groups 3 (a)
+        c = reshape to (-1, 3, 4, 5) (b)
+        d = 3x3 conv, 3 -> 3, groups 3, pads (1, 1, 1, 1) (x)
+        y = c + d
+        return y
+    Result:
+        x: float32 [N, 3, 4, 5]
+        y_0 = reshape to (-1, 60, 1, 1) (x)
+        y_1 = 1x1 conv, 60 -> 60, groups 3 (y_0)
+        y = reshape to (-1, 3, 4, 5) (y_1)
+        return y
+
+    Declined:
+        x: float32 [1, 3, H, 5]
+        a = reshape to (-1, 60) (x)
+        b = linear, 60 -> 60 (a)
+        c = reshape to (-1, 3, 4, 5) (b)
+        y = c + x
+        return y
+        # the extents of 'x' are not known: (1, 3, 'H', 5)
     """
     if any(inner(node, user) for user in node.outputs[0].users):
         return

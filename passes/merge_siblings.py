@@ -21,6 +21,38 @@ def merge_siblings(node: Node) -> Iterator[Candidate]:
 
     Runs of neighbours in the concatenation; what is not a convolution of the same value stays beside the
     merged one.
+
+    Given:
+        x: float32 [1, 8, 8, 8]
+        a = 3x3 conv, 8 -> 4, pads (1, 1, 1, 1) (x)
+        b = 3x3 conv, 8 -> 12, pads (1, 1, 1, 1) (x)
+        y = concat, axis 1 (a, b)
+        return y
+    Result:
+        x: float32 [1, 8, 8, 8]
+        y = 3x3 conv, 8 -> 16, pads (1, 1, 1, 1) (x)
+        return y
+
+    Given:
+        x: float32 [1, 8, 8, 8]
+        p, q = channels 0:4, 4:8 of 8 (x)
+        a = 3x3 conv, 4 -> 4, pads (1, 1, 1, 1) (p)
+        b = 3x3 conv, 4 -> 4, pads (1, 1, 1, 1) (q)
+        y = concat, axis 1 (a, b)
+        return y
+    Result:
+        x: float32 [1, 8, 8, 8]
+        y = 3x3 conv, 8 -> 8, groups 2, pads (1, 1, 1, 1) (x)
+        return y
+
+    Declined:
+        x: float32 [1, 8, 8, 8]
+        p, q = channels 0:4, 4:8 of 8 (x)
+        a = 3x3 conv, 4 -> 4, pads (1, 1, 1, 1) (p)
+        b = 3x3 conv, 4 -> 4, pads (1, 1, 1, 1) (q)
+        y = concat, axis 1 (b, a)
+        return y
+        # the parts [(4, 4), (0, 4)] are not all 8 channels in order
     """
     assert isinstance(node.op, Concat)
     terms = [Branch(Sum((1.0,)), value) for value in node.inputs if value is not None]

@@ -16,6 +16,25 @@ def select_rows(node: Node) -> Iterator[Candidate]:
 
     Channels that nobody reads are not computed; where all are read, smaller convolutions often save the
     copies.
+
+    Given:
+        x: float32 [1, 4, 8, 8]
+        a = 3x3 conv, 4 -> 8, pads (1, 1, 1, 1) (x)
+        p, q = channels 0:2, 2:8 of 8 (a)
+        y = Relu (q)
+        return y
+    Result:
+        x: float32 [1, 4, 8, 8]
+        q = 3x3 conv, 4 -> 6, pads (1, 1, 1, 1) (x)
+        y = Relu (q)
+        return y
+
+    Declined:
+        x: float32 [1, 4, 8, 8]
+        a = 1x1 conv, 4 -> 8 (x)
+        y = channels 0:2 of 8, axis -1 (a)
+        return y
+        # channel axis differs: 1 and -1
     """
     assert isinstance(node.op, Select)
     source = node.inputs[0]

@@ -17,6 +17,21 @@ def split_groups(node: Node) -> Iterator[Candidate]:
     """conv(x, diag(k, m))  ->  grouped conv(x, [k, m]), in as many groups as there are; depthwise in the end.
 
     Linear layers have no groups: a diagonal one becomes a scale, others stay.
+
+    Given:
+        x: float32 [1, 4, 8, 8]
+        y = 3x3 conv, 4 -> 8, pads (1, 1, 1, 1), 2 blocks (x)
+        return y
+    Result:
+        x: float32 [1, 4, 8, 8]
+        y = 3x3 conv, 4 -> 8, groups 2, pads (1, 1, 1, 1) (x)
+        return y
+
+    Declined:
+        x: float32 [8, 4]
+        y = linear, 4 -> 8, 2 blocks (x)
+        return y
+        # 2 blocks are zero outside, but a linear layer has no groups
     """
     conv, source = node.op, node.inputs[0]
     assert isinstance(conv, Conv)

@@ -12,6 +12,7 @@ from fuser.ir.graph import Graph
 from fuser.ir.interpret import Frame, interpret
 from fuser.ir.node import Node, Value
 from fuser.ir.ops import Op, Opaque, Reshape, Sum
+from fuser.ir.text import write
 from fuser.rewrite.driver import run
 from fuser.rewrite.pattern import Event, Log, Plan, Rewrite
 from fuser.validate import check
@@ -124,11 +125,12 @@ def optimize(
             ).astype(float)
             for value in graph.inputs
         }
-    before = evaluate(graph, feeds)
+    before, said = evaluate(graph, feeds), write(graph)
     log = Log()
     run(graph, Plan(rewrites), log, check, careful=careful)
     for old, new in zip(before, evaluate(graph, feeds), strict=True):
-        np.testing.assert_allclose(new, old, rtol=1e-9, atol=1e-9 * np.abs(old).max())
+        both = f"{said}was made\n{write(graph)}"
+        np.testing.assert_allclose(new, old, rtol=1e-9, atol=1e-9 * np.abs(old).max(), err_msg=both)
     check.settle(graph)
     return log.events
 

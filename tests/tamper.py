@@ -20,7 +20,8 @@ from onnx import numpy_helper
 
 import fuser
 from fuser.errors import InputError, VerificationError
-from fuser.validate import certificate
+from fuser.hosts.blame import blaming
+from fuser.hosts.onnx.certificate import certificate
 from tests.fuzz.networks import Network
 
 Change = Callable[[onnx.ModelProto, np.random.Generator], bool]
@@ -154,7 +155,8 @@ CHANGES: dict[str, Change] = {
 def holds(original: Path, result: Path, path: Path) -> bool:
     """Whether the certificate does."""
     try:
-        certificate.check(original, result, path)
+        with blaming(original, result):
+            certificate.check(original, result, path)
     except (InputError, VerificationError):
         return False
     return True

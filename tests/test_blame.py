@@ -11,7 +11,7 @@ import pytest
 import fuser
 from fuser.cli import run
 from fuser.errors import InputError, OutputError, VerificationError
-from fuser.judge.blame import blaming
+from fuser.hosts.blame import blaming
 from tests.small_models import convnet, normal, parsed
 
 MISTAKES = [KeyError("k"), RecursionError("deep"), MemoryError(), OverflowError("large"), AssertionError("a")]
@@ -96,8 +96,8 @@ def test_the_commands_tell_them_apart(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     for place in (
-        "fuser.compiler.rewrite_model",
-        "fuser.judge.verification.compare",
+        "fuser.compiler.rewrite",
+        "fuser.verifier.compare",
         "fuser.bench.benchmark.interleave",
     ):
         monkeypatch.setattr(place, raising(KeyError("a mistake")))
@@ -111,7 +111,7 @@ def test_the_commands_tell_them_apart(
 
 
 def test_objects_are_told_apart_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fuser.compiler.rewrite_model", raising(RecursionError("deep")))
+    monkeypatch.setattr("fuser.compiler.rewrite", raising(RecursionError("deep")))
     with pytest.raises(InputError, match="the model: the model is invalid: "):
         fuser.optimize(invalid())
     with pytest.raises(RecursionError):

@@ -14,8 +14,8 @@ from onnx import numpy_helper
 import fuser
 from fuser.cli import run as command
 from fuser.errors import InputError, OutputError, VerificationError
-from fuser.validate import certificate
-from fuser.validate.recheck import prove
+from fuser.hosts.onnx.certificate import certificate
+from fuser.hosts.onnx.certificate.recheck import prove
 from tests.fuzz.networks import Network
 from tests.small_models import convnet, normal, parsed
 from tests.tamper import CHANGES, tampered, weight
@@ -107,6 +107,27 @@ def test_a_certificate_in_the_place_of_a_model_is_refused(files: tuple[Path, Pat
     original, result, _ = files
     with pytest.raises(OutputError, match=r"^the certificate .*a\.onnx is also the path of a model$"):
         fuser.optimize_file(original, result, certificate=original)
+
+
+@pytest.mark.parametrize("role", [0, 1])
+@pytest.mark.parametrize("content", [None, b"\x0a\xff no model"])
+def test_a_model_that_cannot_be_read_is_bad_input(
+    files: tuple[Path, Path, Path], role: int, content: bytes | None
+) -> None:
+    path = files[role]
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=rf"{path.name}: cannot read the model: "):
+        certificate.check(*files)
+
+
+def test_a_certificate_that_cannot_be_written_is_no_success(files: tuple[Path, Path, Path]) -> None:
+    original, result, _ = files
+    stated = certificate.certify(original, result, [], {})
+    for place in (original.parent, original.parent / "nowhere" / "c.json", original / "c.json"):
+        with pytest.raises(OutputError, match="cannot write the certificate"):
+            certificate.write(stated, place)
 
 
 def test_tampered_results_are_refused_and_whole_ones_accepted() -> None:
@@ -209,7 +230,7 @@ def test_what_cannot_be_proved_is_named_and_nothing_is_written(tmp_path: Path) -
     node.op_type = "Sigmoid"
     onnx.save(model, result)
     with pytest.raises(VerificationError, match=f"regions are not proved .*'{node.output[0]}'"):
-        certificate.certify(original, result, [])
+        certificate.certify(original, result, [], {})
 
 
 def test_bodies_are_proved_too(tmp_path: Path) -> None:
@@ -259,8 +280,8 @@ def test_branches_that_were_exchanged_are_refused(tmp_path: Path) -> None:
     first.name, second.name = second.name, first.name
     onnx.save(model, result)
     with pytest.raises(VerificationError, match="not proved"):
-        certificate.certify(original, result, [])
-    assert certificate.certify(original, original, [])["regions"] == []
+        certificate.certify(original, result, [], {})
+    assert certificate.certify(original, original, [], {})["regions"] == []
 
 
 def test_a_mistake_of_the_prover_is_ours(
@@ -272,7 +293,7 @@ def test_a_mistake_of_the_prover_is_ours(
     def broken(*_: object) -> None:
         raise KeyError("a mistake")
 
-    monkeypatch.setattr("fuser.validate.recheck.prove", broken)
+    monkeypatch.setattr("fuser.hosts.onnx.certificate.recheck.prove", broken)
     other = str(tmp_path / "c.onnx")
     assert command(["verify", original, result, "--certificate", path]) == 70
     assert command(["optimize", original, "-o", other, "--certificate", str(tmp_path / "c.json")]) == 70
@@ -287,7 +308,7 @@ def test_a_mistake_of_the_prover_is_ours(
 def test_the_checker_shares_no_code_with_the_compiler() -> None:
     """It imports onnx, numpy and the algebra, neither host nor rewrite."""
     algebra = {f"algebra.{name}" for name in ("affine_forms", "form_laws", "conv", "laws", "lazy")}
-    folder, seen, left = Path(fuser.__file__).parent, set[str](), ["validate.recheck"]
+    folder, seen, left = Path(fuser.__file__).parent, set[str](), ["hosts.onnx.certificate.recheck"]
     while left:
         seen.add(name := left.pop())
         tree = ast.parse((folder / f"{name.replace('.', '/')}.py").read_text(encoding="utf-8"))
@@ -307,4 +328,4 @@ def test_the_checker_shares_no_code_with_the_compiler() -> None:
                 )
                 outside = {str(name).partition(".")[0] for name in names}
                 assert outside <= {"numpy", "onnx", *sys.stdlib_module_names}
-    assert seen - {"validate.recheck"} == {*algebra, "validate.sides", "errors"}
+    assert seen - {"hosts.onnx.certificate.recheck"} == {*algebra, "hosts.onnx.certificate.sides", "errors"}

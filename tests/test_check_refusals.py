@@ -67,6 +67,16 @@ def test_a_region_must_run_beyond_all_its_numbers_whatever_extents_are_taken(sha
         compare({before.outputs[0]: Apply(Sum((1.0,)), (x,))}, [before], Provenance())
 
 
+@pytest.mark.parametrize("shape", [(1, 2, 6), ("n", 2, 6), ("n", 2, "h", "w")])
+def test_a_region_that_leaves_nothing_is_not_compared(shape: Any) -> None:
+    """Two results without elements are equal, which says nothing of others."""
+    x = Value("x", shape, "float32")
+    before = step(Opaque("Empties", lambda x: (x[:, :0],)), x, shape=shape)
+    same = Apply(Opaque("Drops", lambda x: (x[:, 2:],)), (x,))
+    with pytest.raises(Declined, match="the region cannot be evaluated: Empties: nothing is left of the ext"):
+        compare({before.outputs[0]: same}, [before], Provenance())
+
+
 def test_an_operator_without_evaluation_is_named() -> None:
     with pytest.raises(Declined, match="Mystery cannot be evaluated"):
         evaluate(Opaque("Mystery"), [np.zeros(2)])

@@ -9,6 +9,7 @@ import onnx_ir
 import pytest
 
 from fuser.errors import InputError
+from fuser.hosts.onnx.summary import model_specs
 from fuser.judge.inputs import (
     Sizing,
     Spec,
@@ -16,7 +17,6 @@ from fuser.judge.inputs import (
     bind,
     draw,
     given,
-    model_specs,
     nominal_shapes,
     pinned,
     require_shapes,
@@ -224,6 +224,11 @@ def test_a_shape_that_no_array_has_is_refused(shape: tuple[int, ...]) -> None:
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"x\.npz: no such file"):
         given(tmp_path / "x.npz", [IMAGE])
+
+
+def test_a_folder_is_no_file(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"not a readable \.npz or \.npy file \(Is a directory\)$"):
+        given(tmp_path, [IMAGE])
 
 
 def test_pickles_are_refused(tmp_path: Path) -> None:

@@ -14,15 +14,15 @@ from onnx import TensorProto, helper, numpy_helper
 import fuser
 from fuser.cli import run
 from fuser.errors import ContradictionError, VerificationError
+from fuser.hosts.onnx.demands.samples import samples_of
 from fuser.hosts.onnx.judge.cut import cut, holes, narrowest, seen
 from fuser.hosts.onnx.judge.source import Source
+from fuser.hosts.onnx.judge.values import agree
 from fuser.hosts.onnx.judge.verification import OnnxModels, patience
 from fuser.hosts.onnx.standard import kernels as onnx_kernels
 from fuser.hosts.onnx.standard import windows as onnx_windows
 from fuser.judge.inputs import Spec
-from fuser.judge.samples import Samples
-from fuser.judge.values import agree
-from fuser.judge.verification import verify
+from fuser.verifier import verify
 from tests.small_models import convnet, normal, parsed
 
 HEADER = '<ir_version: 9, opset_import: ["": 17, "acme": 1, "own": 1]>'
@@ -178,14 +178,15 @@ def test_a_mistake_in_any_evaluation_is_found_at_its_node(kind: str, monkeypatch
 
 
 JUDGES = {
-    "fuser": {"errors", "hosts", "judge"},
-    "fuser.judge": {"blame", "compare", "demands", "forms", "inputs", "needs", "samples", "sizes", "values"}
+    "fuser": {"errors", "hosts", "judge", "verifier"},
+    "fuser.judge": {"compare", "demands", "forms", "inputs", "needs", "runner", "samples", "sizes"}
     | {"verification"},
-    "fuser.hosts": {"kind", "onnx"},
-    "fuser.hosts.onnx": {"demands", "judge", "standard"},
-    "fuser.hosts.onnx.judge": {"control", "cut", "oracle", "runtime", "source", "verification"},
-    "fuser.hosts.onnx.demands": {"demands", "elements", "shapes", "sums", "tensors", "values"},
-    "fuser.hosts.onnx.standard": {"evaluate", "kernels", "special", "windows"},
+    "fuser.hosts": {"blame", "host", "kind", "onnx", "pick"},
+    "fuser.hosts.onnx": {"demands", "entry", "judge", "standard"},
+    "fuser.hosts.onnx.judge": {"control", "cut", "oracle", "runtime", "scope", "source", "values"}
+    | {"verification"},
+    "fuser.hosts.onnx.demands": {"demands", "elements", "samples", "shapes", "sums", "tensors"} | {"values"},
+    "fuser.hosts.onnx.standard": {"evaluate", "kernel", "kernels", "reference", "special", "windows"},
 }
 """All that may take part in a verdict: no graph, no algebra, no rule of the compiler."""
 
@@ -377,7 +378,7 @@ def test_what_is_made_up_is_of_the_shape_that_the_model_states(stated: tuple[Any
         "g (float[N,2] x, bool b) => (float[a,b] y) { m = acme.Magic (b) s = Shape (m) y = Expand (x, s) }"
     )
     model.graph.value_info.append(helper.make_tensor_value_info("m", TensorProto.FLOAT, stated))
-    models = OnnxModels(model, model, Samples(model))
+    models = OnnxModels(model, model, samples_of(model))
     models.taken.add(("acme", "Magic"))
     feeds = {"x": np.ones((4, 2), np.float32), "b": np.array(True)}
     with models.original(precise=False) as runner:

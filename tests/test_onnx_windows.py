@@ -13,7 +13,8 @@ from onnx import helper
 
 from fuser.errors import Declined
 from fuser.hosts.onnx.standard import windows as onnx_windows
-from fuser.hosts.onnx.standard.evaluate import Kernel, evaluator
+from fuser.hosts.onnx.standard.evaluate import evaluator
+from fuser.hosts.onnx.standard.kernel import Kernel
 
 Draw = Callable[..., Any]
 Case = tuple[dict[str, Any], list[np.ndarray]]

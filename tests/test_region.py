@@ -113,6 +113,23 @@ def test_border_by_mask() -> None:
     assert conv_of(where("N,4,6,8", "Identity (inside)")) == pad(4, (1, 0), (0, 0), VALUES.astype(np.float32))
 
 
+def test_what_fits_no_extent_behind_a_convolution_is_named() -> None:
+    """Masks of seven and of five rows."""
+    model = parsed(
+        """g (float[N,4,H,W] x) => (float[a,b,c,d] y) {
+            p = Pad (x, pads)
+            w = Where (seven, value, p)
+            y = Where (five, value, w)
+        }""",
+        pads=integers(0, 0, 1, 0, 0, 0, 0, 0),
+        value=VALUES.reshape(4, 1, 1),
+        seven=np.arange(7).reshape(7, 1) < 1,
+        five=np.arange(5).reshape(5, 1) < 1,
+    )
+    _, reasons = lifted(model)
+    assert any("what follows 'x' cannot be evaluated" in reason for reason in reasons), reasons
+
+
 def test_a_mask_that_depends_on_data_is_not_affine() -> None:
     node, _ = lifted(where("N,4,6,4", "Greater (u, limit)"))
     assert not isinstance(node.op, Conv)

@@ -12,8 +12,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from rich.console import Console
 
+from fuser.hosts.onnx.summary import multiply_adds, summarise
+from fuser.hosts.summary import Summary
 from fuser.report.report import Report, comparison, print_inspection, print_report, short, to_json
-from fuser.report.summary import Summary, summarise
 from fuser.rewrite.pattern import Event
 
 
@@ -168,7 +169,7 @@ def test_no_weight_is_read() -> None:
 
 
 def summary(**operators: int) -> Summary:
-    return Summary(operators, 1500, 6000, {"x": (1, 4, 8, 10)}, onnx.ModelProto())
+    return Summary(operators, 1500, 6000, {"x": (1, 4, 8, 10)}, lambda: multiply_adds(onnx.ModelProto()))
 
 
 def event(rewrite: str, node: str, reason: str = "") -> Event:

@@ -10,9 +10,10 @@ import pytest
 
 from fuser.errors import InputError
 from fuser.hosts.onnx.judge.oracle import Float64
-from fuser.hosts.onnx.judge.runtime import CannotRun, Runner, accepted, explain, opened
+from fuser.hosts.onnx.judge.runtime import explain, opened
 from fuser.judge.inputs import Feeds, Spec
-from fuser.judge.verification import verify
+from fuser.judge.runner import CannotRun, Runner, accepted
+from fuser.verifier import verify
 from tests.small_models import convnet, normal, parsed
 
 
@@ -58,6 +59,12 @@ def test_errors_name_the_file_or_the_model(tmp_path: Path) -> None:
         opened(tmp_path / "bad.onnx", "other", optimise=False).__enter__()
     with pytest.raises(CannotRun, match=r"^this one: onnxruntime cannot load it: [^\n]*nobody[^\n]*$"):
         opened(model, "this one", optimise=False).__enter__()
+
+
+def test_a_path_without_a_file_is_bad_input(tmp_path: Path) -> None:
+    for path, reason in ((tmp_path / "none.onnx", "no such file"), (tmp_path, "not a file")):
+        with pytest.raises(InputError, match=rf"^{path}: {reason}$"):
+            opened(path, "other", optimise=False).__enter__()
 
 
 def test_nothing_is_printed_when_a_run_fails(capfd: pytest.CaptureFixture[str]) -> None:

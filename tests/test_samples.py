@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 from onnx import ModelProto
 
 from fuser.errors import InputError
-from fuser.hosts.onnx.judge.runtime import CannotRun, Session, opened
+from fuser.hosts.host import Fed
+from fuser.hosts.onnx.demands.samples import samples_of
+from fuser.hosts.onnx.judge.runtime import Session, opened
 from fuser.judge.inputs import Feeds
 from fuser.judge.needs import WORDS
-from fuser.judge.samples import Samples
+from fuser.judge.runner import CannotRun
 from tests import demanding_elements, demanding_extents
 from tests.demanding_elements import mask_that_selects
 from tests.small_models import normal, parsed
@@ -39,7 +41,7 @@ class Counted:
 
 def sampled(model: ModelProto, **options: object) -> tuple[list[tuple[Feeds, Feeds]], int]:
     """The samples of a model, and how often it was run for them."""
-    samples = Samples(model, **options)  # type: ignore[arg-type]  # any of its options
+    samples = samples_of(model, Fed(**options))  # type: ignore[arg-type]  # any of its options
     with opened(model, "the model", optimise=False) as session:
         runner = Counted(session)
         return list(samples.of(runner)), runner.runs
@@ -136,14 +138,14 @@ def test_a_fixed_shape_has_two_samples_and_one_that_is_asked_for_has_one() -> No
     model = parsed("g (float[2,3] x) => (float[2,3] y) { y = Relu (x) }")
     (first, _), (second, _) = sampled(model)[0]
     assert not np.array_equal(first["x"], second["x"])
-    assert len(sampled(model, count=1)[0]) == 1
+    assert len(sampled(model, samples=1)[0]) == 1
 
 
 def test_what_would_cost_too_much_is_not_tried_and_said() -> None:
     text = "g (float[N,3,224,224] x) => (float[a,3,224,224] y) { y = Slice (x, none, some, axis) }"
     ints = {"none": np.array([0]), "some": np.array([1000]), "axis": np.array([0])}
     model = parsed(text, **ints)
-    samples = Samples(model)
+    samples = samples_of(model)
     with opened(model, "the model", optimise=False) as session:
         found = list(samples.of(session))
     assert max(feeds["x"].shape[0] for feeds, _ in found) < 8
@@ -249,7 +251,7 @@ def test_numbers_may_lie_beside_the_file(tmp_path: Path) -> None:
         size_threshold=0,
     )
     with opened(file, "the model", optimise=False) as session:
-        for feeds, _ in Samples(file).of(session):
+        for feeds, _ in samples_of(file).of(session):
             assert feeds["ids"].min() >= 1000
 
 
@@ -257,7 +259,7 @@ def test_an_object_of_onnx_ir_is_read_as_the_file_is() -> None:
     model = demanding_extents.past_key_values()
     once = sampled(model)[0]
     with opened(model, "the model", optimise=False) as session:
-        again = list(Samples(onnx_ir.from_proto(model)).of(session))
+        again = list(samples_of(onnx_ir.from_proto(model)).of(session))
     for (a, _), (b, _) in zip(once, again, strict=True):
         assert all(np.array_equal(a[name], b[name]) for name in a)
 
@@ -275,7 +277,7 @@ def test_planning_takes_no_time_to_speak_of() -> None:
     text = f"g (float[N,4,H,W] x) => (float[a,b,c,d] y) {{ t0 = Relu (x) {nodes} y = Relu (t4999) }}"
     model = parsed(text, w=normal(4, 4, 3, 3))
     started = perf_counter()
-    Samples(model)
+    samples_of(model)
     assert perf_counter() - started < 10
 
 
@@ -286,4 +288,4 @@ def test_a_function_that_calls_itself_is_left_to_the_runtime() -> None:
         <domain: "my", opset_import: ["": 17, "my": 1]>
         endless (x) => (y) { y = my.endless (x) }"""
     )
-    assert Samples(model).notes == []
+    assert samples_of(model).notes == []

@@ -13,9 +13,10 @@ import onnx  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 from torch.export import Dim  # noqa: E402
 
+from fuser.compiler import rewrite  # noqa: E402
+from fuser.converter import export  # noqa: E402
 from fuser.errors import InputError, VerificationError  # noqa: E402
 from fuser.hosts.onnx.judge.runtime import opened  # noqa: E402
-from fuser.hosts.torch.export import export  # noqa: E402
 from fuser.hosts.torch.front import first_line  # noqa: E402
 from tests.hosts.fx_models import Net, generic, repvgg  # noqa: E402
 
@@ -142,35 +143,33 @@ def test_an_extent_that_the_file_fixes_is_found_out(tmp_path: Path, monkeypatch:
     """What is written is for the extents of the example only."""
     from fuser.hosts.torch import export as torch_export
 
-    to_onnx, x = torch_export._to_onnx, torch.randn(2, 6, 9, 8)
+    to_onnx, x = torch_export.to_onnx, torch.randn(2, 6, 9, 8)
 
     def fixed(module: nn.Module, program: Any, *rest: Any) -> Any:
         del program
         return to_onnx(module, torch.export.export(module, (x,)), *rest)
 
-    monkeypatch.setattr(torch_export, "_to_onnx", fixed)
+    monkeypatch.setattr(torch_export, "to_onnx", fixed)
     with pytest.raises(VerificationError, match="the result does not run where the original does"):
         export(network(), x, tmp_path / "model.onnx", dynamic_shapes=({2: Dim("height", min=4)},))
     assert not list(tmp_path.iterdir())
 
 
 def test_a_wrong_file_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from fuser.hosts.torch import export as torch_export
+    module = network()
 
-    to_onnx = torch_export._to_onnx
-
-    def wrong(module: nn.Module, *arguments: Any) -> Any:
+    def wrong(*arguments: Any) -> Any:
         with torch.no_grad():
             module[1].bias.add_(1)
         try:
-            return to_onnx(module, *arguments)
+            return rewrite(*arguments)
         finally:
             with torch.no_grad():
                 module[1].bias.sub_(1)
 
-    monkeypatch.setattr(torch_export, "_to_onnx", wrong)
+    monkeypatch.setattr("fuser.converter.rewrite", wrong)
     with pytest.raises(VerificationError, match="the file does not compute what Sequential computes"):
-        export(network(), torch.randn(2, 6, 9, 8), tmp_path / "model.onnx")
+        export(module, torch.randn(2, 6, 9, 8), tmp_path / "model.onnx")
     assert not list(tmp_path.iterdir())
 
 

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -275,6 +276,14 @@ def test_a_fixed_program_takes_its_own_shape_only(program: Path) -> None:
     assert fuser.verify(program, program, shapes={"input": (1, 3, 8, 8)}).ok
     with pytest.raises(InputError, match=r"cannot have shape \[2, 3, 8, 8\], the model takes \[1, 3, 8, 8\]"):
         fuser.verify(program, program, shapes={"input": (2, 3, 8, 8)})
+
+
+def test_inputs_have_the_shapes_that_are_stated(dynamic: Path, tmp_path: Path) -> None:
+    given = tmp_path / "x.npy"
+    np.save(given, np.zeros((5, 3, 10, 12), np.float32))
+    assert fuser.verify(dynamic, dynamic, inputs=given, shapes={"input": (5, 3, 10, 12)}).ok
+    with pytest.raises(InputError, match=r"given in shape \[5, 3, 10, 12\], but .* to be \[2, 3, 10, 12\]"):
+        fuser.verify(dynamic, dynamic, inputs=given, shapes={"input": (2, 3, 10, 12)})
 
 
 def test_arguments_have_their_shapes(program: Path) -> None:

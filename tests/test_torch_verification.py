@@ -75,6 +75,13 @@ def test_every_kind_against_every_kind(tmp_path: Path) -> None:
         assert verdict.notes == ()
 
 
+def test_a_module_that_cannot_be_copied_is_bad_input() -> None:
+    module = network()
+    module.rest = (n for n in range(3))
+    with pytest.raises(InputError, match=r"cannot be copied: cannot pickle 'generator' object$"):
+        fuser.verify(module, module, inputs=X)
+
+
 def test_a_program_says_what_it_takes(tmp_path: Path) -> None:
     program = exported(network(), X)
     verdict = fuser.verify(program, saved(program, tmp_path / "a.pt2"))

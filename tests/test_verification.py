@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 import fuser
-from fuser.errors import InputError
+from fuser.errors import InputError, OracleUnavailable
 from fuser.hosts.onnx.judge.oracle import Oracle
-from fuser.judge.values import Values, compare_values
-from fuser.judge.verification import Verification, verify
+from fuser.hosts.onnx.judge.values import compare_values
+from fuser.judge.verification import Values, Verification
+from fuser.verifier import verify
 from tests.small_models import convnet, normal, parsed
 
 FLAT = "g (float[1,6] x) => (float[1,6] y)"
@@ -429,6 +430,15 @@ def test_without_common_names_chaos_proves_nothing() -> None:
 def by_values(original: onnx.ModelProto, result: onnx.ModelProto) -> Values:
     """The judgement of `result` value by value, for one image."""
     return compare_values(Oracle(original, Path()), Oracle(result, Path()), {"x": normal(1, 3, 8, 8)})
+
+
+@pytest.mark.parametrize("other", [0, 1])
+def test_a_model_of_which_no_value_can_be_computed_judges_none(other: int) -> None:
+    models = [parsed("g (float[1,3,8,8] x) => (float[1,3,8,8] y) { y = Neg (x) }") for _ in range(2)]
+    models[other].graph.node[0].domain = "mine"
+    models[other].opset_import.add(domain="mine", version=1)
+    with pytest.raises(OracleUnavailable, match="it is not known here"):
+        by_values(*models)
 
 
 def test_values_are_judged_without_what_came_before_them() -> None:

@@ -116,6 +116,7 @@ def placed(form: Form, place: tuple[int, int], channels: int) -> Form:
     """
     if form.place is not None:
         require(form.place == place, f"channel axis and spatial axes differ: {form.place} and {place}")
+        require(len(form.bias) == channels, f"{len(form.bias)} channels where {channels} are read")
         return form
     axis, rank = place
     for shape in (leaf.shape for leaf in form.terms):
@@ -270,9 +271,6 @@ def difference(a: Form, b: Form, match: Callable[[Leaf, Leaf], Alike | None]) ->
         Declined: it is further, or reads something else.
     """
     a, b = alike(a, b)
-    require(
-        a.place is None or len(a.bias) == len(b.bias), f"channels differ: {len(a.bias)} and {len(b.bias)}"
-    )
     unit = max(a.unit, b.unit)
     fine = EPSILON * (a.work + b.work + 1)
     rooms = fine + unit * a.rounds, fine + unit * b.rounds
@@ -286,7 +284,8 @@ def difference(a: Form, b: Form, match: Callable[[Leaf, Leaf], Alike | None]) ->
         pairs = ((other, found) for other in left if (found := match(leaf, other)) is not None)
         other, found = next(pairs, (None, None))
         if other is None or found is None:
-            require(vanishes(term), f"only the original reads {leaf.operator[1:2] or leaf.shape}")
+            reads = f"only the original reads {leaf.operator[1:2] or leaf.shape}"
+            require(vanishes(term) and a.uniform, reads)
             continue
         extent = extent_of(leaf, a.place or (1, 0))
         gap, most, (outside, edge), described = _term_gap(term, left.pop(other), rooms, least, extent)
@@ -298,7 +297,10 @@ def difference(a: Form, b: Form, match: Callable[[Leaf, Leaf], Alike | None]) ->
             offset = offset + loss * (found.level + outside) + most[1] * (found.offset + edge)
         size, level = size + most[1] * found.size, level + most[1] * found.level
     for leaf, term in left.items():
-        require(vanishes(term), f"only the result reads {leaf.operator[1:2] or leaf.shape}")
+        reads = f"only the result reads {leaf.operator[1:2] or leaf.shape}"
+        require(vanishes(term) and b.uniform, reads)
+    # What vanishes has a shape: that of the others, if there are any.
+    require(bool(leaves), "they read nothing in common")
     return Gap(slope, offset, size, level, conditions, tuple(leaves))
 
 

@@ -22,13 +22,23 @@ ENDLESS: Final = 1 << 30
 Shape = tuple[Any, ...]
 
 
+def axis_of(axis: int, rank: int) -> int:
+    """An axis counted from the first, negative ones being counted from the end.
+
+    Raises:
+        Declined: there is none.
+    """
+    require(-rank <= axis < rank, f"axis {axis} of {rank}")
+    return int(axis) % rank
+
+
 def place(axis: int, rank: int) -> tuple[int, int]:
     """Channel axis and number of spatial axes of a value that has its channels on `axis`.
 
     Raises:
         Declined: neither images nor rows have them there.
     """
-    axis %= rank
+    axis = axis_of(axis, rank)
     require(axis == rank - 1 or (axis == 1 and rank > 2), f"channels on axis {axis} of {rank}")
     return (1, rank - 2) if axis == 1 and rank > 2 else (-1, 0)
 
@@ -54,7 +64,8 @@ def pointwise(form: Form, shape: Shape, factor: Array, shift: Array, unit: float
         Declined: they broadcast the value, or differ along more than its channels.
     """
     wide = [axis for axis, n in enumerate(factor.shape, start=len(shape) - factor.ndim) if n != 1]
-    require(factor.ndim <= len(shape) and len(wide) < 2, f"{factor.shape} for {shape}")
+    require(factor.ndim <= len(shape), f"{factor.shape} for {shape}")
+    # Where several axes are wide, none of them is as long as all together.
     require(not wide or shape[wide[0]] == factor.size, f"{factor.shape} broadcasts {shape}")
     where = place(wide[0], len(shape)) if wide else None
     return affine(form, where, factor.reshape(-1), shift.reshape(-1), unit, depth)
@@ -166,7 +177,8 @@ def multiplied(
     require(len(matrix.shape) == 2, f"a matrix of {matrix.shape}")
     outputs, inputs = matrix.shape if turned else matrix.shape[::-1]
     shift = np.zeros(1) if bias is None else beta * bias
-    require(shift.size in {1, outputs}, f"a bias of {shift.shape} for {outputs}")
+    one_row = shift.size == 1 or shift.shape[-1] == shift.size == outputs
+    require(one_row, f"a bias of {shift.shape} for {outputs} differs between rows")
     kernel = defer((outputs, inputs), lambda array: alpha * (array if turned else array.T), matrix)
     conv = Conv(kernel, np.broadcast_to(shift.reshape(-1), (outputs,)), axis=-1)
     return after(conv, form, inputs + 3, unit, depth)
@@ -207,6 +219,8 @@ def chosen(form: Form, shape: Shape, axis: int, indices: NDArray[Any]) -> Form:
     """
     where, channels = place(axis, len(shape)), shape[axis]
     require(isinstance(channels, int) and indices.ndim == 1, f"{indices.shape} of {channels} channels")
+    inside = bool(((-channels <= indices) & (indices < channels)).all())
+    require(inside, f"channel {indices} of {channels}")
     return picked(form, where, channels, np.arange(channels)[indices].tolist())
 
 
@@ -214,10 +228,12 @@ def split(form: Form, shape: Shape, axis: int, sizes: Sequence[int] | None, many
     """Channels in `many` parts, of `sizes` or of one size but for the last.
 
     Raises:
-        Declined: the axis has none, or they are not known.
+        Declined: the axis has none, they are not known, or the sizes are not theirs.
     """
-    channels = shape[axis] if isinstance(shape[axis], int) else 0
+    channels = shape[axis_of(axis, len(shape))]
+    require(isinstance(channels, int), f"channels are not known: {channels}")
     ends = np.cumsum([-(-channels // many)] * many if sizes is None else sizes)
+    require(sizes is None or ends[-1] == channels, f"{sizes} of {channels} channels")
     parts = np.split(np.arange(channels), ends[:-1])
     return [chosen(form, shape, axis, part) for part in parts]
 
@@ -237,7 +253,7 @@ def cropped(
     """
     stops = [None if end >= ENDLESS else int(end) for end in ends]
     bounds = zip(map(int, starts), stops, map(int, [1] * len(stops) if steps is None else steps), strict=True)
-    order = [int(axis) % len(shape) for axis in (range(len(stops)) if axes is None else axes)]
+    order = [axis_of(axis, len(shape)) for axis in (range(len(stops)) if axes is None else axes)]
     cuts = {axis: slice(*bound) for axis, bound in zip(order, bounds, strict=True)}
     rank = len(shape)
     where = form.place or ((-1, 0) if rank < 3 or (rank == 3 and {*cuts} == {2}) else (1, rank - 2))
@@ -251,10 +267,9 @@ def cropped(
             require(lasts, f"{cut} depends on the extent {n}")
         start, stop = (cut.start or 0, cut.stop or 0) if stays is None else (stays.start, stays.stop - n)
         if axis == where[0] % rank:
-            require(stays is not None, f"channels are not known: {n}")
             rows = list(stays or ())
         elif where[0] == 1 and axis > 1:
-            require(step > 0 and stays != range(0), f"{cut} of {n} leaves nothing, or is reversed")
+            require(stays != range(0), f"{cut} of {n} leaves nothing")
             begin[axis - 2], end[axis - 2], stride[axis - 2] = -start, stop, step
         else:
             require((start, stop, step) == (0, 0, 1), f"{cut} of axis {axis}")
@@ -269,7 +284,7 @@ def padded(form: Form, shape: Shape, pads: Sequence[int], axes: Sequence[int] | 
     Raises:
         Declined: an axis is none of space.
     """
-    order = [int(axis) % len(shape) for axis in (range(len(shape)) if axes is None else axes)]
+    order = [axis_of(axis, len(shape)) for axis in (range(len(shape)) if axes is None else axes)]
     sides, rank = dict(zip(order, np.reshape(pads, (2, -1)).T.tolist(), strict=True)), len(shape)
     require(all(axis > 1 or not any(ends) for axis, ends in sides.items()), f"pads {sides} of {shape}")
     require(rank > 2 and isinstance(shape[1], int), f"no image: {shape}")

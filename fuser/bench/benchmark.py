@@ -1,9 +1,7 @@
 """Original against result in one interleaved run, in one process.
 
-ONNX runs on onnxruntime with all its optimisations, torch as `hosts/torch/bench.py` says. The two
-alternate, so that a slow spell of the machine meets both, and the ratio is taken pair by pair. Threads of
-onnxruntime that wait sleep instead of spinning: two sessions that spin take the processor from each
-other.
+Their host says what is called (`hosts/onnx/bench.py`, `hosts/torch/bench.py`). The two alternate, so that a
+slow spell of the machine meets both, and the ratio is taken pair by pair.
 """
 
 from __future__ import annotations
@@ -11,21 +9,16 @@ from __future__ import annotations
 import gc
 import os
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from fuser.errors import InputError
-from fuser.hosts.kind import is_torch, require_torch
-from fuser.hosts.onnx.judge.runtime import CPU, Session, opened
-from fuser.judge.blame import blames
-from fuser.judge.inputs import LARGE, NOMINAL, Feeds, Shapes
-from fuser.judge.samples import Samples
-
-if TYPE_CHECKING:
-    from fuser.hosts.onnx.judge.runtime import Model
+from fuser.hosts.blame import blames
+from fuser.hosts.host import Call, Clock, Fed, Place, seconds
+from fuser.hosts.pick import host_of
+from fuser.judge.inputs import Shapes
 
 # Without a number of runs: as many as fit in this time, within these bounds.
 SECONDS: Final = 6.0
@@ -73,28 +66,6 @@ class Benchmark:
         return asdict(self)
 
 
-Call = Callable[[], object]
-Clock = Callable[[Call], float]
-
-
-def seconds(call: Call) -> float:
-    """Makes a call and says how many seconds it took."""
-    started = perf_counter()
-    call()
-    return perf_counter() - started
-
-
-@dataclass(frozen=True)
-class Contest:
-    """Two calls to be timed against one another, the shapes that they are fed, and what they run on."""
-
-    calls: tuple[Call, Call]
-    inputs: dict[str, tuple[int, ...]]
-    provider: str
-    runtime: str
-    clock: Clock = seconds
-
-
 @blames("original", "result")
 def benchmark(
     original: Any,
@@ -106,7 +77,7 @@ def benchmark(
     inputs: Any = None,
     sizes: Mapping[str, int] | None = None,
     shapes: Shapes | None = None,
-    provider: str = CPU,
+    provider: str | None = None,
     backend: str | None = None,
     device: str | None = None,
 ) -> Benchmark:
@@ -123,7 +94,7 @@ def benchmark(
         inputs: as for `verify`. Without them one image of 224 x 224, or what the model takes.
         sizes: extents of symbolic dimensions by name.
         shapes: whole shapes of some inputs by name; those of the others follow.
-        provider: the execution provider of onnxruntime.
+        provider: the execution provider of onnxruntime, its own for the processor where None.
         backend: of torch: `eager` (which None means), `inductor` or `inductor-freezing`.
         device: of torch, `cpu` or `cuda`; where the original and the inputs are if None.
 
@@ -136,18 +107,8 @@ def benchmark(
         raise InputError(f"runs must be at least 1, not {runs}")
     started = perf_counter()
     threads = threads or processors()
-    if is_torch(original) or is_torch(result):
-        require_torch("a .pt2 file")
-        from fuser.hosts.torch.bench import BACKENDS, contest
-
-        entered = contest(original, result, inputs, sizes, shapes, threads, backend or BACKENDS[0], device)
-    elif backend is not None or device is not None:
-        raise InputError("a backend and a device are for torch models; onnxruntime has providers")
-    else:
-        # The nominal size first, the others only where the model does not take it.
-        drawn = Samples(original, inputs, 1, sizes=sizes, shapes=shapes, order=(NOMINAL, *LARGE))
-        entered = _contest(original, result, drawn, threads, provider)
-    with entered as pair:
+    fed, place = Fed(inputs, 1, sizes=sizes, shapes=shapes), Place(threads, provider, backend, device)
+    with host_of(original, result).contest(original, result, fed, place) as pair:
         pairs = interleave(*pair.calls, runs=runs, warmup=warmup, clock=pair.clock)
     return Benchmark(
         original_ms=Quartiles.of([1e3 * a for a, _ in pairs]),
@@ -163,41 +124,11 @@ def benchmark(
     )
 
 
-@contextmanager
-def _contest(
-    original: Model,
-    result: Model,
-    drawn: Samples,
-    threads: int,
-    provider: str,
-) -> Iterator[Contest]:
-    """Two sessions of onnxruntime."""
-    import onnxruntime
-
-    with (
-        opened(original, "the original", optimise=True, threads=threads, provider=provider) as first,
-        opened(result, "the result", optimise=True, threads=threads, provider=provider) as second,
-    ):
-        ((feeds, _),) = drawn.of(first)
-        second.run(feeds)  # says in one sentence what does not fit
-        yield Contest(
-            calls=(_call(first, feeds), _call(second, feeds)),
-            inputs={name: array.shape for name, array in feeds.items()},
-            provider=provider,
-            runtime=f"onnxruntime {onnxruntime.__version__}",
-        )
-
-
 def processors() -> int:
     """How many processors this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def _call(session: Session, feeds: Feeds) -> Call:
-    run = session.bare().run
-    return lambda: run(None, feeds)
 
 
 def interleave(

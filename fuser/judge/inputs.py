@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from zipfile import BadZipFile
 
 import numpy as np
@@ -22,13 +22,10 @@ from numpy.typing import NDArray
 
 from fuser.errors import InputError
 
-if TYPE_CHECKING:
-    import onnx_ir
-
-    from fuser.ir.extents import Dim
-
 Feeds = dict[str, NDArray[Any]]
 Shapes = Mapping[str, tuple[int, ...]]
+Dim = int | str | None
+"""A known extent, a named symbolic one, or nothing known."""
 Given = str | os.PathLike[str] | Mapping[str, Any]
 
 
@@ -76,26 +73,6 @@ LARGE: Final = tuple(Sizing(1, n, n, n) for n in (224, 256, 32, 128, 320, 299, 3
 
 # Integer inputs are mostly indices, whose bound is not in the file.
 CEILINGS: Final = (16, 2)
-
-
-def model_specs(model: onnx_ir.Model) -> list[Spec]:
-    """The inputs that a caller must feed: initializers that are also inputs have values of their own."""
-    return [
-        Spec(value.name or "", _dtype_name(value), _dims(value.shape))
-        for value in model.graph.inputs
-        if value.name not in model.graph.initializers
-    ]
-
-
-def _dtype_name(value: onnx_ir.Value) -> str:
-    if not value.dtype:  # no tensor, or one whose type is UNDEFINED, which is 0
-        return str(value.type)
-    name = np.dtype(value.dtype.numpy()).name
-    return "string" if name == "object" else name
-
-
-def _dims(shape: onnx_ir.Shape | None) -> tuple[Dim, ...] | None:
-    return None if shape is None else tuple(dim if isinstance(dim, int) else dim.value for dim in shape)
 
 
 def nominal_shapes(specs: Sequence[Spec], sizes: Mapping[str, int] | None = None) -> Shapes:

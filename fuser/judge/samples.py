@@ -1,7 +1,7 @@
-"""Samples of an ONNX model: inputs that fit together and mean something, and what the model makes of them.
+"""Samples of a model: inputs that fit together and mean something, and what the model makes of them.
 
-The model is walked once (`hosts/onnx/demands/demands.py`) for what it demands of its inputs. Extents that
-are free are chosen on both sides of every number that they are compared with, as far as that can be
+Its host walks the model once for what it demands of its inputs (`judge/demands.py`). Extents that are free
+are chosen on both sides of every number that they are compared with, as far as that can be
 afforded, the batch too, and no two alike. Everything is drawn from a fixed seed: the same model gets the
 same samples.
 """
@@ -17,12 +17,13 @@ from typing import Any, Final
 
 import numpy as np
 
-from fuser.hosts.onnx.judge.runtime import CannotRun, Outputs, Runner, Trial, ran
 from fuser.judge import inputs
+from fuser.judge.compare import Outputs
 from fuser.judge.demands import Demands
 from fuser.judge.forms import Form, replaced, symbols, value
 from fuser.judge.inputs import LARGE, SMALL, Feeds, Given, Shapes, Sizing, Spec, attempts, draw, given, guess
 from fuser.judge.needs import drawn
+from fuser.judge.runner import CannotRun, Runner, Trial, ran
 from fuser.judge.sizes import LIMIT, Sizes
 
 SIZINGS: Final = (Sizing(2, 64, 96, 32), Sizing(1, 75, 101, 37), Sizing(3, 96, 64, 48))
@@ -51,10 +52,10 @@ FARTHEST: Final = 1024
 
 @dataclass
 class Samples:
-    """The samples of one model, which is read when this is made, and not kept.
+    """The samples of one model.
 
     Args:
-        model: path, `onnx.ModelProto` or `onnx_ir.Model`.
+        demands: of the model; where the user gives inputs they are not asked for.
         inputs: the user's own, of which there is one sample; see `inputs.given`.
         count: how many are drawn; more, up to 5, where it takes them to be on both sides of every number.
         seed: of the random elements.
@@ -65,7 +66,7 @@ class Samples:
     `notes` says afterwards what was not tried.
     """
 
-    model: Any
+    demands: Demands
     inputs: Given | None = None
     count: int = 3
     seed: int = 0
@@ -73,15 +74,6 @@ class Samples:
     shapes: Shapes | None = None
     order: Sequence[Sizing] = ()
     notes: list[str] = field(default_factory=list, init=False)
-
-    def __post_init__(self) -> None:
-        self._demands = Demands() if self.inputs is not None else _demands(self.model)
-        self.model = None
-
-    @property
-    def stated(self) -> bool:
-        """Whether the user said anything of the inputs."""
-        return self.inputs is not None or bool(self.sizes) or bool(self.shapes)
 
     def of(self, runner: Runner) -> Iterator[tuple[Feeds, Outputs]]:
         """Inputs that the model runs with, and its outputs.
@@ -95,7 +87,7 @@ class Samples:
             inputs.require_shapes({name: array.shape for name, array in feeds.items()}, self.shapes)
             yield feeds, runner.run(feeds)
             return
-        plan = _Plan(self._demands, runner.inputs, self.seed, self.sizes, self.shapes)
+        plan = _Plan(self.demands, runner.inputs, self.seed, self.sizes, self.shapes)
         count = self.count
         if self.order:
             trials = plan.natural(self.order)
@@ -104,18 +96,6 @@ class Samples:
             trials = plan.trials(count)
         yield from ran(runner, trials, samples=count)
         self.notes = plan.notes
-
-
-def _demands(model: Any) -> Demands:
-    """What a model demands; nothing where it cannot be read, which whoever runs it will say."""
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-
-    from fuser.hosts.onnx.demands.demands import demands_of
-
-    try:
-        return demands_of(model)
-    except (OSError, DecodeError, ValueError, TypeError):
-        return Demands()
 
 
 class _Plan:

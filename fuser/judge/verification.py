@@ -1,36 +1,45 @@
 """The original against the result: same inputs, each where it runs. The verdict: equal, differs, unproven.
 
-The reference is the original itself: an ONNX file as onnxruntime loads it, without its optimisations, a
-torch module as it is called. Both files are read by onnxruntime alone. Our float64 evaluation of the
-original says how much of a difference its own types explain (`judge/compare.py` has the rule, and its
-ceiling). Where that is needed, it first has to agree with onnxruntime node by node; where it does not,
-the mistake is ours. What the end of a deep network does not decide is decided value by value
-(`judge/values.py`). What cannot run here is taken out of both models, and all before, around and behind
-it is compared (`hosts/onnx/judge/verification.py`).
+The reference is the original itself, as its own runtime reads it and without optimisations. Our float64
+evaluation of the original says how much of a difference its own types explain (`judge/compare.py` has the
+rule, and its ceiling). Where that is needed, it first has to agree with the runtime node by node; where it
+does not, the mistake is ours. What the end of a deep network does not decide is decided value by value. What
+cannot run here is taken out of both models, and all before, around and behind it is compared. How each of
+that is done is the host's, behind `Models`.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from time import perf_counter
 from typing import Any, Final, Literal, Protocol
 
-from fuser.errors import InputError, OracleUnavailable, VerificationError
-from fuser.hosts.kind import is_torch, require_torch
-from fuser.hosts.onnx.judge.runtime import CannotRun, Runner, TakesTooLong
-from fuser.judge.blame import blames
+from fuser.errors import InputError, OracleUnavailable
 from fuser.judge.compare import Outputs, Row, judge
-from fuser.judge.inputs import Feeds, Shapes
-from fuser.judge.values import Values
-
-__all__ = ["Models", "Row", "Values", "Verification", "compare", "verify"]
+from fuser.judge.inputs import Feeds
+from fuser.judge.runner import CannotRun, Runner, TakesTooLong
 
 Verdict = Literal["equal", "differs", "unproven"]
 
 UNSTEADY: Final = "the original gives different outputs each time"
+
+
+@dataclass(frozen=True)
+class Values:
+    """The result judged value by value: `compared` values have a name that the original has too.
+
+    `inner` of them are no outputs. `worst` is the first of them that is wrong, or else the least exact, and
+    `error` its error relative to its scale. `ok` where none is `wrong` and every output was reached.
+    """
+
+    compared: int
+    inner: int
+    worst: str
+    error: float
+    ok: bool
+    wrong: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,78 +78,16 @@ class Verification:
         return {"ok": self.ok} | asdict(self)
 
 
-@blames("original", "result")
-def verify(
-    original: Any,
-    result: Any,
-    *,
-    inputs: Any = None,
-    samples: int = 3,
-    seed: int = 0,
-    sizes: Mapping[str, int] | None = None,
-    shapes: Shapes | None = None,
-    certificate: str | os.PathLike[str] | None = None,
-) -> Verification:
-    """Compare `result` with `original`; a difference is a verdict, not an exception.
-
-    Args:
-        original: path, `onnx.ModelProto` or `onnx_ir.Model`; or a torch module in evaluation mode, an
-            `ExportedProgram` or the path of a `.pt2` file.
-        result: the same; of a torch original also an ONNX model, whose inputs and outputs are taken in order.
-        inputs: arrays by input name, an `.npz` or an `.npy` file. For torch a tensor, a tuple of arguments or
-            a mapping of arguments by name; files for an exported program only. Without them inputs are drawn
-            at random; a module that is not an exported program says too little for that, and needs them.
-        samples: how many inputs are drawn, of different shapes where dimensions are symbolic; more, up to 5,
-            where it takes them to be on both sides of the numbers in the graph.
-        seed: of the random inputs.
-        sizes: extents of symbolic dimensions by name.
-        shapes: whole shapes of some inputs by name. What neither says follows from the graph, or is tried
-            out.
-        certificate: the file that `optimize_file` wrote; what it states is proved again, and both models must
-            be paths of ONNX files.
-
-    Raises:
-        InputError: a model, the inputs or the shapes cannot be read, or a torch model is in training mode.
-        ContradictionError: our float64 evaluation is wrong where it is needed: a bug of ours.
-    """
-    if certificate is not None:
-        refused = _refuted(original, result, certificate)
-        if refused is not None:
-            return refused
-    if is_torch(original) or is_torch(result):
-        require_torch("a .pt2 file")
-        from fuser.hosts.torch.verification import TorchModels
-
-        count = samples if inputs is None else 1
-        return compare(TorchModels(original, result, inputs, count, seed, sizes, shapes))
-    from fuser.hosts.onnx.judge.verification import OnnxModels
-    from fuser.judge.samples import Samples
-
-    drawn = Samples(original, inputs, samples, seed, sizes, shapes)
-    verdict = compare(OnnxModels(original, result, drawn))
-    return replace(verdict, notes=(*verdict.notes, *drawn.notes))
-
-
-def _refuted(original: Any, result: Any, certificate: str | os.PathLike[str]) -> Verification | None:
-    """The verdict where a certificate does not hold."""
-    from fuser.validate import certificate as certificates
-
-    for model in (original, result):
-        if not isinstance(model, str | os.PathLike) or is_torch(model):
-            raise InputError(f"a certificate is about ONNX files, not about a {type(model).__name__}")
-    try:
-        certificates.check(original, result, certificate)
-    except VerificationError as refuted:
-        return Verification("unproven", str(refuted))
-    return None
-
-
 class Models(Protocol):
     """The two models of a comparison: where they run, on what, and what is known of their insides."""
 
     @property
     def inputs(self) -> Any:
         """What the user gave, or None."""
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What was not tried, once all is done."""
 
     def original(self, *, precise: bool) -> AbstractContextManager[Runner]:
         """The original, `precise` in float64; `CannotRun` where it cannot be had."""
@@ -180,7 +127,8 @@ def compare(models: Models) -> Verification:
     """
     started = perf_counter()
     verdict = _Check(models).run()
-    return replace(verdict, seconds=perf_counter() - started)
+    notes = (*verdict.notes, *models.notes)
+    return replace(verdict, notes=notes, seconds=perf_counter() - started)
 
 
 @dataclass

@@ -122,11 +122,9 @@ def _recognise(evaluation: "Evaluation", bindings: Sequence[tuple[Binding, bool]
         )
     try:
         return recognise(lambda x: evaluation.run(x, trials[x.shape][0]), list(trials))
-    except Unfit as error:
-        unfit = error
+    except Unfit:
+        # Some are needed, which are among them then.
         fit = [made for made, (binding, needed) in trials.items() if _fits(evaluation, binding, needed)]
-    if not fit:
-        raise unfit
     return recognise(lambda x: evaluation.run(x, trials[x.shape][0]), fit)
 
 

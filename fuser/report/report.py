@@ -8,18 +8,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from fuser.report.summary import Summary, summarise
-
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
     from fuser.bench.benchmark import Benchmark
-    from fuser.judge.verification import Row, Verification
-    from fuser.reduce import Reduction
+    from fuser.hosts.summary import Summary
+    from fuser.judge.compare import Row
+    from fuser.judge.verification import Verification
     from fuser.rewrite.pattern import Event
-
-__all__ = ["Report", "Summary", "summarise"]
 
 PROOFS: Final = {"run": "ok", "float64": "ok in float64", "values": "ok value by value"}
 """What shows that an output is right, by what proved it."""
@@ -224,24 +221,6 @@ def print_passes(passes: Sequence[tuple[str, str]], console: Console) -> None:
     width = max((len(name) for name, _ in passes), default=0)
     for name, equation in passes:
         say(console, f"{name:<{width}}  {equation}")
-
-
-def print_reduction(reduction: Reduction, console: Console) -> None:
-    """What is wrong, what was tried, and what is left as text: all that a report of a bug needs."""
-    needs = ", ".join(reduction.passes)
-    tried = ", ".join(f"{way} {hits} of {number}" for way, (number, hits) in reduction.tried.items())
-    say(
-        console,
-        f"fault     {reduction.symptom}",
-        f"nodes     {reduction.nodes_before} -> {reduction.nodes}",
-        f"bytes     {reduction.bytes_before} -> {reduction.bytes}",
-        f"passes    {f'{needs}; the others can be left out' if needs else 'none is needed for it'}",
-        f"tried     {sum(number for number, _ in reduction.tried.values())}: {tried}",
-        f"took      {reduction.seconds:.1f} s",
-        f"versions  {', '.join(f'{name} {version}' for name, version in reduction.versions.items())}",
-        "",
-        reduction.model.strip(),
-    )
 
 
 def say(console: Console, *lines: str) -> None:

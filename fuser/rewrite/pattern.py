@@ -124,3 +124,8 @@ def select(names: Sequence[str] | None = None, exclude: Sequence[str] = (), zero
 def describe(node: Node) -> str:
     """How a report calls a node: its name, else that of its first output."""
     return node.name or node.outputs[0].name
+
+
+def describe_fully(node: Node) -> str:
+    """The same with what the node computes: `n1 (Relu)`, in the words of the text form."""
+    return f"{describe(node)} ({node.op})"

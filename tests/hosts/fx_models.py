@@ -11,7 +11,9 @@ from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
-from fuser.hosts.torch.front import capture, export, optimize_torch, trace
+from fuser.compiler import rewrite
+from fuser.hosts.torch.drafts import draft_of
+from fuser.hosts.torch.front import capture, export, trace
 from fuser.rewrite.pattern import Event, select
 
 FORMS = ("symbolic", "export", "program", "decomposed")
@@ -100,7 +102,10 @@ def optimize(
     source: nn.Module | ExportedProgram, x: Tensor | None = None, passes: Sequence[str] | None = None
 ) -> Outcome:
     """Optimize, and look at what is left."""
-    result, events = optimize_torch(source, None if x is None else (x,), plan=select(passes))
+    draft = draft_of(source, None if x is None else (x,))
+    events = rewrite(draft, select(passes), "").events
+    result = draft.result()
+    assert isinstance(result, fx.GraphModule | ExportedProgram)
     call = result.module() if isinstance(result, ExportedProgram) else result
     return Outcome(result, call, operators(result), events)
 

@@ -15,10 +15,12 @@ from fuser.hosts.torch.arguments import signatures
 from fuser.hosts.torch.call import Bound
 from fuser.hosts.torch.functions import RULES, read
 from fuser.hosts.torch.graph_module import copied, read_tensors
+from fuser.hosts.torch.identity import name_of
 from fuser.hosts.torch.importer import import_fx
 from fuser.hosts.torch.modules import read_module
 from fuser.hosts.torch.own import OPERATORS
-from fuser.ir.graph import Node, Opaque
+from fuser.ir.node import Node
+from fuser.ir.ops import Opaque
 from tests.hosts.fx_models import Net
 
 aten = torch.ops.aten
@@ -155,7 +157,7 @@ def test_torch_itself_has_a_signature_for_every_rule(name: str) -> None:
     x = graph.placeholder("x")
     target = PYTHON.get(name) or getattr(aten, name)
     node = graph.call_function(target, (x,))
-    first = {next(iter(signature.parameters)) for signature in signatures(node)}
+    first = {next(iter(signature.parameters)) for signature in signatures(target, name_of(node))}
     assert first
     assert first <= {"input", "tensors"}
 
@@ -198,12 +200,15 @@ def test_some_extents_of_a_tensor_are_those() -> None:
         (lambda _, x: x[:, :, :4], {0, 4}, (2,)),
         (lambda _, x: x.chunk(3, 1), {3}, (1,)),
         (lambda _, x: torch.roll(x, 2, 3), {2, 3}, None),
+        (lambda _, x: torch.narrow(x, 3, x.shape[3] - 4, 4), {3, 4}, None),
+        (lambda _, x: x[:, :, x.shape[2] - 4 :], set(), None),
+        (lambda _, x: x.split(x.shape[1], 1), {1}, None),
     ],
 )
 def test_numbers_act_where_they_are_meant(
     forward: Callable[[Any, Tensor], Any], numbers: set[int], axes: tuple[int, ...] | None
 ) -> None:
-    op = nodes(forward)[0].op
+    op = nodes(forward)[-2].op
     assert isinstance(op, Opaque)
     literals = op.literals([None])
     assert numbers <= set(literals.numbers)

@@ -10,8 +10,10 @@ from torch import Tensor, fx, nn
 from torch.export import Dim, ExportedProgram
 from torch.nn.utils import prune
 
+from fuser.compiler import rewrite
 from fuser.errors import Declined, InputError, VerificationError
-from fuser.hosts.torch.front import capture, optimize_torch, trace
+from fuser.hosts.torch.drafts import draft_of
+from fuser.hosts.torch.front import capture, trace
 from fuser.rewrite.pattern import select
 from fuser.validate import check as checks
 from tests.hosts.fx_models import (
@@ -114,7 +116,9 @@ def test_arguments_by_name_stay() -> None:
     module = generic(Two())
     x, scale = torch.randn(IMAGE), torch.randn(IMAGE)
     given = {"scale": scale, "pair": (x, scale)}
-    result, _ = optimize_torch(module, (x,), plan=select(), example_kwargs=given)
+    draft = draft_of(module, (x,), example_kwargs=given)
+    rewrite(draft, select(), "")
+    result = draft.result()
     assert isinstance(result, fx.GraphModule)
     assert error(result(x, **given), module(x, **given)) < 1e-6
 
@@ -228,11 +232,11 @@ def test_training_mode_is_refused() -> None:
         with pytest.raises(
             InputError, match=r"module 'blocks\.0\.skip', is in training mode.*call `\.eval\(\)` first"
         ):
-            optimize_torch(source, plan=select())
+            draft_of(source)
     with pytest.raises(InputError, match="is in training mode"):
         capture(module, None, None)
     with pytest.raises(InputError, match=r"call `\.eval"):
-        optimize_torch(torch.export.export(module, (torch.randn(2, 3, 9, 8),)), plan=select())
+        draft_of(torch.export.export(module, (torch.randn(2, 3, 9, 8),)))
 
 
 def test_a_norm_without_statistics_is_not_training() -> None:
@@ -246,9 +250,9 @@ def test_what_cannot_be_captured_says_why() -> None:
     with pytest.raises(
         InputError, match=r"Net cannot be captured by torch\.fx.symbolic_trace: symbolically traced"
     ):
-        optimize_torch(module, plan=select())
+        draft_of(module)
     with pytest.raises(InputError, match=r"Net cannot be captured by torch\.export: "):
-        optimize_torch(module, (torch.randn(IMAGE),), plan=select())
+        draft_of(module, (torch.randn(IMAGE),))
 
 
 def test_a_copy_of_the_result_works() -> None:
@@ -309,4 +313,4 @@ def test_pruned_layers_are_folded_and_kept(form: str) -> None:
 
 def test_what_has_no_shape_yet_is_refused() -> None:
     with pytest.raises(InputError, match=r"Sequential does not know the shape of '0.weight' yet"):
-        optimize_torch(nn.Sequential(nn.LazyConv2d(4, 1)).eval(), plan=select())
+        draft_of(nn.Sequential(nn.LazyConv2d(4, 1)).eval())

@@ -5,7 +5,8 @@ import onnx
 import onnx_ir
 import pytest
 
-from fuser.hosts.onnx.standard.evaluate import Kernel, evaluator
+from fuser.hosts.onnx.standard.evaluate import evaluator
+from fuser.hosts.onnx.standard.kernel import Kernel
 from fuser.hosts.onnx.standard.kernels import KERNELS
 from tests.hosts.onnx_models import apply, lifted, run, single
 

@@ -11,8 +11,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from fuser.errors import Declined
 from fuser.hosts.onnx.importer import import_model
-from fuser.hosts.onnx.standard.evaluate import Kernel, Reference
+from fuser.hosts.onnx.standard.kernel import Kernel
 from fuser.hosts.onnx.standard.kernels import KERNELS
+from fuser.hosts.onnx.standard.reference import Reference
 from fuser.ir.ops import Opaque
 from tests.hosts.onnx_models import Array, imported, integers, only, run, single
 

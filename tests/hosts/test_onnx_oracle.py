@@ -12,7 +12,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from fuser.errors import OracleUnavailable
 from fuser.hosts.onnx.judge.oracle import Float64, Oracle
-from fuser.hosts.onnx.judge.runtime import CannotRun, opened
+from fuser.hosts.onnx.judge.runtime import opened
+from fuser.judge.runner import CannotRun
 from tests.small_models import convnet, normal, parsed
 
 # A graph each, with the inputs that it is fed.
@@ -224,6 +225,13 @@ def test_an_operator_that_nobody_knows_is_named_as_such() -> None:
     assert oracle.refused["y"].endswith("cannot be evaluated in float64: it is not known here")
 
 
-def test_feeds_that_are_missing_make_a_run_impossible() -> None:
+@pytest.mark.parametrize(
+    "text",
+    [
+        "g (float[2] x) => (float[2] y) { y = Neg (x) }",
+        "g (float[2] x) => (float[2] x, float[2] y) { y = Neg (one) }",
+    ],
+)
+def test_feeds_that_are_missing_make_a_run_impossible(text: str) -> None:
     with pytest.raises(CannotRun, match=r"model: .*no array for 'x'"):
-        Float64(parsed("g (float[2] x) => (float[2] y) { y = Neg (x) }"), "model").run({})
+        Float64(parsed(text, one=np.ones(2)), "model").run({})

@@ -9,7 +9,7 @@ import pytest
 from onnx import TensorProto
 
 from fuser.hosts.onnx.file import files as onnx_io
-from fuser.report.summary import summarise
+from fuser.hosts.onnx.summary import summarise
 from tests.hosts.onnx_anything import Anything
 
 SEEDS = range(150)

@@ -59,7 +59,7 @@ def batch_norm(
     """
     shapes = [parameter.shape for parameter in (scale, shift, mean, variance)]
     require(
-        len(set(shapes)) == 1 and mean.ndim == 1 and mean.size > 0,
+        len(set(shapes)) == 1 and mean.ndim == 1,
         f"scale, shift, mean and variance have shapes {shapes}, and not one number for each channel",
     )
     spread = variance + epsilon

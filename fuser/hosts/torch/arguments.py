@@ -3,8 +3,8 @@
 `torch.fx.operator_schemas` reads the schemas. Of the 88 ways of calling what `functions.py` has rules for,
 in 250 random modules of `tests.fuzz_fx`, its `normalize_function` binds 49: it has no methods of tensors
 (21), and of functions none that is Python's own and none of which several overloads fit, as of `torch.add`,
-if not told the types of all arguments, which a trace without inputs does not know (18). Tried on the same signatures
-one by one, 87 fit, and the last one has an `out`.
+if not told the types of all arguments, which a trace without inputs does not know (18). Tried on the same
+signatures one by one, 87 fit, and the last one has an `out`.
 """
 
 import inspect
@@ -72,13 +72,13 @@ class Arguments:
 
 def bind(node: fx.Node) -> Arguments | None:
     """The arguments of a call of torch; None where no signature has them."""
-    args = node.args
-    if canonical(name_of(node)) in LISTS and len(args) > 1 and not isinstance(args[1], list | tuple):
+    args, name = node.args, name_of(node)
+    if canonical(name) in LISTS and len(args) > 1 and not isinstance(args[1], list | tuple):
         args = (args[0], args[1:])
     given = {NAMES.get(name, name): value for name, value in node.kwargs.items()}
     if given.get("out", ...) is None:
         del given["out"]
-    for signature in signatures(node):
+    for signature in signatures(node.target, name):
         try:
             bound = signature.bind(*args, **given)
         except TypeError:
@@ -89,13 +89,11 @@ def bind(node: fx.Node) -> Arguments | None:
     return None
 
 
-def signatures(node: fx.Node) -> tuple[inspect.Signature, ...]:
-    """The ways in which what a node calls can be called, on tensors and without writing to an argument."""
-    target = node.target
+def signatures(target: Any, name: str) -> tuple[inspect.Signature, ...]:
+    """The ways in which it can be called on tensors, without writing to an argument."""
     if isinstance(target, torch._ops.OpOverload | torch._ops.OpOverloadPacket | FunctionType):
         return _signatures(target)
     # Methods and operators of Python take what the operator of their name takes.
-    name = name_of(node)
     return _named(name) or _named(canonical(name))
 
 

@@ -1,6 +1,6 @@
 """Torch models against one another, called as they are or compiled by Inductor, on the processor or a GPU."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -8,12 +8,12 @@ import torch
 from torch import fx, nn
 from torch.export import ExportedProgram
 
-from fuser.bench.benchmark import Call, Clock, Contest, seconds
 from fuser.errors import InputError
+from fuser.hosts.host import Call, Clock, Contest, Fed, Place, seconds
 from fuser.hosts.torch.callables import bound, device_of, module_of, opened, require_model
 from fuser.hosts.torch.front import first_line
 from fuser.hosts.torch.verification import TorchModels
-from fuser.judge.inputs import LARGE, NOMINAL, Shapes
+from fuser.judge.inputs import LARGE, NOMINAL
 
 BACKENDS: Final = ("eager", "inductor", "inductor-freezing")
 """`inductor-freezing` also folds what follows from the weights, which nobody may change any more."""
@@ -22,33 +22,27 @@ DEVICES: Final = ("cpu", "cuda")
 
 
 @contextmanager
-def contest(
-    original: Any,
-    result: Any,
-    inputs: Any,
-    sizes: Mapping[str, int] | None,
-    shapes: Shapes | None,
-    threads: int,
-    backend: str,
-    device: str | None,
-) -> Iterator[Contest]:
+def contest(original: Any, result: Any, fed: Fed, place: Place) -> Iterator[Contest]:
     """Two models, each compiled and run once, to be timed within the block; both are copies.
 
     Raises:
         InputError: a model cannot be loaded, compiled or run, or there is no such backend or device.
     """
+    backend, device = place.backend or BACKENDS[0], place.device
     require_backend(backend)
     if device is not None:
         require_device(device)
     for model, name in ((original, "the original"), (result, "the result")):
         require_model(model, name)
-    models = TorchModels(original, result, inputs, 1, sizes=sizes, shapes=shapes, order=(NOMINAL, *LARGE))
+    models = TorchModels(
+        original, result, fed.inputs, 1, sizes=fed.sizes, shapes=fed.shapes, order=(NOMINAL, *LARGE)
+    )
     with models.original(precise=False) as runner:
         ((feeds, _),) = models.samples(runner)
     first, second = (module_on(model, device) for model in (models.first, opened(result, "the result")))
     where = torch.device(device) if device else device_of(first) or models.arguments.tensors[0].device
     require_device(where.type)
-    with inference(threads):
+    with inference(place.threads):
         arguments = models.arguments.filled(feeds, where)
         yield Contest(
             calls=(

@@ -20,8 +20,7 @@ from fuser.hosts.torch.evaluate import with_its_weights
 from fuser.hosts.torch.front import arguments, first_line, module_of_program, require_inference
 from fuser.hosts.torch.modules import duplicate
 from fuser.hosts.torch.tensor import dtype_name, to_numpy, to_torch
-from fuser.ir.extents import Dim
-from fuser.judge.inputs import Feeds, Shapes, Sizing, Spec, attempts
+from fuser.judge.inputs import Dim, Feeds, Shapes, Sizing, Spec, attempts
 
 
 def opened(model: Any, name: str) -> nn.Module | ExportedProgram:

@@ -11,12 +11,13 @@ from typing import Any
 import torch
 from torch import fx
 
+from fuser.hosts.torch.draft import Imported, TorchDraft
 from fuser.hosts.torch.effects import resolve_effects
-from fuser.hosts.torch.front import Imported, rewritten
 from fuser.hosts.torch.graph_module import Tensors, copied, export_module, read_tensors
 from fuser.hosts.torch.importer import import_fx
 from fuser.hosts.torch.tensor import is_real
 from fuser.rewrite.pattern import Plan, select
+from fuser.validate.rewritten import rewritten
 
 Compiled = Callable[..., Any]
 Backend = Callable[[fx.GraphModule, Sequence[Any]], Compiled]
@@ -104,16 +105,14 @@ class _Fused:
 
     def fuse(self, inputs: Sequence[Any]) -> fx.GraphModule:
         """The fused graph, with weights of its own."""
+        draft = _CompiledDraft(self, inputs)
+        graphs, _ = rewritten(draft.graphs, self.plan)
+        draft.apply(graphs)
+        result = draft.result()
+        assert isinstance(result, fx.GraphModule), "a graph gives one"
+        return result
 
-        def prepare() -> Imported:
-            source = copied(self.gm.graph)
-            tensors = self._tensors(source, inputs)
-            return Imported(source, tensors, import_fx(source, self.gm, tensors, "compiled"))
-
-        done, _ = rewritten(prepare, self.plan)
-        return export_module(done.graph, done.source, self.gm, done.tensors, "Fused")
-
-    def _tensors(self, source: fx.Graph, inputs: Sequence[Any]) -> Tensors:
+    def tensors(self, source: fx.Graph, inputs: Sequence[Any]) -> Tensors:
         """What is known while the graph is compiled: parameters and buffers."""
         found = read_tensors(source, self.gm)
         nodes = [node for node in source.nodes if node.op == "placeholder"]
@@ -121,6 +120,25 @@ class _Fused:
             if is_real(inputs[index]):
                 found[nodes[index]] = f"weights.{nodes[index].name}", inputs[index]
         return found
+
+
+class _CompiledDraft(TorchDraft):
+    """A captured graph while it is fused, with the weights that it has in one call."""
+
+    def __init__(self, fused: _Fused, inputs: Sequence[Any]) -> None:
+        super().__init__(fused.gm, fused.gm)
+        self.fused = fused
+        self.inputs = inputs
+
+    def read(self) -> Imported:
+        """The graph imported."""
+        source = copied(self.fused.gm.graph)
+        tensors = self.fused.tensors(source, self.inputs)
+        return Imported(source, tensors, import_fx(source, self.fused.gm, tensors, "compiled"))
+
+    def write(self, done: Imported) -> fx.GraphModule:
+        """The graph with what was done to it."""
+        return export_module(done.graph, done.source, self.fused.gm, done.tensors, "Fused")
 
 
 def is_fixed(node: fx.Node) -> bool:

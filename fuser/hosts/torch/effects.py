@@ -34,9 +34,10 @@ def resolve_effects(graph: fx.Graph, modules: Modules) -> frozenset[fx.Node]:
     views = _Views()
     pinned: set[fx.Node] = set()
     for node in graph.nodes:
-        for changed in mutated(node, modules):
-            _settle(node, changed, views, order, pinned, modules)
-        for source in aliased(node, modules):
+        changed = list(mutated(node, modules))
+        for operand in changed:
+            _settle(node, operand, views, order, pinned, modules)
+        for source in changed or _viewed(node, modules):
             views.join(node, source)
         pinned.update(read for read in node.all_input_nodes if read.op == "get_attr" and _may_write(node))
     for node in list(pinned):
@@ -166,9 +167,11 @@ def _positional_inplace(node: fx.Node) -> bool:
 
 def aliased(node: fx.Node, modules: Modules) -> list[fx.Node]:
     """The operands that the result of a node may be, or may be a view of."""
-    changed = list(mutated(node, modules))
-    if changed:
-        return changed
+    return list(mutated(node, modules)) or _viewed(node, modules)
+
+
+def _viewed(node: fx.Node, modules: Modules) -> list[fx.Node]:
+    """The same for a node that changes nothing."""
     if node.op == "call_module":
         return [] if makes_its_own(modules(node)) else list(node.all_input_nodes)
     if node.op in {"placeholder", "get_attr", "output"} or kind_of(node) in FRESH:

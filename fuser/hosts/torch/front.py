@@ -1,7 +1,6 @@
-"""Models of torch, whole: capture, rewrite, and back to the type that was given."""
+"""Models of torch, whole: captured as graphs, and what is refused of them."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from itertools import takewhile
 from typing import Any
 
@@ -16,115 +15,12 @@ from fuser.errors import InputError
 from fuser.hosts.torch.effects import resolve_effects
 from fuser.hosts.torch.evaluate import with_its_weights
 from fuser.hosts.torch.functions import read
-from fuser.hosts.torch.graph_module import Tensors, attribute, copied, export_module, read_tensors
+from fuser.hosts.torch.graph_module import attribute, copied
 from fuser.hosts.torch.identity import canonical, is_quantized, name_of
-from fuser.hosts.torch.importer import import_fx
 from fuser.hosts.torch.modules import added_to
 from fuser.hosts.torch.names import Paths, respelled, spell_program
-from fuser.ir.graph import Graph
-from fuser.rewrite.driver import carefully, run
-from fuser.rewrite.pattern import Event, Log, Plan
-from fuser.validate import check
 
 TRAINING = "is in training mode, in which BatchNorm and Dropout compute something else; call `.eval()` first"
-
-
-def optimize_torch(
-    model: nn.Module | ExportedProgram,
-    example_inputs: Any = None,
-    *,
-    plan: Plan,
-    dynamic_shapes: Any = None,
-    example_kwargs: Mapping[str, Any] | None = None,
-) -> tuple[nn.Module | ExportedProgram, list[Event]]:
-    """Return a smaller model that computes the same function, and what was done to a copy of the given one.
-
-    Args:
-        model: an ExportedProgram gives one; a GraphModule or another Module gives a GraphModule.
-        example_inputs: a tensor, a tuple of arguments or a mapping of arguments by name. A Module is captured
-            with them by `torch.export`, without them by `torch.fx.symbolic_trace`.
-        plan: the passes to run.
-        dynamic_shapes: as for `torch.export.export`.
-        example_kwargs: arguments by name.
-
-    Raises:
-        InputError: the model is in training mode, or cannot be captured as a whole.
-        VerificationError: a rewrite is wrong.
-    """
-    if isinstance(model, ExportedProgram):
-        from fuser.hosts.torch.program import optimize_program
-
-        return optimize_program(model, plan)
-    if isinstance(model, fx.GraphModule):
-        return optimize_graph_module(model, plan, _in_order(model, example_inputs))
-    return optimize_graph_module(capture(model, example_inputs, dynamic_shapes, example_kwargs), plan)
-
-
-def graph_of(
-    model: nn.Module | ExportedProgram, example_inputs: Any = None, dynamic_shapes: Any = None
-) -> fx.GraphModule | ExportedProgram:
-    """What has a graph as it is, any other module captured.
-
-    Raises:
-        InputError: the module is in training mode, or cannot be captured as a whole.
-    """
-    if isinstance(model, fx.GraphModule | ExportedProgram):
-        return model
-    return capture(model, example_inputs, dynamic_shapes)
-
-
-def _in_order(module: fx.GraphModule, example_inputs: Any) -> Sequence[Any]:
-    """The arguments in the order of the inputs of the graph; None for one that is not given by name."""
-    if not isinstance(example_inputs, Mapping):
-        return arguments(example_inputs)
-    names = [str(node.target) for node in module.graph.nodes if node.op == "placeholder"]
-    return [example_inputs.get(name) for name in names]
-
-
-def optimize_graph_module(
-    module: fx.GraphModule, plan: Plan, examples: Sequence[Any] = ()
-) -> tuple[fx.GraphModule, list[Event]]:
-    """The GraphModule rewritten, with tensors of its own, and what was done.
-
-    Of `examples`, arguments in the order of the graph's inputs, only ranks and element types are taken.
-    """
-    require_inference(module)
-    require_plain(module)
-    name = type(module).__name__
-    owner = with_its_weights(module)
-
-    def prepare() -> Imported:
-        source = copied(module.graph)
-        tensors = read_tensors(source, owner)
-        return Imported(source, tensors, import_fx(source, owner, tensors, name, examples))
-
-    done, log = rewritten(prepare, plan)
-    return export_module(done.graph, done.source, owner, done.tensors, name), log.events
-
-
-@dataclass(frozen=True, eq=False)
-class Imported:
-    """An fx graph that may be edited, what its nodes for parameters stand for, and its graph of passes."""
-
-    source: fx.Graph
-    tensors: Tensors
-    graph: Graph
-
-
-def rewritten(prepare: Callable[[], Imported], plan: Plan) -> tuple[Imported, Log]:
-    """Rewrite and check what `prepare` imports.
-
-    Raises:
-        VerificationError: the check failed although each rewrite was checked.
-    """
-
-    def attempt(careful: bool) -> tuple[Imported, Log]:
-        done, log = prepare(), Log()
-        run(done.graph, plan, log, check, careful=careful)
-        check.settle(done.graph, trusted=careful)
-        return done, log
-
-    return carefully(attempt)
 
 
 def capture(

@@ -91,7 +91,8 @@ def _conv(name: str, a: Arguments, _: fx.Node) -> Bound:
     operands = (a.take("input"), a.take("weight"), a.take("bias"))
     given = [a.values.get(key, 0) for key in ("stride", "padding", "dilation", "output_padding")]
     # What may be of any rank lists its numbers.
-    rank = max(len(v) for v in given if isinstance(v, list | tuple)) if name == "convolution" else _rank(name)
+    listed = max((len(v) for v in given if isinstance(v, list | tuple)), default=1)
+    rank = listed if name == "convolution" else _rank(name)
     return conv(rank, operands, a, transposed=a.take("transposed", name.startswith("conv_transpose")))
 
 
@@ -236,7 +237,7 @@ def _held(entries: Iterable[Any]) -> tuple[tuple[Any, ...] | None, list[fx.Node]
 
 
 def _permute(_: str, a: Arguments, __: fx.Node) -> Bound:
-    return call("Transpose", a.take("input"), perm=tuple(a.take("dims")))
+    return call("Transpose", a.take("input"), perm=axes_of(a.take("dims")))
 
 
 def _transpose(_: str, a: Arguments, __: fx.Node) -> Bound:

@@ -27,6 +27,7 @@ from fuser.hosts.torch.shapes import TracedExtents, Types, demand, infer, named,
 from fuser.hosts.torch.tensor import dtype_name, is_real, read_tensor
 from fuser.ir.constant import Constant
 from fuser.ir.graph import Graph
+from fuser.ir.literals import Literals
 from fuser.ir.node import Node, Value
 from fuser.ir.ops import Opaque
 
@@ -224,7 +225,8 @@ class _Importer:
         if self.autocast:
             return Opaque(bound.kind, lift=refuse(AUTOCAST) if rule else None)
         record = OPERATORS.get(bound.kind, Operator(bound.kind))
-        affine = record.linear(bound.call, len(bound.operands))
+        # Arguments of which nothing is known may be numbers that are held against any axis.
+        held = bound.known or isinstance(record.literals, Literals)
         return Opaque(
             bound.kind,
             evaluate=evaluator(node, bound, self.modules.get(str(node.target))),
@@ -232,10 +234,10 @@ class _Importer:
             stays=is_handed_on if bound.kind in COPIES else None,
             homogeneous=record.homogeneous,
             elementwise=record.elementwise,
-            linear=affine,
+            linear=record.linear(bound.call, len(bound.operands)),
             of_shape=record.of_shape,
             retypes=record.retypes,
-            literals=Finder(record, bound.call),
+            literals=Finder(record if held else None, bound.call),
         )
 
     def _operand(self, operand: Operand) -> Value | None:

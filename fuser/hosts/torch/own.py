@@ -1,9 +1,9 @@
 """What torch has beside the operators of the standard, or has otherwise: records by kind.
 
 Kinds in small letters are torch's own, and so are Linear and the adaptive pools, which the standard has not
-either. Of the others these records stand in place of the catalogue's, where
-torch's operator takes more: numbers beside tensors, a matrix that is repeated for each image, a shape that is
-asked for elsewhere in the graph.
+either. Of the others these records stand in place of the catalogue's, where torch's operator takes more:
+numbers beside tensors, a matrix that is repeated for each image, a shape that is asked for elsewhere in the
+graph.
 """
 
 from dataclasses import replace
@@ -294,10 +294,11 @@ def quotient_elements(call: Call, node: Node, extents: Extents) -> Shape | None:
 # Which numbers are held on which axes.
 
 
-def along(call: Call, constants: Constants) -> tuple[int, ...]:
-    """The axis that is named."""
+def along(call: Call, constants: Constants) -> tuple[int, ...] | None:
+    """The axis that is named, unless the graph computes it."""
     del constants
-    return (call.attributes["axis"],)
+    axis = call.attributes.get("axis")
+    return None if axis is None else (axis,)
 
 
 def _as_first(kind: str, **facts: Any) -> Operator:

@@ -21,41 +21,45 @@ from torch.export.graph_signature import (
 
 from fuser.errors import InputError
 from fuser.hosts.torch.describe import fake_mode, refresh
+from fuser.hosts.torch.draft import Imported, TorchDraft
 from fuser.hosts.torch.emit import AtenEmit, computed
 from fuser.hosts.torch.exporter import Block, export_fx, kept
-from fuser.hosts.torch.front import TRAINING, Imported, functional, rewritten, trains
+from fuser.hosts.torch.front import TRAINING, functional, trains
 from fuser.hosts.torch.graph_module import Tensors, attribute, copied, read_tensors
 from fuser.hosts.torch.importer import import_fx
 from fuser.hosts.torch.names import Paths, spell_program
 from fuser.ir.constant import Constant
-from fuser.rewrite.pattern import Event, Plan
 
 STORED = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
 
 
-def optimize_program(program: ExportedProgram, plan: Plan) -> tuple[ExportedProgram, list[Event]]:
-    """The program rewritten, with tensors of its own, and what was done.
+class ProgramDraft(TorchDraft):
+    """An exported program; the result has tensors of its own.
 
     Raises:
         InputError: it was exported in training mode.
     """
-    for node in program.graph.nodes:
-        if trains(node):
-            raise InputError(f"the program, node {node.name}, {TRAINING}")
-    program = functional(spell_program(program))
 
-    def prepare() -> Imported:
-        source = copied(program.graph)
-        tensors = read_program(program, source)
-        return Imported(source, tensors, import_fx(source, program.graph_module, tensors))
+    def __init__(self, program: ExportedProgram) -> None:
+        super().__init__(program, program)
+        for node in program.graph.nodes:
+            if trains(node):
+                raise InputError(f"the program, node {node.name}, {TRAINING}")
+        self.program = functional(spell_program(program))
 
-    done, log = rewritten(prepare, plan)
-    still = {node.name for node in kept(done.graph)}
-    specs = program.graph_signature.input_specs
-    taken = {spec.target for spec in specs if spec.target and spec.arg.name in still}
-    store = _Store(program, done.source, taken)
-    unread = export_fx(done.graph, program.graph_module, done.tensors, store)
-    return store.finish(unread), log.events
+    def read(self) -> Imported:
+        """The program imported."""
+        source = copied(self.program.graph)
+        tensors = read_program(self.program, source)
+        return Imported(source, tensors, import_fx(source, self.program.graph_module, tensors))
+
+    def write(self, done: Imported) -> ExportedProgram:
+        """The program with what was done to the graph."""
+        still = {node.name for node in kept(done.graph)}
+        specs = self.program.graph_signature.input_specs
+        taken = {spec.target for spec in specs if spec.target and spec.arg.name in still}
+        store = _Store(self.program, done.source, taken)
+        return store.finish(export_fx(done.graph, self.program.graph_module, done.tensors, store))
 
 
 def read_program(program: ExportedProgram, graph: fx.Graph) -> Tensors:

@@ -7,11 +7,11 @@ from typing import Final
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
+from fuser.hosts.summary import Summary
 from fuser.hosts.torch.call import Bound
 from fuser.hosts.torch.functions import KINDS, read
 from fuser.hosts.torch.identity import canonical, name_of
 from fuser.hosts.torch.modules import read_module
-from fuser.report.summary import Summary
 
 GUARDS = "_guards_fn"
 """What torch.export puts into a module to refuse inputs of other shapes."""

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,9 +15,7 @@ from torch.utils import _pytree as pytree
 
 from fuser.errors import InputError
 from fuser.hosts import kind
-from fuser.hosts.onnx.judge import runtime
-from fuser.hosts.onnx.judge.oracle import Float64
-from fuser.hosts.onnx.judge.runtime import CannotRun, Runner, accepted
+from fuser.hosts.host import Host
 from fuser.hosts.torch.callables import (
     Arguments,
     Program,
@@ -34,6 +32,7 @@ from fuser.hosts.torch.tensor import dtype_name, to_numpy
 from fuser.judge import inputs
 from fuser.judge.compare import Outputs
 from fuser.judge.inputs import LARGE, SMALL, Feeds, Shapes, Sizing, Spec
+from fuser.judge.runner import CannotRun, Runner, accepted
 
 
 @dataclass
@@ -48,6 +47,8 @@ class TorchModels:
     sizes: Mapping[str, int] | None = None
     shapes: Shapes | None = None
     order: Sequence[Sizing] = SMALL + LARGE
+    other: Host | None = None
+    """The host of a result that is not of torch."""
     stated: Program | None = None
     """What says which extents of the given inputs are free."""
     arguments: Arguments = field(init=False)
@@ -90,7 +91,7 @@ class TorchModels:
             CannotRun: a result of ONNX cannot be run, for want of a type; both can be evaluated in float64.
         """
         if not precise and not kind.is_torch(self.second):
-            with runtime.opened(self.second, "the result", optimise=False):
+            with self._foreign(precise=False):
                 pass
         yield TorchRunner(self.first, "the original", self.arguments, precise=precise)
 
@@ -104,11 +105,19 @@ class TorchModels:
             # A result says what it returns by returning it.
             runner.outputs = self.outputs
             yield runner
-        elif precise:
-            yield _Renamed(Float64(self.second, "the result"), self.arguments.names, self.outputs)
         else:
-            with runtime.opened(self.second, "the result", optimise=False) as session:
-                yield _Renamed(session, self.arguments.names, self.outputs)
+            with self._foreign(precise=precise) as found:
+                yield _Renamed(found, self.arguments.names, self.outputs)
+
+    def _foreign(self, *, precise: bool) -> AbstractContextManager[Runner]:
+        """A result of another host."""
+        assert self.other is not None, "a result that is not of torch comes with its host"
+        return self.other.runner(self.second, "the result", precise=precise)
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """All is tried that the arguments leave free."""
+        return ()
 
     def samples(self, runner: Runner) -> Iterator[tuple[Feeds, Outputs]]:
         """Inputs, and what the original makes of them."""
@@ -168,6 +177,15 @@ class TorchModels:
 
     def values(self, feeds: Feeds) -> None:
         """Values inside a torch model have no names that both know."""
+
+
+@contextmanager
+def running(model: Any, name: str, *, precise: bool) -> Iterator[Runner]:
+    """An exported program, or the file of one, fed as it says itself."""
+    found = opened(model, name)
+    if not isinstance(found, ExportedProgram):
+        raise InputError(f"{name} does not say what it takes: give inputs, a tensor or a tuple of arguments")
+    yield TorchRunner(found, name, Program(found).examples, precise=precise)
 
 
 class TorchRunner:

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 import onnx
 
 from fuser.errors import OracleUnavailable
+from fuser.hosts.onnx.judge.scope import Data, Evaluation, Scope
 from fuser.hosts.onnx.judge.source import attributes, bodies
 
 # Every rule has the signature of the table.
 # ruff: noqa: ARG001, ARG005
 
-if TYPE_CHECKING:
-    from fuser.hosts.onnx.judge.oracle import Data, Oracle, Scope
-
 MOST: Final = 30_000
 """Nodes in bodies that are evaluated of a model, and turns without any: a Loop may be one without end."""
 
 
-def run_body(oracle: Oracle, body: onnx.GraphProto, arguments: Sequence[Data], scope: Scope) -> list[Data]:
+def run_body(
+    oracle: Evaluation, body: onnx.GraphProto, arguments: Sequence[Data], scope: Scope
+) -> list[Data]:
     """The outputs of a body for its inputs in order; it sees the values around it."""
     oracle.steps_left -= len(body.node) + 1
     if oracle.steps_left < 0:
@@ -32,7 +32,7 @@ def run_body(oracle: Oracle, body: onnx.GraphProto, arguments: Sequence[Data], s
     return _outputs(oracle, body.node, [value.name for value in body.output], inner)
 
 
-def _outputs(oracle: Oracle, nodes: Any, names: list[str], scope: Scope) -> list[Data]:
+def _outputs(oracle: Evaluation, nodes: Any, names: list[str], scope: Scope) -> list[Data]:
     refused, oracle.refused = oracle.refused, {}
     try:
         for _ in oracle.steps(list(nodes), scope, {}, set(names)):
@@ -45,7 +45,7 @@ def _outputs(oracle: Oracle, nodes: Any, names: list[str], scope: Scope) -> list
         oracle.refused = refused
 
 
-def call(oracle: Oracle, function: onnx.FunctionProto, node: onnx.NodeProto, scope: Scope) -> list[Data]:
+def call(oracle: Evaluation, function: onnx.FunctionProto, node: onnx.NodeProto, scope: Scope) -> list[Data]:
     """The outputs of a local function, whose attributes the call gives."""
     given = {entry.name: entry for entry in (*function.attribute_proto, *node.attribute)}
     nodes = [_bound(part, given) for part in function.node]
@@ -82,14 +82,14 @@ def _bound(node: onnx.NodeProto, given: Mapping[str, onnx.AttributeProto]) -> on
 _GRAPHS: Final = (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
 
 
-def if_(oracle: Oracle, node: onnx.NodeProto, scope: Scope) -> list[Data]:
+def if_(oracle: Evaluation, node: onnx.NodeProto, scope: Scope) -> list[Data]:
     """One of two bodies."""
     chosen = "then_branch" if np.asarray(scope.read(node.input[0])).reshape(-1)[0] else "else_branch"
     (body,) = (entry.g for entry in node.attribute if entry.name == chosen)
     return run_body(oracle, body, [], scope)
 
 
-def loop(oracle: Oracle, node: onnx.NodeProto, scope: Scope) -> list[Data]:
+def loop(oracle: Evaluation, node: onnx.NodeProto, scope: Scope) -> list[Data]:
     """The body, as often as the trip count and its condition say; what it adds each time is stacked."""
     (body,) = bodies(node)
     limit, condition, *state = [scope.read(name) if name else None for name in node.input]
@@ -110,7 +110,7 @@ def loop(oracle: Oracle, node: onnx.NodeProto, scope: Scope) -> list[Data]:
     return [*state, *map(np.stack, stacked)]
 
 
-def scan(oracle: Oracle, node: onnx.NodeProto, scope: Scope) -> list[Data]:
+def scan(oracle: Evaluation, node: onnx.NodeProto, scope: Scope) -> list[Data]:
     """The body for each slice of its scanned inputs, from opset 9."""
     if oracle.opsets.get("", 9) < 9:
         raise OracleUnavailable("a Scan of opset 8 is batched")
@@ -145,24 +145,24 @@ def _read(node: onnx.NodeProto, scope: Scope) -> list[Data]:
     return [scope.read(name) if name else None for name in node.input]
 
 
-def _at(oracle: Oracle, node: onnx.NodeProto, scope: Scope) -> list[Data]:
+def _at(oracle: Evaluation, node: onnx.NodeProto, scope: Scope) -> list[Data]:
     sequence, place = _read(node, scope)
     return [sequence[int(place)]]
 
 
-def _insert(oracle: Oracle, node: onnx.NodeProto, scope: Scope) -> list[Data]:
+def _insert(oracle: Evaluation, node: onnx.NodeProto, scope: Scope) -> list[Data]:
     sequence, part, *place = _read(node, scope)
     at = int(place[0]) if place else len(sequence)
     return [[*sequence[:at], part, *sequence[at:]]]
 
 
-def _erase(oracle: Oracle, node: onnx.NodeProto, scope: Scope) -> list[Data]:
+def _erase(oracle: Evaluation, node: onnx.NodeProto, scope: Scope) -> list[Data]:
     sequence, *place = _read(node, scope)
     at = int(place[0]) % len(sequence) if place else len(sequence) - 1
     return [sequence[:at] + sequence[at + 1 :]]
 
 
-def _split(oracle: Oracle, node: onnx.NodeProto, scope: Scope) -> list[Data]:
+def _split(oracle: Evaluation, node: onnx.NodeProto, scope: Scope) -> list[Data]:
     given = attributes(node)
     data, *sizes = _read(node, scope)
     axis = given.get("axis", 0)
@@ -174,14 +174,14 @@ def _split(oracle: Oracle, node: onnx.NodeProto, scope: Scope) -> list[Data]:
     return [[np.squeeze(part, axis) if drop else part for part in parts]]
 
 
-def _join(oracle: Oracle, node: onnx.NodeProto, scope: Scope) -> list[Data]:
+def _join(oracle: Evaluation, node: onnx.NodeProto, scope: Scope) -> list[Data]:
     given = attributes(node)
     (sequence,) = _read(node, scope)
     join = np.stack if given.get("new_axis", 0) else np.concatenate
     return [join(sequence, axis=given["axis"])]
 
 
-Rule = Callable[["Oracle", onnx.NodeProto, "Scope"], list[Any]]
+Rule = Callable[[Evaluation, onnx.NodeProto, Scope], list[Any]]
 
 RULES: Final[dict[str, Rule]] = {
     "ConcatFromSequence": _join,

@@ -1,9 +1,9 @@
 """Evaluation of an ONNX model in float64, node by node from the file: what runtimes are measured against.
 
-Every operator has an evaluator of its own meaning (`onnx_eval`); bodies, functions and sequences are walked
-here. Neither the compiler's graph nor anything lifted takes part. All floating values are float64, whatever
-the model says: a cast between floating types changes nothing here. Weights are read when a node needs them,
-and dropped behind it.
+Every operator has an evaluator of its own meaning (`standard/evaluate.py`); bodies, functions and sequences
+are walked here. Neither the compiler's graph nor anything lifted takes part. All floating values are float64,
+whatever the model says: a cast between floating types changes nothing here. Weights are read when a node
+needs them, and dropped behind it.
 """
 
 from __future__ import annotations
@@ -20,55 +20,26 @@ import onnx_ir
 from onnx import TensorProto
 
 from fuser.errors import OracleUnavailable
-from fuser.hosts.onnx.judge import control as onnx_control
-from fuser.hosts.onnx.judge.runtime import CannotRun, flat, listed
+from fuser.hosts.onnx.judge import control
+from fuser.hosts.onnx.judge.scope import Data, Scope, widened
 from fuser.hosts.onnx.judge.source import (
     Source,
     array_of,
     attributes,
     declared,
     dense,
+    named,
     needed_nodes,
     reads,
     specs,
 )
-from fuser.hosts.onnx.standard.evaluate import evaluator, of_other_domains
-from fuser.judge.compare import widen
+from fuser.hosts.onnx.standard.evaluate import evaluator
+from fuser.hosts.onnx.standard.reference import of_other_domains
+from fuser.judge.runner import CannotRun, flat, listed
 
 FLOATING: Final = frozenset(
     {TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16}
 )
-
-Data = Any
-"""A tensor, or a list of what a sequence holds."""
-
-
-@dataclass
-class Scope:
-    """Values while a graph is evaluated: computed ones, constants that are read when needed, and outside."""
-
-    known: dict[str, Data]
-    constants: dict[str, Callable[[], Data]]
-    outer: Scope | None = None
-
-    def read(self, name: str) -> Data:
-        """A value by name.
-
-        Raises:
-            OracleUnavailable: there is none.
-        """
-        if name in self.known:
-            return self.known[name]
-        if name in self.constants:
-            return widened(self.constants[name]())
-        if self.outer is not None:
-            return self.outer.read(name)
-        raise OracleUnavailable(f"there is no array for {name!r}")
-
-
-def widened(data: Data) -> Data:
-    """Floating values in float64; of a list every part."""
-    return [widened(part) for part in data] if isinstance(data, list) else widen(np.asarray(data))
 
 
 @dataclass
@@ -82,7 +53,7 @@ class Oracle:
     model: onnx.ModelProto
     folder: Path
     refused: dict[str, str] = field(default_factory=dict)
-    steps_left: int = onnx_control.MOST
+    steps_left: int = control.MOST
 
     def __post_init__(self) -> None:
         self.opsets = {entry.domain: entry.version for entry in self.model.opset_import}
@@ -166,9 +137,9 @@ class Oracle:
 
     def _results(self, node: onnx.NodeProto, scope: Scope) -> Sequence[Data]:
         if (node.domain, node.op_type) in self.functions:
-            return onnx_control.call(self, self.functions[node.domain, node.op_type], node, scope)
-        if node.domain == "" and node.op_type in onnx_control.RULES:
-            return onnx_control.RULES[node.op_type](self, node, scope)
+            return control.call(self, self.functions[node.domain, node.op_type], node, scope)
+        if node.domain == "" and node.op_type in control.RULES:
+            return control.RULES[node.op_type](self, node, scope)
         inputs: list[Any] = [scope.read(name) if name else None for name in node.input]
         if node.op_type == "Cast" and attributes(node)["to"] in FLOATING and inputs[0].dtype.kind in "fiub":
             return (inputs[0].astype(np.float64),)
@@ -191,13 +162,6 @@ class Oracle:
             if key[1]:  # a constant may be large
                 self._evaluators[key] = found
         return found
-
-
-def named(node: onnx.NodeProto) -> str:
-    """A node as reasons call it."""
-    kind = f"{node.domain}::{node.op_type}" if node.domain else node.op_type
-    first = next(iter(node.output), "")
-    return f"node {node.name!r} ({kind})" if node.name else f"the node of {first!r} ({kind})"
 
 
 class Float64:

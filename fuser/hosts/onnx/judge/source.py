@@ -178,3 +178,10 @@ def _dims(value: onnx.ValueInfoProto) -> tuple[int | str | None, ...] | None:
     return tuple(
         dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None for dim in tensor.shape.dim
     )
+
+
+def named(node: onnx.NodeProto) -> str:
+    """A node as reasons call it."""
+    kind = f"{node.domain}::{node.op_type}" if node.domain else node.op_type
+    first = next(iter(node.output), "")
+    return f"node {node.name!r} ({kind})" if node.name else f"the node of {first!r} ({kind})"

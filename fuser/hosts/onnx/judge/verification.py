@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from fuser.errors import InputError
 from fuser.hosts.onnx.judge.cut import (
     RANDOM,
     Hole,
@@ -27,12 +26,14 @@ from fuser.hosts.onnx.judge.cut import (
     value_types,
 )
 from fuser.hosts.onnx.judge.oracle import Float64, Oracle
-from fuser.hosts.onnx.judge.runtime import CannotRun, Runner, opened
+from fuser.hosts.onnx.judge.runtime import opened
 from fuser.hosts.onnx.judge.source import Source, all_nodes, specs
+from fuser.hosts.onnx.judge.values import agree, compare_values
 from fuser.judge.compare import Outputs
 from fuser.judge.inputs import Feeds, Spec, numpy_dtype
+from fuser.judge.runner import CannotRun, Runner
 from fuser.judge.samples import Samples
-from fuser.judge.values import Values, agree, compare_values
+from fuser.judge.verification import Values
 
 if TYPE_CHECKING:
     import onnx
@@ -157,19 +158,17 @@ class OnnxModels:
 
     def samples(self, runner: Runner) -> Iterator[tuple[Feeds, Outputs]]:
         """What the original is fed, and what it makes of it."""
-        try:
-            yield from self.drawn.of(runner)
-        except CannotRun:
-            raise
-        except InputError as error:
-            if self.drawn.stated:
-                raise
-            raise CannotRun(str(error)) from error  # of a type for which no values are made
+        yield from self.drawn.of(runner)
 
     @property
     def inputs(self) -> Any:
         """What the user gave."""
         return self.drawn.inputs
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What was not tried."""
+        return self.drawn.notes
 
     def precisions(self) -> Mapping[str, str]:
         """Of each output the narrowest floating type that computes on the way to it."""
@@ -284,6 +283,16 @@ class OnnxModels:
         if dtype.kind in "iub":
             return generator.integers(0, 2, shape).astype(dtype)
         return generator.standard_normal(shape).astype(dtype)
+
+
+@contextmanager
+def running(model: Model, name: str, *, precise: bool) -> Iterator[Runner]:
+    """A whole model in onnxruntime, its optimisations off, or in float64."""
+    if precise:
+        yield Float64(model, name)
+        return
+    with opened(model, name, optimise=False) as session:
+        yield session
 
 
 def patience(model: onnx.ModelProto) -> float | None:

@@ -1,24 +1,18 @@
 """What an ONNX node computes, in numpy: for constant folding, and for the float64 oracle.
 
 Arrays are computed in the type that they come in, so that a float32 model can be evaluated in float64. The
-table holds what real models use often; everything else goes through `onnx.reference`, which is slow and
-imported when it is first needed.
+table holds what real models use often; everything else goes through `onnx.reference`.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, Final, Literal
+from typing import Final
 
-import numpy as np
 import onnx
 import onnx_ir
-from numpy.typing import NDArray
 
-from fuser.errors import Declined
+from fuser.hosts.onnx.standard.kernel import Kernel
 from fuser.hosts.onnx.standard.kernels import KERNELS
-
-Arrays = tuple[NDArray[Any], ...]
+from fuser.hosts.onnx.standard.reference import NEWEST, Arrays, Reference, called
 
 # No function of the inputs alone, or of something that is no tensor.
 NOT_EVALUATED: Final = frozenset(
@@ -28,100 +22,6 @@ NOT_EVALUATED: Final = frozenset(
     | {"SequenceEmpty", "SequenceErase", "SequenceInsert", "SequenceLength", "SequenceMap"}
     | {"SplitToSequence", "StringConcat", "StringNormalizer", "StringSplit"}
 )
-
-
-@dataclass(frozen=True)
-class Reference:
-    """A node as `onnx.reference` computes it: of the default domain, or a call of a function of the model."""
-
-    node: onnx_ir.Node
-    opset: int
-    model: onnx_ir.Model | None = None
-
-    def __call__(self, *inputs: NDArray[Any] | None) -> Arrays:
-        """The outputs for `inputs`, an absent one being None.
-
-        Raises:
-            Declined: the reference implementation fails.
-        """
-        feeds = {f"i{k}": np.asarray(array) for k, array in enumerate(inputs) if array is not None}
-        proto = onnx.NodeProto()
-        proto.CopyFrom(self._proto)
-        del proto.input[:]
-        proto.input.extend("" if array is None else f"i{k}" for k, array in enumerate(inputs))
-        # Whole numbers have no quotient by 0, and numpy would give one.
-        divide: Literal["raise", "ignore"] = "ignore"
-        if all(array.dtype.kind in "iu" for array in feeds.values()):
-            divide = "raise"
-        try:
-            with np.errstate(all="ignore", divide=divide):
-                results = iter(self._evaluator(proto, feeds).run(None, feeds))
-        except Exception as error:
-            raise Declined(f"{self.node.op_type} cannot be evaluated: {error}") from error
-        # An output without a name is not computed; something keeps its place.
-        return tuple(np.asarray(next(results)) if value.name else np.empty(0) for value in self.node.outputs)
-
-    @cached_property
-    def _proto(self) -> onnx.NodeProto:
-        proto = onnx_ir.serde.serialize_node(self.node)
-        names = [f"o{k}" if value.name else "" for k, value in enumerate(self.node.outputs)]
-        del proto.output[:]
-        proto.output.extend(names)
-        return proto
-
-    def _evaluator(self, proto: onnx.NodeProto, feeds: dict[str, NDArray[Any]]) -> Any:
-        from onnx.reference import ReferenceEvaluator
-
-        given = [
-            onnx.helper.make_tensor_value_info(
-                name, onnx.helper.np_dtype_to_tensor_dtype(array.dtype), array.shape
-            )
-            for name, array in feeds.items()
-        ]
-        made = [onnx.helper.make_empty_tensor_value_info(name) for name in proto.output if name]
-        graph = onnx.helper.make_graph([proto], "node", given, made)
-        imports = {"": self.opset} if self.model is None else {**self.model.opset_imports, "": self.opset}
-        called = [] if self.model is None else _called(self.model, self.node)
-        return ReferenceEvaluator(
-            onnx.helper.make_model(
-                graph,
-                opset_imports=[onnx.helper.make_opsetid(*entry) for entry in imports.items()],
-                functions=[onnx_ir.serde.serialize_function(function) for function in called],
-            )
-        )
-
-
-@dataclass(frozen=True)
-class Kernel:
-    """A node of the default domain as the table computes it."""
-
-    node: onnx_ir.Node
-    opset: int
-    compute: Callable[..., Any]
-
-    def __call__(self, *inputs: NDArray[Any] | None) -> Arrays:
-        """The outputs for `inputs`, an absent one being None."""
-        try:
-            with np.errstate(all="ignore"):
-                result = self.compute(self, *inputs)
-        except Exception:  # noqa: BLE001  # numpy raises many kinds
-            # A rare form, or a wrong one: the reference knows which.
-            result = NotImplemented
-        if result is NotImplemented:
-            return Reference(self.node, self.opset)(*inputs)
-        return tuple(map(np.asarray, result)) if isinstance(result, (tuple, list)) else (np.asarray(result),)
-
-    def attribute(self, name: str, default: Any = None) -> Any:
-        """The value of an attribute, or `default` where the node does not have it: a float in float32."""
-        entry = self.node.attributes.get(name)
-        if entry is None:
-            return float(np.float32(default)) if isinstance(default, float) else default
-        return entry.value
-
-    def list_of(self, name: str, given: NDArray[Any] | None) -> list[int] | None:
-        """Integers that are an attribute in older opsets and an input in newer ones."""
-        values = self.attribute(name) if given is None else given.reshape(-1).tolist()
-        return None if values is None else [int(v) for v in values]
 
 
 def evaluator(node: onnx_ir.Node, opset: int) -> Callable[..., Arrays] | None:
@@ -134,54 +34,11 @@ def evaluator(node: onnx_ir.Node, opset: int) -> Callable[..., Arrays] | None:
     return Reference(node, opset)
 
 
-def of_other_domains(node: onnx.NodeProto, opset: int) -> Callable[..., Arrays] | None:
-    """What computes a node of the standard's other domains, as `onnx.reference` does; None if it does not."""
-    from onnx.reference import ReferenceEvaluator
-
-    proto = onnx.NodeProto()
-    proto.CopyFrom(node)
-    if not onnx.defs.has(node.op_type, node.domain):
-        return None
-
-    def evaluate(*inputs: Any) -> Arrays:
-        names = ["" if given is None else f"i{k}" for k, given in enumerate(inputs)]
-        del proto.input[:]
-        proto.input.extend(names)
-        given, made = (
-            [onnx.ValueInfoProto(name=name) for name in listed if name] for listed in (names, proto.output)
-        )
-        graph = onnx.helper.make_graph([proto], "node", given, made)
-        opsets = [onnx.helper.make_opsetid(node.domain, opset), onnx.helper.make_opsetid("", NEWEST)]
-        model = onnx.helper.make_model(graph, opset_imports=opsets)
-        feeds = {name: array for name, array in zip(names, inputs, strict=True) if name}
-        return tuple(ReferenceEvaluator(model).run(None, feeds))
-
-    return evaluate
-
-
 def call_evaluator(model: onnx_ir.Model, node: onnx_ir.Node, opset: int) -> Callable[..., Arrays] | None:
     """What computes a call of a function of the model; None where that holds what is not evaluated."""
-    inside = (part for function in _called(model, node) for part in function.all_nodes())
+    inside = (part for function in called(model, node) for part in function.all_nodes())
     known = all(
         part.op_identifier() in model.functions or (part.domain == "" and part.op_type not in NOT_EVALUATED)
         for part in inside
     )
     return Reference(node, opset, model) if known else None
-
-
-def _called(model: onnx_ir.Model, node: onnx_ir.Node) -> list[onnx_ir.Function]:
-    """The functions that a call needs, each behind those that it calls."""
-    found: dict[onnx_ir.OperatorIdentifier, onnx_ir.Function] = {}
-
-    def visit(identifier: onnx_ir.OperatorIdentifier) -> None:
-        function = model.functions.get(identifier)
-        if function is not None and identifier not in found:
-            for part in function.all_nodes():
-                visit(part.op_identifier())
-            found[identifier] = function
-
-    visit(node.op_identifier())
-    return list(found.values())
-
-
-NEWEST: Final = onnx.defs.onnx_opset_version()

@@ -11,17 +11,15 @@ node, many times over.
 
 from collections.abc import Callable
 from math import prod
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 import onnx_ir
 from numpy.typing import NDArray
 
+from fuser.hosts.onnx.standard.kernel import Kernel
 from fuser.hosts.onnx.standard.special import erf, gather_elements, gelu, resize, scatter_elements
 from fuser.hosts.onnx.standard.windows import batch_norm, conv, conv_transpose, pool
-
-if TYPE_CHECKING:
-    from fuser.hosts.onnx.standard.evaluate import Kernel
 
 Array = NDArray[Any]
 Result = Any
@@ -35,7 +33,7 @@ def _unary(function: Callable[[Array], Array]) -> Compute:
 def _fold(function: Callable[[Array, Array], Array]) -> Compute:
     """An operator on any number of tensors, two at a time."""
 
-    def compute(node: "Kernel", first: Array, *rest: Array) -> Result:
+    def compute(node: Kernel, first: Array, *rest: Array) -> Result:
         for other in rest:
             first = function(first, other)
         return first
@@ -43,33 +41,33 @@ def _fold(function: Callable[[Array, Array], Array]) -> Compute:
     return compute
 
 
-def sigmoid(node: "Kernel", x: Array) -> Result:
+def sigmoid(node: Kernel, x: Array) -> Result:
     """1 / (1 + exp(-x)), without overflow."""
     small = np.exp(-np.abs(x))
     return np.where(x >= 0, 1 / (1 + small), small / (1 + small)).astype(x.dtype)
 
 
-def hard_sigmoid(node: "Kernel", x: Array) -> Result:
+def hard_sigmoid(node: Kernel, x: Array) -> Result:
     """max(0, min(1, alpha * x + beta))."""
     return np.clip(x * node.attribute("alpha", 0.2) + node.attribute("beta", 0.5), 0, 1).astype(x.dtype)
 
 
-def hard_swish(node: "Kernel", x: Array) -> Result:
+def hard_swish(node: Kernel, x: Array) -> Result:
     """x * max(0, min(1, x / 6 + 1 / 2))."""
     return (x * np.clip(x / 6 + 0.5, 0, 1)).astype(x.dtype)
 
 
-def leaky_relu(node: "Kernel", x: Array) -> Result:
+def leaky_relu(node: Kernel, x: Array) -> Result:
     """x where positive, alpha * x elsewhere."""
     return np.where(x >= 0, x, x * node.attribute("alpha", 0.01)).astype(x.dtype)
 
 
-def elu(node: "Kernel", x: Array) -> Result:
+def elu(node: Kernel, x: Array) -> Result:
     """x where positive, alpha * (exp(x) - 1) elsewhere."""
     return np.where(x > 0, x, node.attribute("alpha", 1.0) * np.expm1(np.minimum(x, 0))).astype(x.dtype)
 
 
-def clip(node: "Kernel", x: Array, low: Array | None = None, high: Array | None = None) -> Result:
+def clip(node: Kernel, x: Array, low: Array | None = None, high: Array | None = None) -> Result:
     """x between two bounds, each of which may be absent."""
     low = node.attribute("min") if low is None else low
     high = node.attribute("max") if high is None else high
@@ -78,7 +76,7 @@ def clip(node: "Kernel", x: Array, low: Array | None = None, high: Array | None 
     return x if high is None else np.minimum(x, np.asarray(high, dtype=x.dtype))
 
 
-def divide(node: "Kernel", x: Array, y: Array) -> Result:
+def divide(node: Kernel, x: Array, y: Array) -> Result:
     """x / y; for integers rounded towards zero."""
     if np.issubdtype(x.dtype, np.integer):
         if not y.all():
@@ -88,17 +86,17 @@ def divide(node: "Kernel", x: Array, y: Array) -> Result:
     return x / y
 
 
-def power(node: "Kernel", x: Array, y: Array) -> Result:
+def power(node: Kernel, x: Array, y: Array) -> Result:
     """x to the power of y, in the type of x."""
     return np.power(x, y).astype(x.dtype)
 
 
-def mean(node: "Kernel", *terms: Array) -> Result:
+def mean(node: Kernel, *terms: Array) -> Result:
     """The mean of tensors."""
     return (sum(terms[1:], start=terms[0]) / len(terms)).astype(terms[0].dtype)
 
 
-def softmax(node: "Kernel", x: Array) -> Result:
+def softmax(node: Kernel, x: Array) -> Result:
     """exp(x) / sum(exp(x)) along an axis; before opset 13 over all axes from it on."""
     axis = node.attribute("axis", -1 if node.opset >= 13 else 1)
     axes = (axis,) if node.opset >= 13 else tuple(range(axis % x.ndim, x.ndim))
@@ -106,7 +104,7 @@ def softmax(node: "Kernel", x: Array) -> Result:
     return shifted / shifted.sum(axis=axes, keepdims=True)
 
 
-def cast(node: "Kernel", x: Array) -> Result:
+def cast(node: Kernel, x: Array) -> Result:
     """x in another type."""
     target = onnx_ir.DataType(node.attribute("to"))
     # What numpy has no such type for, and what overflows, is left to the reference.
@@ -138,7 +136,7 @@ _PLAIN: Final = frozenset(
 # Shapes and moving data about.
 
 
-def constant(node: "Kernel") -> Result:
+def constant(node: Kernel) -> Result:
     """What the node holds."""
     for name, entry in node.node.attributes.items():
         if name == "value":
@@ -150,12 +148,12 @@ def constant(node: "Kernel") -> Result:
     return NotImplemented
 
 
-def shape(node: "Kernel", x: Array) -> Result:
+def shape(node: Kernel, x: Array) -> Result:
     """The extents of x."""
     return np.array(x.shape[node.attribute("start", 0) : node.attribute("end")], dtype=np.int64)
 
 
-def reshape(node: "Kernel", x: Array, target: Array | None = None) -> Result:
+def reshape(node: Kernel, x: Array, target: Array | None = None) -> Result:
     """x in another shape: 0 keeps an axis, -1 is what remains."""
     wanted = node.list_of("shape", target) or []
     if not node.attribute("allowzero", 0):
@@ -163,30 +161,30 @@ def reshape(node: "Kernel", x: Array, target: Array | None = None) -> Result:
     return x.reshape(wanted)
 
 
-def flatten(node: "Kernel", x: Array) -> Result:
+def flatten(node: Kernel, x: Array) -> Result:
     """x as a matrix, split at an axis."""
     axis = node.attribute("axis", 1)
     axis = axis + x.ndim if axis < 0 else axis
     return x.reshape(prod(x.shape[:axis]), prod(x.shape[axis:]))
 
 
-def squeeze(node: "Kernel", x: Array, axes: Array | None = None) -> Result:
+def squeeze(node: Kernel, x: Array, axes: Array | None = None) -> Result:
     """x without axes of extent 1."""
     listed = node.list_of("axes", axes)
     return np.squeeze(x) if listed is None else np.squeeze(x, axis=tuple(listed))
 
 
-def unsqueeze(node: "Kernel", x: Array, axes: Array | None = None) -> Result:
+def unsqueeze(node: Kernel, x: Array, axes: Array | None = None) -> Result:
     """x with new axes of extent 1."""
     return np.expand_dims(x, tuple(node.list_of("axes", axes) or ()))
 
 
-def concat(node: "Kernel", *parts: Array) -> Result:
+def concat(node: Kernel, *parts: Array) -> Result:
     """Tensors one behind the other."""
     return np.concatenate(parts, axis=node.attribute("axis", 1))
 
 
-def split(node: "Kernel", x: Array, sizes: Array | None = None) -> Result:
+def split(node: Kernel, x: Array, sizes: Array | None = None) -> Result:
     """x in parts."""
     axis, count = node.attribute("axis", 0), len(node.node.outputs)
     listed = node.list_of("split", sizes)
@@ -197,7 +195,7 @@ def split(node: "Kernel", x: Array, sizes: Array | None = None) -> Result:
 
 
 def slice_(
-    node: "Kernel",
+    node: Kernel,
     x: Array,
     starts: Array | None = None,
     ends: Array | None = None,
@@ -217,22 +215,22 @@ def slice_(
     return x[tuple(index)]
 
 
-def gather(node: "Kernel", x: Array, indices: Array) -> Result:
+def gather(node: Kernel, x: Array, indices: Array) -> Result:
     """Elements of an axis by their index."""
     return np.take(x, indices, axis=node.attribute("axis", 0))
 
 
-def transpose(node: "Kernel", x: Array) -> Result:
+def transpose(node: Kernel, x: Array) -> Result:
     """x with its axes in another order."""
     return np.transpose(x, node.attribute("perm"))
 
 
-def expand(node: "Kernel", x: Array, target: Array) -> Result:
+def expand(node: Kernel, x: Array, target: Array) -> Result:
     """x repeated along axes of extent 1."""
     return np.broadcast_to(x, np.broadcast_shapes(x.shape, tuple(target.tolist())))
 
 
-def constant_of_shape(node: "Kernel", extents: Array) -> Result:
+def constant_of_shape(node: Kernel, extents: Array) -> Result:
     """A tensor of one value."""
     entry = node.node.attributes.get("value")
     value = np.zeros(1, np.float32) if entry is None else entry.value.numpy()
@@ -240,7 +238,7 @@ def constant_of_shape(node: "Kernel", extents: Array) -> Result:
 
 
 def pad(
-    node: "Kernel", x: Array, pads: Array | None = None, value: Array | None = None, axes: Array | None = None
+    node: Kernel, x: Array, pads: Array | None = None, value: Array | None = None, axes: Array | None = None
 ) -> Result:
     """x extended by a constant; negative pads crop."""
     if node.attribute("mode", "constant") != "constant":
@@ -256,19 +254,19 @@ def pad(
     return np.pad(x[crop], widths, constant_values=np.asarray(fill, dtype=x.dtype))
 
 
-def range_(node: "Kernel", start: Array, limit: Array, step: Array) -> Result:
+def range_(node: Kernel, start: Array, limit: Array, step: Array) -> Result:
     """Numbers from one to another in steps."""
     return np.arange(start.item(), limit.item(), step.item(), dtype=start.dtype)
 
 
-def gather_nd(node: "Kernel", x: Array, indices: Array) -> Result:
+def gather_nd(node: Kernel, x: Array, indices: Array) -> Result:
     """Elements or slices by a list of indices each."""
     if node.attribute("batch_dims", 0):
         return NotImplemented
     return x[tuple(np.moveaxis(indices, -1, 0))]
 
 
-def scatter_nd(node: "Kernel", x: Array, indices: Array, updates: Array) -> Result:
+def scatter_nd(node: Kernel, x: Array, indices: Array, updates: Array) -> Result:
     """x with elements or slices replaced, each found by a list of indices."""
     if (
         node.attribute("reduction", "none") != "none"
@@ -284,7 +282,7 @@ def scatter_nd(node: "Kernel", x: Array, indices: Array, updates: Array) -> Resu
 
 
 def _reduce(function: Callable[..., Array]) -> Compute:
-    def compute(node: "Kernel", x: Array, axes: Array | None = None) -> Result:
+    def compute(node: Kernel, x: Array, axes: Array | None = None) -> Result:
         listed = node.list_of("axes", axes)
         if not listed and node.attribute("noop_with_empty_axes", 0):
             return NotImplemented
@@ -298,12 +296,12 @@ def _global(function: Callable[..., Array]) -> Compute:
     return lambda node, x: function(x, axis=tuple(range(2, x.ndim)), keepdims=True)
 
 
-def matmul(node: "Kernel", a: Array, b: Array) -> Result:
+def matmul(node: Kernel, a: Array, b: Array) -> Result:
     """Matrix product. For the short floating-point types numpy would answer in a longer one."""
     return np.matmul(a, b).astype(np.result_type(a, b))
 
 
-def gemm(node: "Kernel", a: Array, b: Array, c: Array | None = None) -> Result:
+def gemm(node: Kernel, a: Array, b: Array, c: Array | None = None) -> Result:
     """alpha * A B + beta * C."""
     a = a.T if node.attribute("transA", 0) else a
     b = b.T if node.attribute("transB", 0) else b

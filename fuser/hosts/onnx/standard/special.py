@@ -9,13 +9,12 @@ Its erf is float32 whatever the input, off by 3e-8, where float64 is to decide. 
 
 import math
 from functools import cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from fuser.hosts.onnx.standard.evaluate import Kernel
+from fuser.hosts.onnx.standard.kernel import Kernel
 
 Array = NDArray[Any]
 
@@ -42,7 +41,7 @@ def _developed() -> Array:
     return np.array(rows)
 
 
-def erf(node: "Kernel", x: Array) -> Any:
+def erf(node: Kernel, x: Array) -> Any:
     """2 / sqrt(pi) times the integral of exp(-t^2) from 0 to x, within 2e-16."""
     size = np.minimum(np.abs(x.astype(np.float64)), LAST)
     whole = np.nan_to_num(size)
@@ -55,7 +54,7 @@ def erf(node: "Kernel", x: Array) -> Any:
     return np.copysign(result, x).astype(x.dtype)
 
 
-def gelu(node: "Kernel", x: Array) -> Any:
+def gelu(node: Kernel, x: Array) -> Any:
     """x / 2 (1 + erf(x / sqrt(2))), or its approximation by tanh."""
     if node.attribute("approximate", "none") == "tanh":
         inner = math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)
@@ -63,14 +62,14 @@ def gelu(node: "Kernel", x: Array) -> Any:
     return (x / 2 * (1 + erf(node, x / math.sqrt(2)))).astype(x.dtype)
 
 
-def gather_elements(node: "Kernel", x: Array, indices: Array) -> Array:
+def gather_elements(node: Kernel, x: Array, indices: Array) -> Array:
     """Elements of x, each by its own index along an axis."""
     axis = node.attribute("axis", 0)
     around = tuple(slice(n) if a != axis % x.ndim else slice(None) for a, n in enumerate(indices.shape))
     return np.take_along_axis(x[around], indices, axis=axis)
 
 
-def scatter_elements(node: "Kernel", x: Array, indices: Array, updates: Array) -> Any:
+def scatter_elements(node: Kernel, x: Array, indices: Array, updates: Array) -> Any:
     """x with elements replaced, each by its own index along an axis."""
     if node.attribute("reduction", "none") != "none":
         return NotImplemented
@@ -81,7 +80,7 @@ def scatter_elements(node: "Kernel", x: Array, indices: Array, updates: Array) -
     return result
 
 
-def resize(node: "Kernel", x: Array, *rest: Array | None) -> Any:
+def resize(node: Kernel, x: Array, *rest: Array | None) -> Any:
     """Nearest neighbours by whole factors, and linear interpolation; all else is left to the reference."""
     scales = rest[0] if node.opset < 11 and rest else rest[1] if len(rest) > 1 else None
     sizes = rest[2] if len(rest) > 2 else None
@@ -100,7 +99,7 @@ def resize(node: "Kernel", x: Array, *rest: Array | None) -> Any:
     return _linear(node, x, factors, made) if mode == "linear" else _repeated(node, x, factors, mode)
 
 
-def _repeated(node: "Kernel", x: Array, factors: list[float], mode: str) -> Any:
+def _repeated(node: Kernel, x: Array, factors: list[float], mode: str) -> Any:
     transform = node.attribute("coordinate_transformation_mode", "half_pixel")
     rounding = node.attribute("nearest_mode", "round_prefer_floor")
     # With whole factors all of these repeat each element.
@@ -114,7 +113,7 @@ def _repeated(node: "Kernel", x: Array, factors: list[float], mode: str) -> Any:
     return x
 
 
-def _linear(node: "Kernel", x: Array, factors: list[float], made: list[int]) -> Any:
+def _linear(node: Kernel, x: Array, factors: list[float], made: list[int]) -> Any:
     """Between the two nearest elements, axis by axis."""
     transform = node.attribute("coordinate_transformation_mode", "half_pixel")
     if node.opset < 11 or x.dtype.kind != "f":

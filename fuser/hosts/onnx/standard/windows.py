@@ -10,15 +10,13 @@ ConvTranspose, 486 ms to 0.1 for AveragePool, and half as long for a dense 3x3 (
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from math import prod
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fuser.errors import require
-
-if TYPE_CHECKING:
-    from fuser.hosts.onnx.standard.evaluate import Kernel
+from fuser.hosts.onnx.standard.kernel import Kernel
 
 Array = NDArray[Any]
 Extents = tuple[int, ...]
@@ -61,7 +59,7 @@ def _progression(tap: int, dilation: int, count: int, stride: int) -> slice:
     return slice(tap * dilation, tap * dilation + (count - 1) * stride + 1, stride)
 
 
-def _window(node: "Kernel", image: Extents, size: Extents) -> Window | None:
+def _window(node: Kernel, image: Extents, size: Extents) -> Window | None:
     """The window of a Conv or a pool; None where not one of them fits into the image."""
     rank = len(image)
     stride = tuple(node.attribute("strides") or [1] * rank)
@@ -109,7 +107,7 @@ def _precise(*arrays: Array) -> np.dtype[Any]:
     return np.result_type(np.float32, *(a.dtype if a.dtype.kind == "f" else np.float32 for a in arrays))
 
 
-def conv(node: "Kernel", x: Array, w: Array, b: Array | None = None) -> Any:
+def conv(node: Kernel, x: Array, w: Array, b: Array | None = None) -> Any:
     """y[n, m, p] = b[m] + sum_ct w[m, c, t] x[n, c, p stride + t dilation]: channels of the group, and taps.
 
     `x [N, C, *image]`, `w [M, C / group, *taps]`, `b [M]`.
@@ -164,7 +162,7 @@ def _depthwise(x: Array, w: Array, window: Window, group: int) -> Array:
     return y.reshape(n, group * times, *window.made)
 
 
-def conv_transpose(node: "Kernel", x: Array, w: Array, b: Array | None = None) -> Any:
+def conv_transpose(node: Kernel, x: Array, w: Array, b: Array | None = None) -> Any:
     """y[n, m, p stride + t dilation - before] += w[c, m, t] x[n, c, p], and b[m].
 
     `x [N, C, *image]`, `w [C, M / group, *taps]`, `b [M]`.
@@ -190,7 +188,7 @@ def conv_transpose(node: "Kernel", x: Array, w: Array, b: Array | None = None) -
     return y.astype(given, copy=False)
 
 
-def _transposed(node: "Kernel", image: Extents, size: Extents) -> tuple[Window, Extents]:
+def _transposed(node: Kernel, image: Extents, size: Extents) -> tuple[Window, Extents]:
     """Where the taps of a transposed convolution go, and the extents that come out."""
     rank = len(image)
     stride = tuple(node.attribute("strides") or [1] * rank)
@@ -213,7 +211,7 @@ def _transposed(node: "Kernel", image: Extents, size: Extents) -> tuple[Window, 
     return window, tuple(made)
 
 
-def pool(node: "Kernel", x: Array) -> Any:
+def pool(node: Kernel, x: Array) -> Any:
     """The largest, or the mean, of each window of `x [N, C, *image]`; without indices.
 
     The mean is over what lies in the image, or with `count_include_pad` in the image and its pads; what a
@@ -237,7 +235,7 @@ def pool(node: "Kernel", x: Array) -> Any:
     return (total / _slide(_laid_out(ones, window), window, np.add)).astype(x.dtype)
 
 
-def _require_agreed(node: "Kernel", size: Extents) -> None:
+def _require_agreed(node: Kernel, size: Extents) -> None:
     """Decline forms of SAME that onnxruntime pads in a way that is not the standard's.
 
     It takes a dilation for 1, and crops where strides are longer than windows.
@@ -262,7 +260,7 @@ def _slide(x: Array, window: Window, function: Callable[..., Array]) -> Array:
     return x
 
 
-def batch_norm(node: "Kernel", x: Array, scale: Array, bias: Array, mean: Array, variance: Array) -> Any:
+def batch_norm(node: Kernel, x: Array, scale: Array, bias: Array, mean: Array, variance: Array) -> Any:
     """scale (x - mean) / sqrt(variance + epsilon) + bias, for each channel of `x [N, C, ...]`.
 
     Before opset 9 the statistics may be of each element instead (`spatial` 0).

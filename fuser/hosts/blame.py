@@ -1,9 +1,7 @@
 """Whose mistake an exception is: the model's while it is invalid, ours where it is not.
 
-Invalid is what `onnx.checker` refuses, and a string that is not UTF-8, which it overlooks.
-
-Import, rewriting and verification rely on what the standard promises of a model. The checker is asked only
-when something went wrong, so that a model that is in order costs nothing.
+Import, rewriting and verification rely on what the standard promises of a model. The host is asked only when
+something went wrong, so that a model that is in order costs nothing.
 """
 
 import os
@@ -14,7 +12,7 @@ from inspect import signature
 from typing import Any, ParamSpec, TypeVar
 
 from fuser.errors import FuserError, InputError, OutputError
-from fuser.hosts.kind import is_torch
+from fuser.hosts.pick import host_of
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -53,11 +51,10 @@ def blaming(*models: Any) -> Iterator[None]:
     """Turn an exception into an `InputError` while one of the models is invalid.
 
     Args:
-        models: what the caller gave: paths, `onnx.ModelProto` or `onnx_ir.Model`. Models of torch are taken
-            to be valid.
+        models: what the caller gave.
 
     Raises:
-        InputError: in place of any other exception, with what the checker says of the first model that is
+        InputError: in place of any other exception, with what its host says of the first model that is
             invalid. Where all are valid the exception passes: a verification that failed, or a mistake of
             ours. So it does where a model was blamed inside that the caller did not give.
     """
@@ -70,41 +67,9 @@ def blaming(*models: Any) -> Iterator[None]:
         elif isinstance(error, InputError | OutputError):
             raise
         for model in models:
-            reason = invalid(model)
+            reason = host_of(model).invalid(model)
             if reason is not None:
                 where = os.fspath(model) if isinstance(model, str | os.PathLike) else "the model"
                 known = f"; {mistake}" if isinstance(mistake, FuserError) else ""
                 raise InvalidModelError(f"{where}: the model is invalid: {reason}{known}", model) from mistake
         raise mistake from mistake.__cause__
-
-
-def invalid(model: Any) -> str | None:
-    """What is wrong with a model, shape inference included, in one sentence; None for nothing."""
-    import onnx
-    import onnx_ir
-
-    if is_torch(model):
-        return None
-    try:
-        if isinstance(model, onnx_ir.Model):
-            model = onnx_ir.to_proto(model)
-        onnx.checker.check_model(model, full_check=True)
-        if not isinstance(model, onnx.ModelProto):
-            model = onnx.load(model, load_external_data=False)
-    except Exception as error:  # noqa: BLE001  # it raises many kinds, and each is what it has against the model
-        lines = (line.strip() for line in str(error).splitlines())
-        return next(filter(None, lines), type(error).__name__).removesuffix(".")
-    return next(_no_text(model), None)
-
-
-def _no_text(message: Any) -> Iterator[str]:
-    """What the checker overlooks: strings that are not UTF-8, which protobuf hands out as bytes."""
-    for field, value in message.ListFields():
-        values = value if field.is_repeated else [value]
-        if field.type == field.TYPE_MESSAGE:
-            for part in values:
-                yield from _no_text(part)
-        elif field.type == field.TYPE_STRING:
-            yield from (
-                f"{field.full_name} is not UTF-8: {text!r}" for text in values if isinstance(text, bytes)
-            )

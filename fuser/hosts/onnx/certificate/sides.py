@@ -28,7 +28,9 @@ NONE: Final = (0, None)
 SAME: Final = {"Identity", "Dropout", "Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Expand", "Tile"}
 MOVING: Final = {"Transpose", "Slice", "Concat", "Gather", "Split", *SAME}
 HOMOGENEOUS: Final = {"Relu", "LeakyRelu", "MaxPool"}
-RANDOM: Final = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike"}
+RANDOM: Final = {
+    *("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial")
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +75,7 @@ class Call:
     def lazy(self, index: int = 1) -> Lazy:
         """A constant input that is read when somebody looks."""
         value = self.inputs[index]
-        require(isinstance(value, Constant) and len(value.shape) > 1, f"input {index} is no constant kernel")
+        require(isinstance(value, Constant), f"input {index} is not constant")
         return Lazy(value.shape, value.wide)
 
     def form(self, index: int = 0) -> Form:
@@ -231,7 +233,8 @@ class Side:
             shape = types[0][1] if node.op_type == "Shape" and not node.attribute else None
             if shape is not None and all(isinstance(n, int) for n in shape):
                 return [Constant(7, (len(shape),), lambda: np.array(shape, np.int64))]
-            require(max(call) > 0 or node.op_type in SAME, "it is no floating type")
+            unit, _ = call
+            require(unit > 0 or node.op_type in SAME, "it is no floating type")
             made = meaning(call)
             return made if isinstance(made, list) else [made]
         except Declined:
@@ -264,7 +267,8 @@ class Side:
         node, inputs = call.node, tuple(map(plain, call.inputs))
         kind, shape = self.types.get(node.output[index], NONE)
         key = (node.domain, node.op_type, attributes(node), len(node.output), index)
-        known = NONE not in inputs and node.op_type not in RANDOM and not bodies(node)
+        drawn = node.op_type in {*RANDOM, "Dropout"}  # one that is trained, or may be
+        known = NONE not in inputs and not drawn and not bodies(node)
         leaf = Leaf(shape, UNITS.get(kind, 0.0), key if known else (), inputs)
         if (
             inputs

@@ -23,7 +23,7 @@ import onnx
 
 from fuser.algebra.affine_forms import Alike, Form, Gap, Leaf, as_form, difference, plain, substituted
 from fuser.errors import Declined, require
-from fuser.validate.sides import NONE, UNITS, Constant, Side, attributes, bodies
+from fuser.hosts.onnx.certificate.sides import NONE, UNITS, Constant, Side, attributes, bodies
 
 STEADY: Final = {"Relu", "MaxPool"}
 """Operators whose results differ by no more than what they read."""

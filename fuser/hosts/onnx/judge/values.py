@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -18,10 +17,12 @@ from numpy.typing import NDArray
 
 from fuser.errors import ContradictionError, OracleUnavailable
 from fuser.hosts.onnx.judge.cut import WIDTHS, exposed
-from fuser.hosts.onnx.judge.oracle import Oracle, Scope, named, widened
+from fuser.hosts.onnx.judge.oracle import Oracle
 from fuser.hosts.onnx.judge.runtime import opened
-from fuser.hosts.onnx.judge.source import Source, needed_nodes, reads
+from fuser.hosts.onnx.judge.scope import Scope, widened
+from fuser.hosts.onnx.judge.source import Source, named, needed_nodes, reads
 from fuser.judge.compare import distance, floor, largest
+from fuser.judge.verification import Values
 
 MOVED: Final = 64
 """How many times as far as a rounding of each of its inputs moves a node, its own roundings may."""
@@ -31,22 +32,6 @@ DRAWS: Final = 32
 
 FLIPPED: Final = 0.01
 """The part of whole numbers that may come out otherwise, because what they are made from is rounded."""
-
-
-@dataclass(frozen=True)
-class Values:
-    """The result judged value by value: `compared` values have a name that the original has too.
-
-    `inner` of them are no outputs. `worst` is the first of them that is wrong, or else the least exact, and
-    `error` its error relative to its scale. `ok` where none is `wrong` and every output was reached.
-    """
-
-    compared: int
-    inner: int
-    worst: str
-    error: float
-    ok: bool
-    wrong: bool = False
 
 
 def compare_values(source: Oracle, result: Oracle, feeds: Mapping[str, Any]) -> Values:

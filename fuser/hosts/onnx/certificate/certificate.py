@@ -20,18 +20,17 @@ what is stated must not be better than what is derived. JSON, the same for the s
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from fuser.errors import InputError, OutputError, VerificationError
 from fuser.hosts.output import write_text
-from fuser.judge.blame import blames
 
 if TYPE_CHECKING:
+    from fuser.hosts.onnx.certificate.recheck import Region
     from fuser.rewrite.pattern import Event
-    from fuser.validate.recheck import Region
 
 Name = str | os.PathLike[str]
 
@@ -44,16 +43,15 @@ ASSUMPTIONS: Final = (
 )
 
 
-def certify(original: Name, result: Name, events: "Sequence[Event]") -> dict[str, Any]:
-    """The certificate of `result`, which `events` made of `original`.
+def certify(
+    original: Name, result: Name, events: "Sequence[Event]", equations: Mapping[str, str]
+) -> dict[str, Any]:
+    """The certificate of `result`, which `events` made of `original`; `equations` are those of the passes.
 
     Raises:
         VerificationError: a region is not proved, which is named.
     """
     regions = proved(original, result)
-    from fuser.compiler import pass_names
-
-    equations = dict(pass_names())
     rewrites = [
         {
             "pass": event.rewrite,
@@ -88,7 +86,6 @@ def write(certificate: dict[str, Any], path: Name) -> None:
         raise OutputError(f"{os.fspath(path)}: cannot write the certificate: {error.strerror}") from error
 
 
-@blames("original", "result")
 def check(original: Name, result: Name, path: Name) -> int:
     """Prove again what a certificate states; the number of its regions.
 
@@ -151,7 +148,7 @@ def proved(original: Name, result: Name) -> "list[Region]":
     Raises:
         VerificationError: one is not, with its name and why.
     """
-    from fuser.validate.recheck import prove
+    from fuser.hosts.onnx.certificate.recheck import prove
 
     regions = prove(original, result)
     open_ones = [region for region in regions if region.reason]

@@ -1,66 +1,23 @@
-"""What a model amounts to: nodes by operator, parameters, bytes, multiply-adds. Weights are never read."""
-
-from __future__ import annotations
+"""What an ONNX model amounts to, and what it takes. Weights are never read."""
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Iterable
+from functools import partial
 from math import prod
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-if TYPE_CHECKING:
-    import onnx
-    import onnx_ir
+import numpy as np
+import onnx
+import onnx_ir
+
+from fuser.hosts.summary import Shapes, Summary
+from fuser.judge.inputs import Dim, Given, Spec, given, nominal_shapes, pinned, require_shapes
 
 # Tensors of at most this many elements may hold a shape, which inference has to see.
 SMALL: Final = 64
 
 STANDARD: Final = frozenset({"", "ai.onnx"})
-
-Shapes = Mapping[str, tuple[int, ...]]
-
-
-@dataclass(frozen=True)
-class Summary:
-    """What a model holds and what running it costs, bodies of control flow and local functions included.
-
-    `operators`: number of nodes by operator, in alphabetical order, without Constant, which does no work.
-    `parameters`: elements of all weights, each tensor once; `weight_bytes`: what they take in memory.
-    `nominal`: the shape of each input that `multiply_adds` is stated for.
-    """
-
-    operators: dict[str, int]
-    parameters: int
-    weight_bytes: int
-    nominal: Shapes
-    skeleton: onnx.ModelProto | None = field(default=None, repr=False, compare=False)
-    """An ONNX graph without its weights: `multiply_adds` is worked out from it when somebody asks."""
-
-    @property
-    def nodes(self) -> int:
-        """Number of nodes that do work."""
-        return sum(self.operators.values())
-
-    @cached_property
-    def multiply_adds(self) -> int | None:
-        """Multiply-adds of convolutions and matrix products at nominal size; None if a shape is unknown.
-
-        A body of control flow counts once.
-        """
-        return None if self.skeleton is None else multiply_adds(self.skeleton)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Everything, as JSON can hold it."""
-        return {
-            "nodes": self.nodes,
-            "operators": dict(self.operators),
-            "parameters": self.parameters,
-            "weight_bytes": self.weight_bytes,
-            "multiply_adds": self.multiply_adds,
-            "nominal_inputs": {name: list(shape) for name, shape in self.nominal.items()},
-        }
 
 
 def summarise(model: onnx_ir.Model, shapes: Shapes | None = None) -> Summary:
@@ -71,18 +28,47 @@ def summarise(model: onnx_ir.Model, shapes: Shapes | None = None) -> Summary:
         parameters=sum(size for size, _ in walk.weights.values()),
         weight_bytes=sum(size for _, size in walk.weights.values()),
         nominal=walk.nominal,
-        skeleton=walk.proto,
+        count=partial(multiply_adds, walk.proto),
     )
+
+
+def model_specs(model: onnx_ir.Model) -> list[Spec]:
+    """The inputs that a caller must feed: initializers that are also inputs have values of their own."""
+    return [
+        Spec(value.name or "", _dtype_name(value), _dims(value.shape))
+        for value in model.graph.inputs
+        if value.name not in model.graph.initializers
+    ]
+
+
+def _dtype_name(value: onnx_ir.Value) -> str:
+    if not value.dtype:  # no tensor, or one whose type is UNDEFINED, which is 0
+        return str(value.type)
+    name = np.dtype(value.dtype.numpy()).name
+    return "string" if name == "object" else name
+
+
+def _dims(shape: onnx_ir.Shape | None) -> tuple[Dim, ...] | None:
+    return None if shape is None else tuple(dim if isinstance(dim, int) else dim.value for dim in shape)
+
+
+def shapes_of(model: onnx_ir.Model, inputs: Given | None, shapes: Shapes | None) -> Shapes:
+    """What multiply-adds are counted for: the shapes of the user's inputs, or those that the user gave.
+
+    Raises:
+        InputError: they do not fit the model, or each other.
+    """
+    if inputs is None:
+        return shapes or {}
+    found = {name: array.shape for name, array in given(inputs, model_specs(model)).items()}
+    require_shapes(found, shapes)
+    return found
 
 
 class _Walk:
     """One walk over a model: counts what is there, and copies all but the weights into `proto`."""
 
     def __init__(self, model: onnx_ir.Model, shapes: Shapes) -> None:
-        import onnx
-
-        from fuser.judge.inputs import model_specs, nominal_shapes, pinned
-
         self.operators: Counter[str] = Counter()
         self.weights: dict[int, tuple[int, int]] = {}  # elements and bytes of each tensor, by identity
         specs = model_specs(model)
@@ -109,8 +95,6 @@ class _Walk:
 
     def input(self, value: onnx_ir.Value, proto: onnx.ValueInfoProto) -> None:
         """Describe an input, that of the model in its nominal shape."""
-        import onnx_ir
-
         onnx_ir.serde.serialize_value_into(proto, value)
         if value.name is not None and value.name in self.nominal and proto.type.HasField("tensor_type"):
             shape = proto.type.tensor_type.shape
@@ -120,8 +104,6 @@ class _Walk:
 
     def function(self, function: onnx_ir.Function) -> None:
         """Copy a local function. It has no inputs that could stand for its constants, so they stay in it."""
-        import onnx_ir
-
         onnx_ir.serde.serialize_function_into(self.proto.functions.add(), function)
         for node in function.all_nodes():
             if (tensor := _tensor(node)) is not None:
@@ -132,7 +114,6 @@ class _Walk:
     def node(self, node: onnx_ir.Node, graph: onnx.GraphProto) -> None:
         """Copy a node, its bodies without weights too."""
         import onnx
-        import onnx_ir
 
         if (tensor := _tensor(node)) is not None:
             self.constant(node.outputs[0].name, tensor, graph)
@@ -162,8 +143,6 @@ class _Walk:
 
     def constant(self, name: str | None, tensor: onnx_ir.TensorProtocol, graph: onnx.GraphProto) -> None:
         """Enter a constant: a small one, which may be a shape, with its values, a large one without."""
-        import onnx_ir
-
         shape = self.weigh(tensor)
         if prod(shape) <= SMALL:
             proto = graph.initializer.add()
@@ -178,8 +157,6 @@ class _Walk:
 
 def _bytes(tensor: onnx_ir.TensorProtocol, size: int) -> int:
     """What a tensor takes in memory: strings what their characters take."""
-    import onnx_ir
-
     if isinstance(tensor, onnx_ir.StringTensor):
         return sum(map(len, tensor.string_data()))
     return math.ceil(tensor.dtype.itemsize * size)
@@ -187,8 +164,6 @@ def _bytes(tensor: onnx_ir.TensorProtocol, size: int) -> int:
 
 def _tensor(node: onnx_ir.Node) -> Any:
     """The tensor of a Constant node in its usual form; None for any other node."""
-    import onnx_ir
-
     if node.op_type != "Constant" or node.domain not in STANDARD:
         return None
     attribute = node.attributes.get("value")
@@ -199,14 +174,11 @@ def _tensor(node: onnx_ir.Node) -> Any:
 
 def _named(value: onnx_ir.Value) -> onnx.ValueInfoProto:
     """A value of which only the name is said."""
-    import onnx
-
     return onnx.ValueInfoProto(name=value.name or "")
 
 
 def multiply_adds(skeleton: onnx.ModelProto) -> int | None:
     """Multiply-adds of a model with fixed inputs; None if a shape is unknown."""
-    import onnx
     import onnx.inliner
 
     try:

@@ -1,0 +1,1 @@
+"""Proofs of results from two files alone, sharing no code with the compiler but the algebra."""
