@@ -43,7 +43,7 @@ ROOMS = {
     "hosts.onnx.reduce": "errors hosts.onnx.judge",
     "hosts.onnx.file": f"errors {SHARED}",
     "hosts.onnx": f"{NEUTRAL} {SHARED} hosts.operators hosts.onnx.standard hosts.onnx.judge"
-    " hosts.onnx.demands hosts.onnx.certificate hosts.onnx.file",
+    " hosts.onnx.demands hosts.onnx.certificate hosts.onnx.reduce hosts.onnx.file",
     "hosts.torch": f"{NEUTRAL} {SHARED} hosts.operators",
     "hosts.pick": f"{SHARED} hosts.onnx hosts.torch",
     "hosts.blame": "errors hosts.pick",
@@ -81,7 +81,6 @@ EXCEPTIONS = {
     ("fuser.converter", "fuser.hosts.torch"): "from torch to ONNX is what it is about",
     ("fuser.converter", "torch"): "the types of its arguments",
     ("fuser.demo", "onnx"): "it builds a file of its own",
-    ("fuser.reduce", "fuser.hosts.onnx.reduce"): "only ONNX files are made smaller",
     ("fuser.hosts.kind", "torch"): "it asks whether that is installed",
     ("fuser.hosts.torch.export", "onnx_ir"): "torch.onnx makes a model of it",
 }
