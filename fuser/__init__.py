@@ -24,8 +24,8 @@ _HOME = {
     "optimize": "fuser.compiler",
     "optimize_file": "fuser.compiler",
     "pass_names": "fuser.compiler",
-    "verify": "fuser.verifier",
     "reduce_file": "fuser.reduce",
+    "verify": "fuser.verifier",
 }
 
 __all__ = [

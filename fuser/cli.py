@@ -268,9 +268,10 @@ def reduce(
     until then.
     """
     guard([source], {"--json": json, "-o": output}, inputs=None)
-    from fuser.reduce import print_reduction, reduce_file
+    import fuser
+    from fuser.report.reduction import print_reduction
 
-    reduction = reduce_file(
+    reduction = fuser.reduce_file(
         source,
         output,
         because=because,

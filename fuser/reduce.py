@@ -11,102 +11,32 @@ import os
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from fuser.errors import InputError
 from fuser.hosts import output
+from fuser.hosts.host import Smaller, Way
 from fuser.hosts.kind import is_program
+from fuser.hosts.pick import host_of
 from fuser.places import require_apart
-from fuser.report.report import say
+from fuser.report.reduction import Reduction
 from fuser.symptom import KINDS, Run, Symptom, observe
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from fuser.judge.inputs import Shapes
 
 T = TypeVar("T")
+
 SECONDS: Final = 60.0
 """How long a run may take, if nobody says."""
 
 _SLOWER: Final = 3.0
 _PATIENCE: Final = 5.0
 """A smaller file may take so many times the time of the whole, and so many seconds."""
-
-
-class Way(Protocol):
-    """One kind of thing that a model may do without."""
-
-    called: str
-    """What is done, in the past tense."""
-
-    @property
-    def parts(self) -> Sequence[Any]:
-        """What may go, from the model's beginning to its end."""
-
-    def without(self, parts: Collection[Any]) -> Any:
-        """The model without these; None where there is none. It need not be a valid one."""
-
-
-class Smaller(Protocol):
-    """What a host knows of making its models smaller."""
-
-    @property
-    def ways(self) -> Sequence[Callable[[Any], Way]]:
-        """All ways, in the order in which they are tried."""
-
-    @property
-    def first(self) -> Sequence[Callable[[Any], Way]]:
-        """Those that make most of a model go."""
-
-    def read(self, path: Path) -> Any:
-        """The model in a file.
-
-        Raises:
-            InputError: it cannot be read, or is too large.
-        """
-
-    def content(self, model: Any) -> bytes:
-        """The file of a model; the same for equal ones."""
-
-    def nodes(self, model: Any) -> int:
-        """How many nodes a model has, in bodies and functions too."""
-
-    def inputs(self, model: Any) -> set[str]:
-        """The names of its inputs."""
-
-    def text(self, model: Any) -> str:
-        """The model for people to read, without the values of large weights."""
-
-
-@dataclass(frozen=True)
-class Reduction:
-    """What was found, what it needs, and what is left.
-
-    `passes` are those without which the fault is not there. `tried` says of each way how many models were
-    tried, and how many of them showed the fault. `model` is what is left as text.
-    """
-
-    source: str
-    symptom: Symptom
-    passes: tuple[str, ...]
-    nodes_before: int
-    nodes: int
-    bytes_before: int
-    bytes: int
-    tried: dict[str, tuple[int, int]]
-    model: str
-    versions: dict[str, str]
-    seconds: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """Everything, as JSON can hold it."""
-        symptom = {"kind": self.symptom.kind, "text": self.symptom.text}
-        return asdict(self) | {"symptom": symptom}
 
 
 def reduce_file(
@@ -141,25 +71,25 @@ def reduce_file(
         InputError: `src` cannot be read, nothing is wrong with it, or it is not `because`.
         OutputError: `dst` cannot be written, or is `src`.
     """
-    from fuser.hosts.onnx.reduce.ways import SMALLER
     from fuser.rewrite.pattern import select
 
     if because is not None and because not in KINDS:
         raise InputError(f"nothing is wrong with a file that {because!r}; it {' or '.join(KINDS)}")
-    if is_program(src):
+    smaller = None if is_program(src) else host_of(src).smaller
+    if smaller is None:
         raise InputError(f"{os.fspath(src)}: only ONNX files are reduced; fuser.export makes one of a module")
     require_apart([src], texts={"what is left": dst}, reads={})
     names = [entry.name for entry in select(passes, exclude, zero_below).rewrites]
     run = Run(tuple(names), zero_below, shapes or {})
-    with _laboratory(SMALLER, run, Path(src), seconds, tell) as laboratory:
+    with _laboratory(smaller, run, Path(src), seconds, tell) as laboratory:
         laboratory.diagnose(because)
         try:
-            laboratory.go(SMALLER.first)  # what follows is quick then
+            laboratory.go(smaller.first)  # what follows is quick then
             laboratory.forget_passes()
-            laboratory.reduce(SMALLER.ways)
+            laboratory.reduce(smaller.ways)
         finally:
             with output.staged(dst) as written, output.reported(os.fspath(dst)):
-                written.write_bytes(SMALLER.content(laboratory.model))
+                written.write_bytes(smaller.content(laboratory.model))
         return laboratory.found()
 
 
@@ -215,8 +145,6 @@ class _Laboratory:
         Raises:
             InputError: nothing is, or it is not what it is said to be.
         """
-        from fuser.hosts.pick import host_of
-
         fault = host_of(self.source).invalid(self.source)
         self.run = replace(self.run, valid=fault is None)
         begun = perf_counter()
@@ -307,7 +235,8 @@ class _Laboratory:
         nodes, size = self._size()
         return Reduction(
             os.fspath(self.source),
-            self.symptom,
+            self.symptom.kind,
+            self.symptom.text,
             self.run.passes,
             self.nodes,
             nodes,
@@ -326,21 +255,3 @@ def _laboratory(
 ) -> Iterator[_Laboratory]:
     with tempfile.TemporaryDirectory(prefix="graph-fuser-") as folder:
         yield _Laboratory(host, run, source, Path(folder), limit, tell)
-
-
-def print_reduction(reduction: Reduction, console: Console) -> None:
-    """What is wrong, what was tried, and what is left as text: all that a report of a bug needs."""
-    needs = ", ".join(reduction.passes)
-    tried = ", ".join(f"{way} {hits} of {number}" for way, (number, hits) in reduction.tried.items())
-    say(
-        console,
-        f"fault     {reduction.symptom}",
-        f"nodes     {reduction.nodes_before} -> {reduction.nodes}",
-        f"bytes     {reduction.bytes_before} -> {reduction.bytes}",
-        f"passes    {f'{needs}; the others can be left out' if needs else 'none is needed for it'}",
-        f"tried     {sum(number for number, _ in reduction.tried.values())}: {tried}",
-        f"took      {reduction.seconds:.1f} s",
-        f"versions  {', '.join(f'{name} {version}' for name, version in reduction.versions.items())}",
-        "",
-        reduction.model.strip(),
-    )

@@ -7,6 +7,7 @@ import pytest
 from fuser.algebra.conv import Conv, identity
 from fuser.algebra.lazy import Array
 from fuser.ir.constant import Constant
+from fuser.ir.extents import Shape
 from fuser.ir.graph import Graph, Host
 from fuser.ir.interpret import evaluate
 from fuser.ir.node import Apply, Node, Value
@@ -215,6 +216,16 @@ def test_what_follows_for_an_input_is_true_of_it(op: Op) -> None:
         assert follows == first.shape
     if isinstance(op, Conv):
         assert follows == ((None, 5) if op.axis == -1 else (None, 4, None, None))
+
+
+@pytest.mark.parametrize("known", [("n",), (3,), (), None, ("n", 4), (2, None, 3, 5)])
+def test_a_convolution_takes_any_shape_that_its_node_may_read(known: Shape | None) -> None:
+    """A bias that is computed is read beside the data, and has fewer axes than these."""
+    asked = operation(identity(4, 2)).asks(known, None)
+    assert asked is not None
+    assert len(asked) == len(known or range(4))
+    pairs = zip(known or (), asked, strict=False)
+    assert all(old == new for old, new in pairs if isinstance(old, int))
 
 
 def test_the_numbers_of_constants_are_computed_in_the_type_of_the_first() -> None:

@@ -24,7 +24,8 @@ from fuser.cli import run
 from fuser.errors import InputError, OutputError
 from fuser.ir.node import Apply, Node
 from fuser.ir.ops import Opaque
-from fuser.reduce import Reduction, minimise, reduce_file
+from fuser.reduce import minimise, reduce_file
+from fuser.report.reduction import Reduction
 from fuser.rewrite import pattern
 from fuser.rewrite.pattern import CLEAN, Candidate, Rewrite, rewrite
 from tests.small_models import normal, parsed
@@ -107,9 +108,9 @@ def test_an_exception_in_a_pass(plant: Plant, tmp_path: Path, kind: str) -> None
     plant(lambda node: fail(node, error))
     result, left = reduced(network(), tmp_path)
     assert result.nodes_before == 59
-    assert (result.symptom.kind, result.passes) == (kind, ("fault",))
-    assert f"{type(error).__name__}: {error}" in result.symptom.text
-    assert "tests.test_reduce in fail" in result.symptom.text
+    assert (result.kind, result.passes) == (kind, ("fault",))
+    assert f"{type(error).__name__}: {error}" in result.fault
+    assert "tests.test_reduce in fail" in result.fault
     assert kinds(left) == ["Conv", "Sigmoid"]
     assert list(left.graph.initializer[0].dims) == [2, 2, 1, 1]
     assert len(left.SerializeToString()) < 200
@@ -119,7 +120,7 @@ def test_an_exception_in_a_pass(plant: Plant, tmp_path: Path, kind: str) -> None
 def test_the_process_ends(plant: Plant, tmp_path: Path) -> None:
     plant(lambda node: os.kill(os.getpid(), signal.SIGKILL) if is_gate(node) else None)
     result, left = reduced(network(blocks=3), tmp_path, because="crashes")
-    assert result.symptom.text == "the process ends by SIGKILL"
+    assert result.fault == "the process ends by SIGKILL"
     assert kinds(left) == ["Conv", "Sigmoid"]
 
 
@@ -130,7 +131,7 @@ def test_there_is_no_end(plant: Plant, tmp_path: Path) -> None:
         w=np.ones((2, 2, 1)),
     )
     result, left = reduced(model, tmp_path, seconds=1.5, passes=["fault"])
-    assert result.symptom.text == "it does not end within 1.5 seconds"
+    assert result.fault == "it does not end within 1.5 seconds"
     assert kinds(left) == ["Conv", "Sigmoid"]
 
 
@@ -158,7 +159,7 @@ def test_what_is_unknown_cannot_be_proved(tmp_path: Path) -> None:
     model = network("m = acme.Magic <strength = 3> (c1) k = Sigmoid (m) y = Neg (k)")
     model.opset_import.add(domain="acme", version=1)
     result, left = reduced(model, tmp_path)
-    assert (result.symptom.kind, result.passes) == ("unproven", ())
+    assert (result.kind, result.passes) == ("unproven", ())
     assert kinds(left) == ["Magic", "Sigmoid"]  # it is said of what is behind
 
 
@@ -175,7 +176,7 @@ def test_the_fault_stays_the_same(plant: Plant, tmp_path: Path) -> None:
     plant(look)
     gates = "g = Sigmoid (c1) h = Mul (g, g) y = Tanh (h)"
     result, left = reduced(network(gates, blocks=3), tmp_path)
-    assert result.symptom.text.startswith("KeyError: 'planted'")
+    assert result.fault.startswith("KeyError: 'planted'")
     assert kinds(left) == ["Conv", "Sigmoid"]
 
 

@@ -7,7 +7,7 @@ graph of a model can express, `ir.graph.Host`, is asked by the driver.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,6 +122,51 @@ class Certificates(Protocol):
         """
 
 
+class Way(Protocol):
+    """One kind of thing that a model may do without."""
+
+    called: str
+    """What is done, in the past tense."""
+
+    @property
+    def parts(self) -> Sequence[Any]:
+        """What may go, from the model's beginning to its end."""
+
+    def without(self, parts: Collection[Any]) -> Any:
+        """The model without these; None where there is none. It need not be a valid one."""
+
+
+class Smaller(Protocol):
+    """What a host knows of making its models smaller."""
+
+    @property
+    def ways(self) -> Sequence[Callable[[Any], Way]]:
+        """All ways, in the order in which they are tried."""
+
+    @property
+    def first(self) -> Sequence[Callable[[Any], Way]]:
+        """Those that make most of a model go."""
+
+    def read(self, path: Path) -> Any:
+        """The model in a file.
+
+        Raises:
+            InputError: it cannot be read, or is too large.
+        """
+
+    def content(self, model: Any) -> bytes:
+        """The file of a model; the same for equal ones."""
+
+    def nodes(self, model: Any) -> int:
+        """How many nodes a model has, in bodies and functions too."""
+
+    def inputs(self, model: Any) -> set[str]:
+        """The names of its inputs."""
+
+    def text(self, model: Any) -> str:
+        """The model for people to read, without the values of large weights."""
+
+
 class Host(Protocol):
     """One host, for all of its models."""
 
@@ -134,6 +179,10 @@ class Host(Protocol):
     @property
     def certificates(self) -> Certificates | None:
         """Certificates of results; None where there are none."""
+
+    @property
+    def smaller(self) -> Smaller | None:
+        """How models are made smaller that show a fault; None where they are not."""
 
     def draft(self, model: Any, example_inputs: Any, dynamic_shapes: Any) -> Draft:
         """A copy of a model in memory.

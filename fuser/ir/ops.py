@@ -375,11 +375,9 @@ class Convolution(Operation):
         """The kernel says how many axes and channels there are."""
         del output
         shape = known or (None,) * (self.conv.rank + 2)
-        return (
-            shape
-            if isinstance(shape[self.conv.axis], int)
-            else _with(shape, self.conv.axis, self.conv.inputs)
-        )
+        # What the source reads beside the data, a computed bias, may have fewer axes.
+        axis = self.conv.axis % len(shape)
+        return shape if isinstance(shape[axis], int) else _with(shape, axis, self.conv.inputs)
 
     def work(self, output: Shape | None, kernels: int) -> Iterator[Work]:
         """Each further kernel is as dear as the scale or shift that it is."""

@@ -36,8 +36,17 @@ def require_valid(graph: Graph) -> None:
         for value in (*_read(node), *node.outputs):
             gone = next((user for user in value.users if user not in graph.nodes), None)
             require(gone is None, f"{value.name!r} is said to be read by what is gone: {gone!r}")
-        for has, wants in zip((node.inputs, node.outputs), operation(node.op).arity, strict=True):
-            require(wants in (None, len(has)), f"{node!r} has {len(has)} values where {wants} are due: {has}")
+        inputs, outputs = operation(node.op).arity
+        require(
+            inputs in (None, len(node.inputs)),
+            f"{node!r} has {len(node.inputs)} values where {inputs} are due: {node.inputs}",
+        )
+        # What the source has beside them, and nobody reads, need not be made.
+        made = [value for value in node.outputs[outputs:] if value.users or value.is_output]
+        require(
+            outputs is None or (len(node.outputs) >= outputs and not made),
+            f"{node!r} has {len(node.outputs)} values where {outputs} are due: {node.outputs}",
+        )
     for value in graph.outputs:
         require(value.is_output, f"the output {value.name!r} does not say that it is one")
         maker = value.producer

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from fuser.errors import InputError
-from fuser.hosts.host import Contest, Draft, Fed, Host, Name, Place
+from fuser.hosts.host import Contest, Draft, Fed, Host, Name, Place, Smaller
 
 if TYPE_CHECKING:
     from fuser.judge.inputs import Given, Shapes
@@ -41,6 +41,13 @@ class Onnx:
     title = "ONNX"
     certificates = OnnxCertificates()
     counts = True
+
+    @property
+    def smaller(self) -> Smaller:
+        """As messages of protobuf, with their weights."""
+        from fuser.hosts.onnx.reduce.ways import SMALLER
+
+        return SMALLER
 
     def draft(self, model: Any, example_inputs: Any, dynamic_shapes: Any) -> Draft:  # noqa: ARG002  # the protocol
         """A copy; inputs say nothing that the model does not say itself."""

@@ -20,6 +20,7 @@ class Torch:
 
     title = ".pt2"
     certificates = None
+    smaller = None
     counts = False
 
     def draft(self, model: Any, example_inputs: Any, dynamic_shapes: Any) -> Draft:
