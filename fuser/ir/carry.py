@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
@@ -23,6 +24,7 @@ def stay(m: Pointwise, read: Shape, made: Shape) -> Pointwise:
 class Carry:
     """f(s * x + t) = s' * f(x) + t' for an operator f of one tensor, and from s', t' back to s, t.
 
+    `alike`: it does the same, and linearly, to every channel, so that any map of the channels passes.
     `moves`: what is made are the elements that are read, each once. `positive`: only where no scale is
     negative or zero, as for a maximum. `shifts`: whether it carries a shift too, as what only moves elements
     does, or what averages them with weights that sum to one.
@@ -30,6 +32,7 @@ class Carry:
 
     onward: Move = stay
     back: Move = stay
+    alike: bool = False
     moves: bool = False
     positive: bool = False
     shifts: bool = True
@@ -81,7 +84,9 @@ def spatial(read: Shape, made: Shape) -> tuple[int, ...]:
 ELEMENTWISE = Carry(positive=True, shifts=False)
 """f(s * x) = s * f(x) for s > 0, position by position."""
 
-CHANNELWISE = Carry(*[apart_from(spatial, "pooled")] * 2, positive=True, shifts=False)
+_POOLED: Final = apart_from(spatial, "pooled")
+
+CHANNELWISE = Carry(_POOLED, _POOLED, positive=True, shifts=False)
 """The same for each channel."""
 
 RESHAPE = Carry(

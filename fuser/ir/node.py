@@ -7,9 +7,11 @@ walk over the graph is deterministic.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from fuser.errors import Declined
+from fuser.ir.carry import Carry
 from fuser.ir.constant import Constant
 from fuser.ir.extents import Dim
-from fuser.ir.ops import Op
+from fuser.ir.ops import Op, operation
 
 
 class Value:
@@ -135,3 +137,11 @@ Lift = Callable[[Node], Apply | Constant | None]
 
 Raises `Declined` where it is affine in principle.
 """
+
+
+def carry_of(node: Node) -> Carry | None:
+    """How a node carries a scale and a shift; None where it carries none."""
+    try:
+        return operation(node.op).carry(node)
+    except Declined:
+        return None

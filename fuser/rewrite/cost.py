@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from math import prod
 from typing import Final
 
-from fuser.errors import Declined
 from fuser.ir.extents import Shape, nominal
-from fuser.ir.node import Node, Value
+from fuser.ir.node import Node, Value, carry_of
 from fuser.ir.ops import Op, operation
 
 MULTIPLY_ADDS_PER_SECOND: Final = 50e9
@@ -78,9 +77,5 @@ def _sized(value: Value) -> Shape | None:
 
 def _as_many(node: Node) -> bool:
     """Whether what a node makes has as many elements as what it reads."""
-    if operation(node.op).elementwise:
-        return True
-    try:
-        return operation(node.op).carry(node).moves
-    except Declined:
-        return False
+    carry = carry_of(node)
+    return operation(node.op).elementwise or (carry is not None and carry.moves)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from fuser.ir.constant import Constant
 from fuser.ir.graph import Graph
-from fuser.ir.node import Apply, Node, Value
+from fuser.ir.node import Apply, Node, Value, carry_of
 from fuser.ir.ops import Op, operation
 from fuser.ir.provenance import Origin, Statement
 from fuser.ir.slices import is_visible
@@ -122,7 +122,7 @@ class Editor:
             passed = (changed[v] for v in node.inputs if v in changed)
             axis, channels = op.channel_axis, op.channels_made
             if channels is None:
-                axis, channels = next(passed, (None, None))
+                axis, channels = next(passed, _alike(node))
             if axis is None or channels is None or value.shape is None:
                 continue
             if isinstance(value.shape[axis], int) and value.shape[axis] != channels:
@@ -147,3 +147,11 @@ class Editor:
             # A value with one reader left may now vanish with it, and its maker go into those that are left.
             self.revisit([next(iter(value.users)) for value in read if len(value.users) == 1])
             self.revisit([value.producer for value in read if value.producer is not None and value.users])
+
+
+def _alike(node: Node) -> tuple[int | None, int | None]:
+    """The channels of what a node makes that does the same to every channel of what it reads."""
+    read = node.inputs[0] if node.inputs else None
+    channels = read.shape[1] if read is not None and read.shape is not None and len(read.shape) > 2 else None
+    carry = carry_of(node)
+    return (1, channels) if isinstance(channels, int) and carry is not None and carry.alike else (None, None)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
+from fuser.ir.carry import Carry
 from fuser.ir.graph import Graph
 from fuser.ir.ops import Opaque
 from fuser.ir.text import read, write
@@ -20,6 +21,7 @@ from tests.graphs import PlainHost, optimize
 OPERATORS = {
     "MatMul": Opaque("MatMul", lambda x, y: (x @ y,)),
     "Relu": Opaque("Relu", lambda x: (np.maximum(x, 0.0),), homogeneous=True, elementwise=True),
+    "Resize": Opaque("Resize", lambda x: (x.repeat(2, 2).repeat(2, 3),), carries=lambda _: Carry(alike=True)),
     "Softmax": Opaque("Softmax", lambda x: (np.exp(x) / np.exp(x).sum(1, keepdims=True),)),
 }
 SYMBOL = 4

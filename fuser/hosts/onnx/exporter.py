@@ -46,6 +46,8 @@ class _Export:
         self.given = {output.name for node in self.originals for output in node.outputs}
         # Where the next node goes that stands for the original one of that index.
         self.anchors: dict[int, ir.Node] = {}
+        # The positions of nodes that stay where they are, by that index.
+        self.staying: dict[int, tuple[int, ...]] = {}
         self.candidates: dict[ir.Value, None] = {}
         # New tensors, by what they were made of.
         self.stored: dict[Hashable, list[tuple[Constant, ir.Value]]] = {}
@@ -57,6 +59,7 @@ class _Export:
         remaining = set(staying.values())
         gone = [node for node in self.originals if node not in remaining]
         self.names.release(gone, remaining)
+        self.staying = {node.position[0]: node.position for node in staying}
         for node in nodes:
             if node.source is None:
                 self._lower(node)
@@ -110,6 +113,8 @@ class _Export:
         """Insert the ONNX nodes for a node that a rewrite made."""
         output = node.outputs[0]
         index = node.position[0]
+        if node.position < self.staying.get(index, ()):
+            index -= 1  # it is read by the original one, which stays where it is
         base = node.name or output.name
         results: dict[Step, ir.Value] = {}
         steps = plan(node.op, output, self.host.opset).steps()

@@ -119,7 +119,7 @@ def resized(call: Call, node: Node) -> Carry:
     mode = attribute(call, "coordinate_transformation_mode", "half_pixel")
     require(mode != "tf_crop_and_resize", "what lies outside of a crop has a value of its own")
     move = apart_from(_resized, "resized")
-    return Carry(move, move)
+    return Carry(move, move, alike=True)
 
 
 def padded(call: Call, node: Node) -> Carry:

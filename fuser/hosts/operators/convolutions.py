@@ -16,6 +16,7 @@ from fuser.hosts.operators.call import (
     data,
     halves,
     ints,
+    operand,
     rank_of,
     require_channels,
     resolve_pads,
@@ -216,6 +217,17 @@ def _windows(call: Call, node: Node, extent: Shape, size: Ints) -> list[Dim]:
     return result
 
 
+def conv_asks(call: Call, node: Node) -> Shapes:
+    """As many axes as the kernel has, and its channels."""
+    weight = operand(node, 1)
+    if weight is None or weight.shape is None or len(weight.shape) < 3:
+        return []
+    inside = weight.shape[0] if call.kind == "ConvTranspose" else weight.shape[1]
+    groups = 1 if call.kind == "ConvTranspose" else int(attribute(call, "group", 1))
+    channels = affine(inside, factor=groups)
+    return [(None, channels, *(None,) * (len(weight.shape) - 2))]
+
+
 def conv_transpose_shape(call: Call, node: Node, extents: Extents) -> Shapes:
     """Batch, output channels, and what the windows cover."""
     x, weight = shape_of(data(node)), shape_of(data(node, 1))
@@ -265,8 +277,15 @@ def _global(kind: str) -> Operator:
 
 
 OPERATORS: Final = (
-    Operator("Conv", lift_conv, conv_shape, literals=UNIFORM, floating=True),
-    Operator("ConvTranspose", lift_conv_transpose, conv_transpose_shape, literals=UNIFORM, floating=True),
+    Operator("Conv", lift_conv, conv_shape, literals=UNIFORM, floating=True, asks=conv_asks),
+    Operator(
+        "ConvTranspose",
+        lift_conv_transpose,
+        conv_transpose_shape,
+        literals=UNIFORM,
+        floating=True,
+        asks=conv_asks,
+    ),
     Operator(
         "AveragePool",
         lift_average_pool,

@@ -70,6 +70,14 @@ def linear(weight: Constant, bias: Array | None, *, transposed: bool, factor: fl
     return Conv(kernel, bias, axis=-1)
 
 
+def gemm_asks(call: Call, node: Node) -> Shapes:
+    """Two matrices."""
+    weight = operand(node, 1)
+    if weight is None or weight.shape is None or len(weight.shape) != 2 or attribute(call, "transA", 0):
+        return [(None, None)]
+    return [(None, weight.shape[1 if attribute(call, "transB", 0) else 0])]
+
+
 def gemm_shape(call: Call, node: Node, extents: Extents) -> Shapes:
     """Rows of A, columns of B."""
     a, b = shape_of(data(node)), shape_of(data(node, 1))
@@ -87,6 +95,6 @@ def matmul_shape(call: Call, node: Node, extents: Extents) -> Shapes:
 
 
 OPERATORS: Final = (
-    Operator("Gemm", lift_gemm, gemm_shape, literals=UNIFORM, floating=True),
+    Operator("Gemm", lift_gemm, gemm_shape, literals=UNIFORM, floating=True, asks=gemm_asks),
     Operator("MatMul", lift_matmul, matmul_shape, literals=UNIFORM, floating=True),
 )

@@ -107,6 +107,7 @@ class Operator:
         of_shape: it looks at the shapes of its inputs alone.
         retypes: it gives its first input another element type and does no more.
         foldable: not where what it makes of constants must stay computed.
+        asks: the shapes that its inputs must have, as far as its other inputs say.
         carries: how it carries a scale and a shift of its first input to its output, and back.
     """
 
@@ -125,6 +126,7 @@ class Operator:
     retypes: bool = False
     foldable: bool = True
     carries: CarryRule | None = None
+    asks: Callable[[Call, Node], Sequence[Shape | None]] | None = None
 
     def carrying(self, call: Call) -> Callable[[Node], Carry] | None:
         """The same for the nodes of one call."""

@@ -19,7 +19,9 @@ from typing import Final
 import onnx_ir
 
 from fuser.errors import Declined
+from fuser.hosts.onnx.host import OnnxHost
 from fuser.hosts.onnx.node import source
+from fuser.hosts.onnx.shapes.asked import asked
 from fuser.hosts.onnx.shapes.infer import Body, fill_in
 from fuser.hosts.operators.call import Call
 from fuser.hosts.operators.catalogue import OPERATORS
@@ -45,9 +47,10 @@ def infer_shapes(
     roots = [graph for graph in graphs if id(graph) not in inside]
     inference = _Inference(bodies, _called_once(model, roots), calls)
     main = roots[0]
-    inference.run(main)
-    for graph in roots[1:]:
+    for graph in roots:
         inference.run(graph)
+        if inference.ask(graph):
+            inference.run(graph)
     if inference.stuck(model, main) and fill_in(model, main, bodies):
         inference.run(main)
 
@@ -83,6 +86,23 @@ class _Inference:
         for index, value in enumerate(node.outputs):
             inferred = known[index] if index < len(known) else None
             value.shape = _named(value, self._merge(inferred, value.shape))
+
+    def ask(self, graph: Graph) -> bool:
+        """Let readers say what values of unknown type or shape must be; whether one did, the last first."""
+        found = False
+        for node in reversed(list(graph.nodes)):
+            call = self.calls.get(node)
+            for body in self.bodies.get(node, ()):
+                found |= self.ask(body.graph)
+            if call is None or node in self.bodies or not _unknown((*node.inputs, *node.outputs)):
+                continue
+            assert isinstance(graph.host, OnnxHost)
+            types = [value.dtype for value in (*node.inputs, *node.outputs) if value is not None]
+            for value, shape in asked(node, call, graph.host.opset):
+                value.shape = _named(value, shape)
+                found = True
+            found |= types != [value.dtype for value in (*node.inputs, *node.outputs) if value is not None]
+        return found
 
     def _called(self, node: Node, function: Graph) -> Shapes:
         """What is known at the only call is known in the body, and what the body makes outside."""
