@@ -1,6 +1,7 @@
 """What is known of a value because of those that read it."""
 
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import onnx
@@ -11,7 +12,12 @@ import fuser
 from tests.small_models import normal
 
 HEADER = '<ir_version: 9, opset_import: ["": 17, "com.microsoft": 1, "my": 1]>'
-NORM = {"s": normal(6), "b": normal(6, seed=1), "m": normal(6, seed=2), "v": np.abs(normal(6, seed=3)) + 0.5}
+NORM: dict[str, Any] = {
+    "s": normal(6),
+    "b": normal(6, seed=1),
+    "m": normal(6, seed=2),
+    "v": np.abs(normal(6, seed=3)) + 0.5,
+}
 
 
 def model(
@@ -25,7 +31,7 @@ def model(
 
 @pytest.mark.parametrize("between", ["u = Relu (g)", "u = Identity (g)", "p = Sigmoid (g) u = Tanh (p)"])
 @pytest.mark.parametrize("kind", [np.float32, np.float64])
-def test_a_norm_behind_what_an_unknown_operator_leads_to(between: str, kind: type) -> None:
+def test_a_norm_behind_what_an_unknown_operator_leads_to(between: str, kind: Any) -> None:
     name = {np.float32: "float", np.float64: "double"}[kind]
     made = model(
         f"""g ({name}[N,4,H,W] x) => ({name}[a,b,c,d] y) {{ g = com.microsoft.Odd (x) {between}
