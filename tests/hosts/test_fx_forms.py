@@ -315,9 +315,37 @@ def test_autocast_within_is_refused_where_the_trace_would_lose_it() -> None:
 
 
 @pytest.mark.parametrize("form", ["export", "program"])
-def test_autocast_within_is_a_reason(form: str) -> None:
+def test_what_lies_outside_of_autocast_is_rewritten(form: str) -> None:
     module = generic(Net(casting, conv=conv(), norm=nn.BatchNorm2d(6), after=nn.BatchNorm2d(6)))
     x = torch.randn(IMAGE)
     outcome = optimize(captured(module, x, form))
-    assert "switches autocast on and off" in outcome.reasons
-    assert error(call(outcome.call, x), call(module, x)) == 0
+    assert outcome.applied == ["fold_batch_norm"]
+    assert error(call(outcome.call, x), call(module, x)) < 0.02  # in bfloat16
+
+
+def test_a_graph_that_switches_autocast_is_left_alone_there() -> None:
+    class Switching(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.norm = conv(), torch.nn.BatchNorm2d(6)
+            self.last, self.after = torch.nn.Conv2d(6, 6, 1), torch.nn.BatchNorm2d(6)
+
+        def forward(self, x: Tensor) -> Tensor:
+            token = torch.amp.autocast_mode._enter_autocast("cpu", torch.bfloat16, True, True)
+            y = self.norm(self.conv(x))
+            torch.amp.autocast_mode._exit_autocast(token)
+            return self.after(self.last(y.float()))
+
+    module = generic(Switching())
+    graph = torch.fx.Graph()
+    x = graph.placeholder("x")
+    enter = graph.call_function(torch.amp.autocast_mode._enter_autocast, ("cpu", torch.bfloat16, True, True))
+    inside = graph.call_module("norm", (graph.call_module("conv", (x,)),))
+    graph.call_function(torch.amp.autocast_mode._exit_autocast, (enter,))
+    wide = graph.call_method("float", (inside,))
+    graph.output(graph.call_module("after", (graph.call_module("last", (wide,)),)))
+    image = torch.randn(IMAGE)
+    outcome = optimize(torch.fx.GraphModule(module, graph), image)
+    assert "switches autocast on or off here" in outcome.reasons
+    assert outcome.layers == {"BatchNorm": 1, "Conv": 2}
+    assert error(call(outcome.call, image), call(module, image)) < 0.02

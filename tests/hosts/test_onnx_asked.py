@@ -81,3 +81,17 @@ def test_types_are_shared_where_the_standard_says_so_alone() -> None:
     result = fuser.optimize(made)
     assert result.graph.input[0].type.tensor_type.elem_type == TensorProto.BOOL
     assert [node.op_type for node in result.graph.node].count("Mul") == 1
+
+
+@pytest.mark.parametrize("kind", ["float", "double", "float16"])
+def test_a_constant_in_the_type_of_another_value_is_a_constant(kind: str) -> None:
+    """Exporters that optimise nothing give a convolution without a bias one of zeros, cast and expanded."""
+    dtype = {"float": np.float32, "double": np.float64, "float16": np.float16}[kind]
+    made = model(
+        f"""g ({kind}[N,4,H,W] x) => ({kind}[a,b,c,d] y) {{
+            z = Constant <value = float {{0.5}}> () c = CastLike (z, x) o = Shape <start = 0, end = 1> (w)
+            e = Expand (c, o) h = Conv <pads = [1,1,1,1]> (x, w, e)
+            n = BatchNormalization (h, s, b, m, v) l = CastLike (n, x) y = Relu (l) }}""",
+        kind=dtype, w=normal(6, 4, 3, 3), **NORM,
+    )  # fmt: skip
+    assert [node.op_type for node in fuser.optimize(made, verify=True).graph.node] == ["Conv", "Relu"]

@@ -17,6 +17,7 @@ from fuser.hosts.operators.operator import (
     no_more,
     of_input,
 )
+from fuser.ir.constant import Constant
 from fuser.ir.literals import UNIFORM
 from fuser.ir.node import Apply, Node
 
@@ -38,6 +39,15 @@ def lift_cast(call: Call, node: Node) -> Apply | None:
     """Cast(x)  ->  x, where x has that type already."""
     before, after = data(node).dtype, node.outputs[0].dtype
     return nothing(data(node)) if before is not None and before == after else None
+
+
+def lift_cast_like(call: Call, node: Node) -> Apply | Constant | None:
+    """CastLike(x, y)  ->  x, where both have one type, or the constant x in the type of y."""
+    x, like = data(node), data(node, 1)
+    require(like.dtype is not None, f"the element type of {like.name!r} is not known")
+    if x.constant is not None and x.constant.size <= SMALL and like.dtype in NUMBERS:
+        return Constant.of(np.asarray(x.constant.array()).astype(like.dtype))
+    return nothing(x) if x.dtype == like.dtype else None
 
 
 def lift_leaky_relu(call: Call, node: Node) -> Apply | None:
@@ -66,6 +76,10 @@ def same_elements(call: Call, node: Node, extents: Extents) -> Shape | None:
 def _activation(kind: str, lift: LiftRule | None = None, **facts: Any) -> Operator:
     return Operator(kind, lift, like_first, literals=UNIFORM, elementwise=True, **facts)
 
+
+SMALL: Final = 4096
+"""Constants of at most so many elements are given another type when the graph is read."""
+NUMBERS: Final = ("float16", "float32", "float64", "int32", "int64")
 
 # fmt: off
 ACTIVATIONS: Final = (
@@ -96,6 +110,7 @@ OPERATORS: Final = (
         makes=no_more,
         retypes=True,
     ),
+    Operator("CastLike", lift_cast_like, like_first, of_input(1), same_elements, literals=UNIFORM),
     *(Operator(kind, shape=like_first, literals=UNIFORM) for kind in ("Ceil", "Floor", "Round")),
     *(Operator(kind, shape=like_first) for kind in FUNCTIONS),
     *(Operator(kind, shape=like_first, types=always("bool")) for kind in ("IsInf", "IsNaN", "Not")),

@@ -35,7 +35,9 @@ def refresh(graph: fx.Graph, known: set[fx.Node], read: Read) -> None:
         try:
             after = _describe(node, key, mode, read)
         except (RuntimeError, TypeError, ValueError, KeyError, AttributeError):
-            node.meta.pop(key, None)
+            # What cannot be evaluated here, a graph in the graph, keeps what the tracer said of it.
+            if new:
+                node.meta.pop(key, None)
             continue
         if new or _outline(before) != _outline(after):
             node.meta[key] = after

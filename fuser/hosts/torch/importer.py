@@ -5,7 +5,7 @@ and how to lift it; parameters and buffers become constants that are read when s
 graph given is one that may be edited: readers of what is changed in place are redirected to the result.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -31,7 +31,7 @@ from fuser.ir.literals import Literals
 from fuser.ir.node import Node, Value
 from fuser.ir.ops import Opaque
 
-AUTOCAST: Final = "the graph switches autocast on and off, so element types are not what they seem"
+AUTOCAST: Final = "the graph switches autocast on or off here, so element types are not what they seem"
 IN_PLACE: Final = "it touches a tensor that is changed in place and has other names"
 
 # These return several tensors; a trace without inputs does not say so.
@@ -103,7 +103,7 @@ class _Importer:
         self.pinned = self.host.pinned = resolve_effects(
             self.source, lambda node: self.modules.get(str(node.target))
         )
-        self.autocast = any("autocast" in getattr(node.target, "__name__", "") for node in self.source.nodes)
+        self.autocast = set(_within_autocast(self.source.nodes))
         for index, node in enumerate(self.source.nodes):
             self.host.order.append(node)
             if node.op == "output":
@@ -222,7 +222,7 @@ class _Importer:
         rule = lifter(bound)
         if node in self.pinned or any(read in self.pinned for read in node.all_input_nodes):
             return Opaque(bound.kind, lift=refuse(IN_PLACE) if rule else None)
-        if self.autocast:
+        if node in self.autocast:
             return Opaque(bound.kind, lift=refuse(AUTOCAST) if rule else None)
         record = OPERATORS.get(bound.kind, Operator(bound.kind))
         # Arguments of which nothing is known may be numbers that are held against any axis.
@@ -324,3 +324,14 @@ def _name(node: fx.Node) -> str:
 
 def _named_tensors(owner: nn.Module) -> Sequence[tuple[str, torch.Tensor]]:
     return [*owner.named_parameters(remove_duplicate=False), *owner.named_buffers(remove_duplicate=False)]
+
+
+def _within_autocast(nodes: Iterable[fx.Node]) -> Iterator[fx.Node]:
+    """The nodes between one that switches autocast and the one that switches it back, both included."""
+    depth = 0
+    for node in nodes:
+        name = getattr(node.target, "__name__", "")
+        depth += "enter_autocast" in name
+        if depth:
+            yield node
+        depth -= "exit_autocast" in name
