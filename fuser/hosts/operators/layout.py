@@ -167,6 +167,7 @@ def expand_shape(call: Call, node: Node, extents: Extents) -> Shapes:
 def tile_shape(call: Call, node: Node, extents: Extents) -> Shapes:
     """Each extent times a constant."""
     x, repeats = shape_of(data(node)), ints(call, node, "repeats") or ()
+    require(len(repeats) == len(x), f"{len(repeats)} repeats for {len(x)} axes")
     return [tuple(affine(n, factor=r) for n, r in zip(x, repeats, strict=True))]
 
 

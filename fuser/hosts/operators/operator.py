@@ -1,15 +1,15 @@
 """What a record says of one operator, and what is made of it for one call."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fuser.algebra.conv import Ints
-from fuser.errors import require
+from fuser.errors import Declined, require
 from fuser.hosts.operators.call import Call, Held, dtype, operand
 from fuser.hosts.operators.extents import Extents, Shape, Shapes
 from fuser.ir.carry import Carry
@@ -31,6 +31,15 @@ AxesRule = Callable[[Call, Constants], Ints | None]
 FIRST: Final[Inputs] = (frozenset({0}),)
 PAIR: Final[Inputs] = (frozenset({0, 1}),)
 EITHER: Final[Inputs] = (frozenset({0}), frozenset({1}))
+
+
+@contextmanager
+def fitting() -> Iterator[None]:
+    """Decline lists that do not fit together and axes that there are not: a file may hold any numbers."""
+    try:
+        yield
+    except (ValueError, IndexError) as misfit:
+        raise Declined(f"its numbers do not fit together: {misfit}") from misfit
 
 
 def no_inputs(call: Call, count: int) -> Inputs:
@@ -130,7 +139,15 @@ class Operator:
 
     def carrying(self, call: Call) -> Callable[[Node], Carry] | None:
         """The same for the nodes of one call."""
-        return None if self.carries is None else partial(self.carries, call)
+        rule = self.carries
+        if rule is None:
+            return None
+
+        def carry(node: Node) -> Carry:
+            with fitting():
+                return rule(call, node)
+
+        return carry
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,7 +172,8 @@ class Lifter:
             require(name is not None, f"the element type of {node.outputs[0].name!r} is not known")
             if name not in FLOATS:
                 return None
-        return rule(self.call, node)
+        with fitting():
+            return rule(self.call, node)
 
 
 def all_known(node: Node) -> bool:

@@ -84,7 +84,8 @@ def agree(model: onnx.ModelProto, source: Source, feeds: Mapping[str, Any]) -> i
         CannotRun: the runtime does not run it.
     """
     with opened(exposed(model), source.name, optimise=False, folder=source.folder) as session:
-        seen = session.run(feeds)
+        read = {value.name for value in model.graph.input}  # less than what was made up, in a part of a model
+        seen = session.run({name: array for name, array in feeds.items() if name in read})
     oracle = Oracle(model, source.folder)
     graph = model.graph
     scope = oracle.scope(graph, {name: np.asarray(array) for name, array in feeds.items()} | seen, None)

@@ -26,6 +26,7 @@ from fuser.hosts.onnx.shapes.infer import Body, fill_in
 from fuser.hosts.operators.call import Call
 from fuser.hosts.operators.catalogue import OPERATORS
 from fuser.hosts.operators.extents import Extents, Shape, Shapes
+from fuser.hosts.operators.operator import fitting
 from fuser.ir.extents import Dim
 from fuser.ir.graph import Graph
 from fuser.ir.node import Node, Value
@@ -123,10 +124,12 @@ class _Inference:
             value.dtype = value.dtype or dtype
         try:
             if operator.elements is not None and node.outputs[0].dtype in INTEGERS:
-                elements = operator.elements(call, node, self.extents)
+                with fitting():
+                    elements = operator.elements(call, node, self.extents)
                 if elements is not None:
                     self.extents.numbers[node.outputs[0]] = elements
-            return [] if operator.shape is None else operator.shape(call, node, self.extents)
+            with fitting():
+                return [] if operator.shape is None else operator.shape(call, node, self.extents)
         except Declined:
             return []
 
