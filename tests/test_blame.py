@@ -160,3 +160,24 @@ def test_what_is_no_text_is_the_models_fault(place: str, tmp_path: Path) -> None
     path.write_bytes(content)
     with pytest.raises(KeyError), blaming(path):
         raise KeyError("k")
+
+
+@pytest.mark.parametrize("shaped", [True, False])
+@pytest.mark.parametrize("saved", [True, False])
+def test_an_output_of_unknown_shape_is_no_excuse(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *, shaped: bool, saved: bool
+) -> None:
+    """The checker wants a shape, and runtimes do not: a mistake of ours stays one."""
+    model = convnet()
+    other = convnet()
+    other.graph.node[0].input[0] = "nowhere"
+    for each in (model, other):
+        if not shaped:
+            each.graph.output[0].type.tensor_type.ClearField("shape")
+    path = tmp_path / "m.onnx"
+    onnx.save(model, path)
+    monkeypatch.setattr("fuser.compiler.rewrite", raising(KeyError("ours")))
+    with pytest.raises(KeyError):
+        fuser.optimize(model) if not saved else fuser.optimize_file(path, tmp_path / "o.onnx")
+    with pytest.raises(InputError, match="invalid"):
+        fuser.optimize(other)

@@ -41,3 +41,20 @@ def test_a_second_output_that_is_read(reason: str) -> None:
     (event,) = optimize(graph, first_alone)
     assert (event.status, event.reason) == ("declined", reason)
     assert operators(graph) == ["Both", "sum +1*x0 +1*x1"]
+
+
+@pytest.mark.parametrize("array", [np.zeros(7), np.zeros((1, 2)), np.array(["a"])])
+def test_a_constant_that_nobody_found_is_not_believed(array: Any) -> None:
+    """A pass may have stored what a value was found to be, and nothing else."""
+
+    @rewrite(Opaque, stage=CLEAN)
+    def zeros(_: Node) -> Iterator[Candidate]:
+        """f(x)  ->  0."""
+        yield Constant.of(array)
+
+    b = Builder(1, 2)
+    inner = b.add(Opaque("Relu", lambda x: (x,)), b.x)
+    graph = b.finish(b.add(Opaque("Tanh", lambda x: (x,)), inner))
+    event, *_ = optimize(graph, zeros)
+    assert event.status == "declined"
+    assert "is not what 'v0' was found to be: None" in event.reason

@@ -88,6 +88,10 @@ class Decider:
         value = node.outputs[0]
         require(len(node.outputs) == 1, f"{describe(node)} has {len(node.outputs)} outputs")
         require(not value.is_output, f"the result is the graph output {value.name!r}")
+        require(
+            constant is value.constant,
+            f"{constant!r} is not what {value.name!r} was found to be: {value.constant!r}",
+        )
         dead = dead_set([node], set())
         less = sum(stored_bytes(c) for c in freed(dead))
         grown = stored_bytes(constant)
