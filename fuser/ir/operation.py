@@ -83,6 +83,11 @@ class Operation:
         return False
 
     @property
+    def repeats(self) -> bool:
+        """Whether it makes more of its first input by repeating it."""
+        return False
+
+    @property
     def rigid(self) -> bool:
         """Whether it moves elements between axes."""
         return False

@@ -236,12 +236,12 @@ class Opaque(Operation):
     channel by channel, as for ReLU and max pooling. `elementwise`: every element is computed from those at
     the same position, inputs broadcast as numpy does. `linear`: sets of inputs; it is affine in those of each
     set together, all others being held fixed. `of_shape`: it looks at the shapes of its inputs alone.
-    `retypes`: it gives its first input another element type and does no more, which in float64 is nothing.
-    `foldable`: not so where what it makes of constants must stay computed: a kernel that was quantised on
-    purpose stays quantised. `literals` finds the numbers that it holds, given those of its
-    inputs that are constant. `carries` says of a node how it carries a scale and shift of its first input.
-    `stays` says of a node whether, as things are, it has to be what it is, whatever
-    it computes.
+    `retypes`: it gives its first input another element type and does no more, which in float64 is
+    nothing. `repeats`: it makes more of its first input by repeating it. `foldable`: not so where what it
+    makes of constants must stay computed: a kernel that was quantised on purpose stays quantised.
+    `literals` finds the numbers that it holds, given those of its inputs that are constant. `carries`
+    says of a node how it carries a scale and shift of its first input. `stays` says of a node whether, as
+    things are, it has to be what it is, whatever it computes.
     """
 
     kind: str
@@ -252,6 +252,7 @@ class Opaque(Operation):
     linear: tuple[frozenset[int], ...] = ()
     of_shape: bool = False
     retypes: bool = False
+    repeats: bool = False
     foldable: bool = True
     literals: Callable[[Sequence[Constant | None]], Literals] = anywhere
     stays: Callable[[Any], bool] | None = None

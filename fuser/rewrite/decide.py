@@ -4,20 +4,22 @@ Its form, who else reads what would vanish, graph outputs, what the host can exp
 by the check that the flow hands in, whether it computes the same in numbers that fit the type.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from math import prod
 from typing import Final, Protocol
 
 import numpy as np
 
+from fuser.algebra.conv import Conv
 from fuser.errors import Declined, require
 from fuser.ir.constant import Constant
 from fuser.ir.graph import Graph
 from fuser.ir.node import Apply, Node, Value
-from fuser.ir.ops import operation
+from fuser.ir.ops import Op, operation
 from fuser.ir.slices import between
 from fuser.ir.spec import require_candidate
 from fuser.rewrite.editor import Editor
-from fuser.rewrite.gain import dead_set, freed, kept_bytes, require_gain, stored_bytes
+from fuser.rewrite.gain import dead_set, freed, is_spread, item_bytes, kept_bytes, require_gain, stored_bytes
 from fuser.rewrite.pattern import Candidate, describe
 
 # A folded constant may add this many bytes to the file; beyond that it must not be larger than what it
@@ -101,7 +103,7 @@ class Decider:
             kernel or grown <= max(less, SMALL_CONSTANT),
             f"storing the result would let the file grow: {grown} bytes instead of {less}",
         )
-        require_not_small(value)
+        require_not_written_out([value], grown)
         self.editor.make_constant(value, Constant.of(np.asarray(constant.array())), dead)
         return dead
 
@@ -118,8 +120,8 @@ class Decider:
         made = {value: results(application, value) for value, application in targets.items()}
         parts = [(part.op, result) for found in made.values() for part, result in found.items()]
         require_gain(self.graph.host, parts, dead, kept, patient=self.patient)
-        for value in (value for node in dead for value in node.parameters):
-            require_not_small(value)
+        read = (value for node in dead for value in node.parameters)
+        require_not_written_out(read, kernel_bytes(parts))
         for op, result in parts:
             if not operation(op).opaque:
                 self.graph.host.require_lowerable(op, result)
@@ -130,19 +132,32 @@ class Decider:
         return dead
 
 
-def require_not_small(value: Value) -> None:
+def require_not_written_out(values: Iterable[Value], written: int) -> None:
     """Decline to write out what a file keeps small on purpose: integers that are scaled, a table expanded.
 
+    Args:
+        values: constants that are read now.
+        written: bytes of what would be stored in their place.
+
     Raises:
-        Declined: a constant is computed from what takes half of its bytes or less.
+        Declined: one of them is computed from half of its bytes or less, and all together from half of that.
     """
-    if value.constant is None or value.producer is None or not value.producer.inputs:
-        return
-    kept, written = kept_bytes(value), stored_bytes(value.constant)
-    require(
-        2 * kept > written or written <= SMALL_CONSTANT,
-        f"{value.name!r} is kept in {kept} bytes, and would be written in {written}",
-    )
+    known = [value for value in dict.fromkeys(values) if value.constant is not None]
+    for value in known:
+        assert value.constant is not None
+        size = stored_bytes(value.constant)
+        if size > SMALL_CONSTANT and 2 * kept_bytes([value]) <= size and is_spread(value):
+            kept = kept_bytes(known)
+            require(
+                written <= max(3 * kept // 2, SMALL_CONSTANT),
+                f"{value.name!r} is kept in {kept} bytes, and would be written in {written}",
+            )
+
+
+def kernel_bytes(parts: Iterable[tuple[Op, Value]]) -> int:
+    """Bytes of the kernels of operators, given what they make."""
+    kernels = ((prod(op.kernel.shape), result.dtype) for op, result in parts if isinstance(op, Conv))
+    return sum(size * item_bytes(dtype) for size, dtype in kernels)
 
 
 def results(application: Apply, value: Value) -> dict[Apply, Value]:

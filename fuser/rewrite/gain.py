@@ -1,6 +1,6 @@
 """What a rewrite makes superfluous, and whether that is worth more than what it adds."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from fuser.errors import Declined, require
 from fuser.ir.constant import Constant
@@ -105,13 +105,19 @@ def _amount(costs: Sequence[Cost]) -> str:
 
 def stored_bytes(constant: Constant) -> int:
     """Bytes of a constant in a file."""
-    digits = "".join(c for c in constant.dtype if c.isdigit())
-    return constant.size * max(1, int(digits or 8) // 8)
+    return constant.size * item_bytes(constant.dtype)
 
 
-def kept_bytes(value: Value) -> int:
-    """Bytes of what a constant is computed from in a file, or of itself where it is stored."""
-    found, seen, stack = 0, {value}, [value]
+def item_bytes(dtype: str | None) -> int:
+    """Bytes of one number of a type; float32 where it is not known."""
+    digits = "".join(c for c in dtype or "float32" if c.isdigit())
+    return max(1, int(digits or 8) // 8)
+
+
+def kept_bytes(values: Iterable[Value]) -> int:
+    """Bytes of what constants are computed from in a file, or of themselves where they are stored."""
+    stack = list(values)
+    found, seen = 0, set(stack)
     while stack:
         part = stack.pop()
         maker = part.producer
@@ -122,3 +128,17 @@ def kept_bytes(value: Value) -> int:
         seen.update(fresh)
         stack.extend(fresh)
     return found
+
+
+def is_spread(value: Value) -> bool:
+    """Whether a constant is only given another type, scaled or repeated: work that a small file is worth."""
+    stack = [value]
+    while stack:
+        maker = stack.pop().producer
+        if maker is None or not maker.inputs:
+            continue
+        op = operation(maker.op)
+        if not (op.elementwise or op.retypes or op.repeats or not op.foldable):
+            return False
+        stack.extend(v for v in maker.inputs if v is not None)
+    return True

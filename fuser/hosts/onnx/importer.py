@@ -130,6 +130,7 @@ class _Importer:
             linear=affine,
             of_shape=operator.of_shape,
             retypes=operator.retypes,
+            repeats=operator.repeats,
             literals=Finder(operator, call),
             foldable=operator.foldable,
             homogeneous=operator.homogeneous,

@@ -270,8 +270,8 @@ OPERATORS: Final = (
         makes=no_more,
         carries=transposed,
     ),
-    Operator("Expand", lift_same_shape, expand_shape, linear=_MOVES, makes=_expanded),
-    Operator("Tile", lift_same_shape, tile_shape, linear=_MOVES),
+    Operator("Expand", lift_same_shape, expand_shape, linear=_MOVES, makes=_expanded, repeats=True),
+    Operator("Tile", lift_same_shape, tile_shape, linear=_MOVES, repeats=True),
     Operator("DepthToSpace", linear=_MOVES, literals=image, carries=to_space),
     Operator("SpaceToDepth", linear=_MOVES, literals=image, carries=to_depth),
 )

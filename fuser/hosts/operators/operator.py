@@ -115,6 +115,7 @@ class Operator:
         elementwise: every element from those at the same position; inputs broadcast.
         of_shape: it looks at the shapes of its inputs alone.
         retypes: it gives its first input another element type and does no more.
+        repeats: it makes more of its first input by repeating it.
         foldable: not where what it makes of constants must stay computed.
         asks: the shapes that its inputs must have, as far as its other inputs say.
         carries: how it carries a scale and a shift of its first input to its output, and back.
@@ -133,6 +134,7 @@ class Operator:
     elementwise: bool = False
     of_shape: bool = False
     retypes: bool = False
+    repeats: bool = False
     foldable: bool = True
     carries: CarryRule | None = None
     asks: Callable[[Call, Node], Sequence[Shape | None]] | None = None
