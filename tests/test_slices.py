@@ -117,9 +117,15 @@ def test_what_says_that_a_value_is_itself_is_left_out() -> None:
     b.finish(b.add(relu, same))
     one, two = b.graph.ordered()
     provenance = b.graph.provenance
-    provenance.succeed(same, b.x, equal=True)
+    provenance.succeed(same, b.x)
     (statement,) = provenance.behind([one, two])
     assert (str(statement.op), statement.inputs) == ("Relu", (b.x,))
     assert provenance.current(same) is b.x
-    provenance.succeed(b.x, two.outputs[0], equal=False)
-    assert provenance.current(same) is b.x
+    three = Node(two.op, two.inputs, two.outputs)
+    provenance.redirect(three, two, {same: b.x})
+    assert provenance.current(b.x) is b.x
+    assert provenance.redirected(three) == {same: b.x}
+    other = b.input("other", (1, 2))
+    four = Node(two.op, two.inputs, two.outputs)
+    provenance.redirect(four, three, {b.x: other})
+    assert provenance.redirected(four) == {same: other, b.x: other}

@@ -4,7 +4,7 @@ A check starts from here: from statements of the source, never from what they we
 many rewrites lie in between.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -57,7 +57,7 @@ class Provenance:
     """
 
     successors: dict[Value, Value] = field(default_factory=dict)
-    _equal: set[Value] = field(default_factory=set)
+    _redirected: dict[Node, Mapping[Value, Value]] = field(default_factory=dict)
     _redefined: set[Value] = field(default_factory=set)
     _stated: dict[Node, tuple[Op, tuple[Value | None, ...]]] = field(default_factory=dict)
     _origins: dict[Node, Origin] = field(default_factory=dict)
@@ -111,20 +111,27 @@ class Provenance:
         """Whether a value cannot be compared with the source on its own."""
         return value in self._redefined
 
-    def succeed(self, old: Value, new: Value, *, equal: bool) -> None:
-        """Record that `new` stands for `old`, with the same elements if they are `equal`."""
+    def succeed(self, old: Value, new: Value) -> None:
+        """Record that `new` stands for `old`, and has the same elements."""
         self.successors[old] = new
-        if equal:
-            self._equal.add(old)
 
     def current(self, value: Value) -> Value:
         """The value itself, or the one that was found to be equal and stands for it now."""
-        while value in self._equal:
+        while value in self.successors:
             value = self.successors[value]
         return value
 
+    def redirect(self, node: Node, before: Node, instead: Mapping[Value, Value]) -> None:
+        """Record that `node` is the operator of `before`, and reads other values in the place of its own."""
+        chained = {old: instead.get(new, new) for old, new in self.redirected(before).items()}
+        self._redirected[node] = {**instead, **chained}
+
+    def redirected(self, node: Node) -> Mapping[Value, Value]:
+        """What an operator of the source reads in the place of what it read there."""
+        return self._redirected.get(node, {})
+
     def _current(self, statement: Statement) -> Statement | None:
-        if not self._equal:
+        if not self.successors:
             return statement
         inputs = tuple(None if value is None else self.current(value) for value in statement.inputs)
         outputs = tuple(self.current(value) for value in statement.outputs)

@@ -122,9 +122,11 @@ def _recognise(evaluation: "Evaluation", bindings: Sequence[tuple[Binding, bool]
         )
     try:
         return recognise(lambda x: evaluation.run(x, trials[x.shape][0]), list(trials))
-    except Unfit:
-        # Some are needed, which are among them then.
+    except Unfit as error:
+        unfit = error
         fit = [made for made, (binding, needed) in trials.items() if _fits(evaluation, binding, needed)]
+    if not fit:  # extents of equal shape stand for one another, a needed one for one that is not
+        raise unfit
     return recognise(lambda x: evaluation.run(x, trials[x.shape][0]), fit)
 
 

@@ -66,7 +66,7 @@ class Decider:
         if isinstance(candidate, Constant):
             return self._store(node, candidate)
         return self._replace(
-            {node.outputs[0]: candidate} if isinstance(candidate, Apply) else dict(candidate)
+            {node.outputs[0]: candidate} if isinstance(candidate, Apply) else needed(candidate)
         )
 
     def _forward(self, node: Node, other: Value) -> list[Node]:
@@ -130,6 +130,15 @@ class Decider:
             self.check.check_application(self.graph, targets, sliced)
         self.editor.replace_subgraph(made, dead, sliced)
         return dead
+
+
+def needed(targets: Mapping[Value, Apply]) -> dict[Value, Apply]:
+    """The targets without those that only went into others when these were lifted: nobody reads them now."""
+    makers = {value.producer for value in targets}
+    live = [v for v in targets if v.is_output or not v.users or not makers.issuperset(v.users)]
+    for value in live:  # which grows
+        live.extend(leaf for leaf in targets[value].leaves() if leaf in targets and leaf not in live)
+    return {value: targets[value] for value in targets if value in live}
 
 
 def require_not_written_out(values: Iterable[Value], written: int) -> None:

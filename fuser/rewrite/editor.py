@@ -107,9 +107,9 @@ class Editor:
             if operation(op).opaque:
                 # The operator stays and only reads something else, so it keeps its place in the source.
                 node.source, node.parameters = root.source, stated.parameters
-                for old, new in zip(stated.inputs, inputs, strict=True):
-                    if old is not None and new is not None and old is not new:
-                        self.provenance.succeed(old, new, equal=False)
+                pairs = zip(stated.inputs, inputs, strict=True)
+                instead = {a: b for a, b in pairs if a is not None and b is not None and a is not b}
+                self.provenance.redirect(node, root, instead)
             self.graph.add(node)
 
     @staticmethod
@@ -132,7 +132,7 @@ class Editor:
 
     def _read_instead(self, old: Value, new: Value) -> None:
         """Make every reader of `old` read `new`, its equal."""
-        self.provenance.succeed(old, new, equal=True)
+        self.provenance.succeed(old, new)
         users = list(old.users)
         for user in users:
             inputs = [new if value is old else value for value in user.inputs]

@@ -358,3 +358,21 @@ def test_of_an_output_that_states_no_shape_what_is_known_is_stated(
     assert [
         d.dim_param or (d.dim_value if d.HasField("dim_value") else None) for d in result.shape.dim
     ] == dims
+
+
+def test_what_bodies_read_of_a_removed_pad_is_what_it_padded() -> None:
+    """A resized image is mapped before it is resized; what others read of it, in a body too, is as it was."""
+    text = """g (float[N,3,4,5] x, bool c) => (float[N,2,8,10] y, float[N,3,4,5] z) {
+        p = Pad (x, none) u = Resize <mode = "nearest"> (p, , twice) y = Conv (u, w)
+        z = If (c) <then_branch = t () => (float[N,3,4,5] a) { a = Neg (p) },
+            else_branch = e () => (float[N,3,4,5] b) { b = Exp (p) }> }"""
+    weight = np.random.default_rng(0).standard_normal((2, 3, 1, 1)).astype(np.float32)
+    model = onnx.parser.parse_model(f'<ir_version: 9, opset_import: ["": 17]> {text}')
+    for name, array in {
+        "none": np.zeros(8, np.int64),
+        "twice": np.float32([1, 1, 2, 2]),
+        "w": weight,
+    }.items():
+        model.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
+    result = fuser.optimize(model, verify=True)
+    assert [node.op_type for node in result.graph.node] == ["Conv", "Resize", "If"]

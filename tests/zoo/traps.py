@@ -305,9 +305,7 @@ CASES = (
     Case("auxiliary", auxiliary, IMAGE, {"Conv": 1, "Relu": 1, "Sigmoid": 1}),
     Case("same_input", same_input, IMAGE, CONV),
     Case("plain_norms", plain_norms, IMAGE, CONV),
-    Case(
-        "norm_behind_reshape", norm_behind_reshape, IMAGE, {"Conv": 1, "Reshape": 1, "BatchNormalization": 1}
-    ),
+    Case("norm_behind_reshape", norm_behind_reshape, IMAGE, {"Conv": 1, "Reshape": 1}),
     Case("dead", dead, IMAGE, {"Add": 1}),
     Case("shifted_border", shifted_border, IMAGE, {"Conv": 2}, reason="border"),
     Case("padded_twice", padded_twice, IMAGE, {"Conv": 2}, reason="border"),

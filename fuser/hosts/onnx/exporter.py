@@ -242,8 +242,10 @@ class _Export:
             return
         missing = [value for value in dict.fromkeys(read) if value not in made.inputs]
         known = {_latest(host): value for value, host in self.host.values.items()}
+        redirected = self.graph.provenance.redirected(node)
         for old in stale:
-            new = self._known(self._final(known[old])) if old in known else None
+            own = known.get(old)
+            new = None if own is None else self._known(self._final(redirected.get(own, own)))
             if new is None or new not in read:
                 assert missing, f"{made.name} reads {old.name}, which {node.name} does not"
                 new = missing.pop(0)

@@ -142,7 +142,7 @@ class _Export:
             before = None if old is None else self.host.values.get(old)
             if old is None or before is None:
                 continue
-            new = old
+            new = self.graph.provenance.redirected(node).get(old, old)
             while new not in current and new in self.graph.provenance.successors:
                 new = self.graph.provenance.successors[new]
             after = self._node(new, source)
