@@ -346,6 +346,7 @@ def test_a_graph_that_switches_autocast_is_left_alone_there() -> None:
     graph.output(graph.call_module("after", (graph.call_module("last", (wide,)),)))
     image = torch.randn(IMAGE)
     outcome = optimize(torch.fx.GraphModule(module, graph), image)
+    assert not torch.is_autocast_enabled("cpu")  # what is read is not run
     assert "switches autocast on or off here" in outcome.reasons
     assert outcome.layers == {"BatchNorm": 1, "Conv": 2}
     assert error(call(outcome.call, image), call(module, image)) < 0.02

@@ -54,7 +54,12 @@ def repeatable(node: fx.Node, module: nn.Module | None) -> bool:
         known = title(node.target).startswith("torch::")
     else:
         known = name_of(node) != "" or of_torch(node.target)
-    return known and not draws(node)
+    return known and not draws(node) and not switches_autocast(node)
+
+
+def switches_autocast(node: fx.Node) -> bool:
+    """Whether the node changes what torch computes afterwards: to run it would change this process."""
+    return "autocast" in getattr(node.target, "__name__", "")
 
 
 def _run(node: fx.Node, module: nn.Module | None, tensors: Mapping[fx.Node, torch.Tensor | int]) -> Any:
@@ -144,6 +149,8 @@ def outline(
     node: fx.Node, module: nn.Module | None, types: dict[fx.Node, tuple[tuple[int, ...], str]]
 ) -> Any:
     """What the result of a node is like, for operands of known types; None where that fails."""
+    if switches_autocast(node):
+        return None
     tensors = {
         operand: torch.empty(shape, dtype=torch_dtype(dtype), device="meta")
         for operand, (shape, dtype) in types.items()
