@@ -370,7 +370,7 @@ def test_what_bodies_read_of_a_removed_pad_is_what_it_padded() -> None:
     model = onnx.parser.parse_model(f'<ir_version: 9, opset_import: ["": 17]> {text}')
     for name, array in {
         "none": np.zeros(8, np.int64),
-        "twice": np.float32([1, 1, 2, 2]),
+        "twice": np.array([1, 1, 2, 2], np.float32),
         "w": weight,
     }.items():
         model.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
