@@ -1,5 +1,7 @@
 """What rewrites leave behind, applied to the model: a diff and no more, with the names that were there."""
 
+from typing import Any
+
 import numpy as np
 import onnx
 import onnx_ir
@@ -368,11 +370,12 @@ def test_what_bodies_read_of_a_removed_pad_is_what_it_padded() -> None:
             else_branch = e () => (float[N,3,4,5] b) { b = Exp (p) }> }"""
     weight = np.random.default_rng(0).standard_normal((2, 3, 1, 1)).astype(np.float32)
     model = onnx.parser.parse_model(f'<ir_version: 9, opset_import: ["": 17]> {text}')
-    for name, array in {
+    constants: dict[str, np.ndarray[Any, Any]] = {
         "none": np.zeros(8, np.int64),
         "twice": np.array([1, 1, 2, 2], np.float32),
         "w": weight,
-    }.items():
+    }
+    for name, array in constants.items():
         model.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
     result = fuser.optimize(model, verify=True)
     assert [node.op_type for node in result.graph.node] == ["Conv", "Resize", "If"]
